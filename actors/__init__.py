@@ -1,0 +1,1 @@
+"""Who acts: the pure deciding and the actors around it."""

@@ -1,0 +1,91 @@
+"""Agents: one question to a language model through any OpenAI-compatible endpoint."""
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.definitions.model import Agent
+from perdure.errors import PerdureError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageParam
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where models are reached. Without a base URL it is OpenAI's own; without a key, none is sent that counts."""
+
+    base_url: str | None = None
+    api_key: str | None = None
+    model: str | None = None
+
+
+class RateLimited(PerdureError):
+    """The endpoint asks to slow down."""
+
+
+class Unavailable(PerdureError):
+    """The endpoint cannot be reached, or is failing."""
+
+
+class Refused(PerdureError):
+    """The endpoint refuses the request: credentials, model name, or content."""
+
+
+class InvalidReply(PerdureError):
+    """The model's reply is not what the agent's output schema asks for."""
+
+
+async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, Any]) -> Any:
+    """Return the agent's reply: parsed and checked JSON where it has an output schema, otherwise text.
+
+    Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the workflow's affair, not the client's.
+    """
+    import openai  # noqa: PLC0415 (0.4 s that workflows without agents do not need)
+
+    options: dict[str, Any] = {} if agent.temperature is None else {"temperature": agent.temperature}
+    if agent.output is not None:
+        options["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": agent.output}}
+    try:
+        completion = await _client(endpoint).chat.completions.create(
+            model=endpoint.model or agent.model, messages=messages(agent, question), **options
+        )
+    except openai.RateLimitError as error:
+        raise RateLimited(f"agent {name!r}: {error.message}") from error
+    except (openai.APIConnectionError, openai.InternalServerError) as error:
+        raise Unavailable(f"agent {name!r}: {error.message}") from error
+    except openai.APIStatusError as error:
+        raise Refused(f"agent {name!r}: {error.message}") from error
+    text = completion.choices[0].message.content or ""
+    return text if agent.output is None else checked(name, text, agent.output)
+
+
+def messages(agent: Agent, question: dict[str, Any]) -> "list[ChatCompletionMessageParam]":
+    """Return the conversation: the instructions, then `message` as it is and the rest of the input as JSON."""
+    rest = {key: value for key, value in question.items() if key != "message"}
+    parts = [str(question["message"])] if "message" in question else []
+    parts += [json.dumps(rest, ensure_ascii=False)] if rest else []
+    return [{"role": "system", "content": agent.instructions}, {"role": "user", "content": "\n\n".join(parts)}]
+
+
+def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
+    """Return the JSON data in a reply; raise InvalidReply when it is none, or not as the schema says."""
+    from jsonschema import ValidationError, validate  # noqa: PLC0415 (90 ms)
+
+    try:
+        value = json.loads(text)
+        validate(value, schema)
+    except json.JSONDecodeError as error:
+        raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {text[:200]!r}") from None
+    except ValidationError as error:
+        raise InvalidReply(f"agent {name!r}: the reply breaks its output schema at {error.json_path}: {error.message}") from None
+    return value
+
+
+@lru_cache(maxsize=16)
+def _client(endpoint: Endpoint) -> "AsyncOpenAI":
+    from openai import AsyncOpenAI  # noqa: PLC0415
+
+    return AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0)

@@ -1,0 +1,229 @@
+"""The execution actor: a mailbox, the one transact loop, and the reconcile that makes the world match the state."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import uuid4
+
+from perdure.actors.decisions import decide
+from perdure.actors.inputs import FireTimer, Input, Recover, ReportFailure, ReportLoss, ReportSuccess, StartExecution
+from perdure.actors.state import ExecutionState, Folded, Started, fold
+from perdure.actors.work import Work, Worker, WorkerLost, error_of
+from perdure.definitions.plan import Plan
+from perdure.errors import Deposed, VersionConflict
+from perdure.events.entry import Entry
+from perdure.events.log import Log
+from perdure.events.vocabulary import Event
+
+MAX_INPUTS = 256
+NEAR = 30.0  # seconds; a timer due later than this is left to the inbox, so that the execution need not stay
+
+
+class TimerQueue(Protocol):
+    """Durable timers: armed ones come back as FireTimer commands, whoever owns the execution by then."""
+
+    async def arm(self, execution: str, lane: str, timer: str, due: datetime) -> None:
+        """Arm a timer for the UTC time `due`; arming it again replaces it."""
+        ...
+
+    async def disarm(self, execution: str, timer: str) -> None:
+        """Forget a timer; one that is not armed is no error."""
+        ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an execution acts through. near: timers due within so many seconds stay in this process."""
+
+    log: Log
+    plan: Callable[[str], Awaitable[Plan]]
+    work: Worker
+    timers: TimerQueue
+    epoch: int = 0
+    near: float = NEAR
+
+
+class Execution:
+    """One execution as a logical actor: tell it inputs, and run it until it ends or has nothing to wait for here."""
+
+    def __init__(self, execution: str, surroundings: Surroundings) -> None:
+        self.id = execution
+        self.closed = False
+        self._around = surroundings
+        self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[None] | None]] = asyncio.Queue()
+        self._folded: Folded | None = None
+        self._plan: Plan | None = None
+        self._running: dict[tuple[str, int, int], asyncio.Task[None]] = {}
+        self._near: dict[tuple[str, datetime], asyncio.TimerHandle] = {}
+        self._far: dict[str, datetime] = {}
+
+    async def tell(self, given: Input) -> bool:
+        """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
+        if self.closed:
+            return False
+        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._mailbox.put_nowait((given, decided))
+        await decided
+        return True
+
+    async def run(self, first: Input | None = None) -> None:
+        """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
+
+        Raises Deposed when a newer owner has taken over, and LogUnavailable; either way nothing acknowledged is lost.
+        """
+        waiting: list[asyncio.Future[None]] = []
+        try:
+            await self._transact([Recover()])
+            inputs: list[Input] = [first] if first else []
+            while True:
+                if inputs:
+                    await self._transact(inputs)
+                for decided in waiting:
+                    if not decided.done():
+                        decided.set_result(None)
+                await self._reconcile()
+                if self._can_be_left():
+                    return
+                inputs, waiting = await self._drain()
+        except BaseException as error:
+            self._fail_tellers(waiting, error)
+            raise
+        finally:
+            self.closed = True
+            self._stop_all()
+
+    async def _drain(self) -> tuple[list[Input], list[asyncio.Future[None]]]:
+        """Wait for one input and take those that queue behind it: they are decided together and leave as one entry."""
+        taken = [await self._mailbox.get()]
+        while len(taken) < MAX_INPUTS and not self._mailbox.empty():
+            taken.append(self._mailbox.get_nowait())
+        return [given for given, _ in taken], [decided for _, decided in taken if decided]
+
+    async def _transact(self, inputs: list[Input]) -> None:
+        """Load, decide, append as one entry, evolve; when another writer was first, load and decide again.
+
+        This is the only such loop.
+        """
+        while True:
+            folded = self._folded or await self._load()
+            at = datetime.now(UTC)
+            causes = [given.id for given in inputs if isinstance(given, StartExecution | FireTimer)]
+            fresh = [given for given in inputs if getattr(given, "id", None) not in folded.handled]
+            events = await self._decide(folded.state, fresh, at)
+            if not events:
+                return
+            entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
+            try:
+                recorded = await self._around.log.append(self.id, entry, folded.position)
+            except VersionConflict:
+                self._folded = None
+            except BaseException:
+                self._folded = None  # whether it was appended is unknown: the log knows
+                raise
+            else:
+                self._folded = folded.after(recorded, entry)
+                return
+
+    async def _load(self) -> Folded:
+        folded = self._folded or Folded()
+        async for recorded in self._around.log.read(self.id, folded.position):
+            folded = folded.after(recorded)
+        if folded.epoch > self._around.epoch:
+            raise Deposed(f"execution {self.id!r} is owned by epoch {folded.epoch}, this is {self._around.epoch}")
+        self._folded = folded
+        return folded
+
+    async def _decide(self, state: ExecutionState, inputs: list[Input], at: datetime) -> list[Event]:
+        events: list[Event] = []
+        for given in inputs:
+            plan = await self._plan_for(state, given)
+            if plan is None:
+                continue  # nothing was ever started under this id, so there is nothing to recover
+            following = decide(plan, self.id, state, given, at)
+            state = fold(following, state)
+            events += following
+        return events
+
+    async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
+        if self._plan is None:
+            digest = (
+                state.started.digest if isinstance(state, Started) else given.digest if isinstance(given, StartExecution) else None
+            )
+            self._plan = await self._around.plan(digest) if digest else None
+        return self._plan
+
+    async def _reconcile(self) -> None:
+        """Start what should be running and is not, stop what is and should not: work and timers alike."""
+        state = self._folded.state if self._folded else None
+        wanted: dict[tuple[str, int, int], Any] = {}
+        timers: dict[str, datetime] = {}
+        if isinstance(state, Started) and state.outcome is None:
+            wanted = {(name, node.attempt, node.resumed): node.input for name, node in state.running.items()}
+            timers = dict(state.timers.items())
+        for key in self._running.keys() - wanted.keys():
+            self._running.pop(key).cancel()
+        for key in wanted.keys() - self._running.keys():
+            self._running[key] = asyncio.create_task(self._work(key[0], key[1], wanted[key]), name=f"{self.id}/{key[0]}")
+        await self._reconcile_timers(state.started.lane if isinstance(state, Started) else "", timers)
+
+    async def _reconcile_timers(self, lane: str, wanted: dict[str, datetime]) -> None:
+        loop, now = asyncio.get_running_loop(), datetime.now(UTC)
+        for key in self._near.keys() - wanted.items():
+            self._near.pop(key).cancel()
+        for timer in self._far.keys() - wanted.keys():
+            del self._far[timer]
+            await self._around.timers.disarm(self.id, timer)
+        for timer, due in wanted.items():
+            seconds = (due - now).total_seconds()
+            if (timer, due) in self._near or self._far.get(timer) == due:
+                continue
+            if seconds <= self._around.near:
+                self._near[timer, due] = loop.call_later(max(0.0, seconds), self._fire, timer)
+            else:
+                await self._around.timers.arm(self.id, lane, timer, due)
+                self._far[timer] = due
+
+    def _fire(self, timer: str) -> None:
+        folded = self._folded
+        number = folded.n if folded else 0
+        self._mailbox.put_nowait((FireTimer(f"{self.id}/{timer}/{number}", self.id, timer), None))
+
+    async def _work(self, name: str, attempt: int, value: Any) -> None:
+        """Do one attempt and report how it went; a cancelled one reports nothing."""
+        folded, plan = self._folded, self._plan
+        assert folded is not None  # noqa: S101 (reconcile runs on a loaded state)
+        assert plan is not None  # noqa: S101
+        assert isinstance(folded.state, Started)  # noqa: S101
+        node = plan.nodes[name]
+        report: Input
+        try:
+            place = folded.state.started.tools.get(node.target)
+            report = ReportSuccess(name, attempt, await self._around.work(Work(self.id, node, attempt, value, plan, place)))
+        except WorkerLost:
+            report = ReportLoss(name, attempt)
+        except Exception as error:  # noqa: BLE001 (a tool may raise anything; it is recorded)
+            report = ReportFailure(name, attempt, error_of(error))
+        self._mailbox.put_nowait((report, None))
+
+    def _can_be_left(self) -> bool:
+        """Say whether nothing can happen here before the outside world speaks."""
+        return self._mailbox.empty() and not self._running_now() and not self._near
+
+    def _running_now(self) -> bool:
+        return any(not task.done() for task in self._running.values())
+
+    def _stop_all(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+        for handle in self._near.values():
+            handle.cancel()
+
+    def _fail_tellers(self, waiting: list[asyncio.Future[None]], error: BaseException) -> None:
+        while not self._mailbox.empty():
+            _, decided = self._mailbox.get_nowait()
+            waiting += [decided] if decided else []
+        for decided in waiting:
+            if not decided.done():
+                decided.set_exception(error)

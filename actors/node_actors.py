@@ -1,0 +1,71 @@
+"""Node actors: Ray actors that run plain `def` tools, pooled by tool, kept warm, reaped when idle."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+
+from perdure.actors.work import WorkerLost, call_here
+
+IDLE_SECONDS = 30.0
+
+
+class _NodeActor:
+    """The process that runs a tool; one call at a time."""
+
+    def call(self, place: str, arguments: dict[str, Any]) -> Any:
+        return call_here(place, arguments)
+
+
+class NodeActors:
+    """Pools of node actors, one per tool; together at most `limit` (the cluster's CPUs)."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = asyncio.Semaphore(limit)
+        self._idle: dict[str, list[ActorHandle[_NodeActor]]] = defaultdict(list)
+        self._reapers: dict[ActorHandle[_NodeActor], asyncio.TimerHandle] = {}
+
+    async def __call__(self, place: str, arguments: dict[str, Any]) -> Any:
+        """Run the tool in a node actor; see CallElsewhere."""
+        async with self._free:
+            actor = self._take(place)
+            try:
+                result = await actor.call.remote(place, arguments)
+            except RayActorError as error:
+                raise WorkerLost(f"the node actor of {place} is gone") from error
+            except RayTaskError as error:
+                self._give_back(place, actor)
+                raise error.cause from None
+            except asyncio.CancelledError:
+                ray.kill(actor)
+                raise
+            self._give_back(place, actor)
+            return result
+
+    def close(self) -> None:
+        """Kill every idle node actor."""
+        for place in list(self._idle):
+            for actor in list(self._idle[place]):
+                self._reap(place, actor)
+
+    def _take(self, place: str) -> "ActorHandle[_NodeActor]":
+        if self._idle[place]:
+            actor = self._idle[place].pop()
+            self._reapers.pop(actor).cancel()
+            return actor
+        name = f"perdure-node:{place.rpartition('/')[2]}"
+        return ray.remote(_NodeActor).options(num_cpus=0, _labels={"perdure": name}).remote()
+
+    def _give_back(self, place: str, actor: "ActorHandle[_NodeActor]") -> None:
+        self._idle[place].append(actor)
+        self._reapers[actor] = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap, place, actor)
+
+    def _reap(self, place: str, actor: "ActorHandle[_NodeActor]") -> None:
+        with contextlib.suppress(ValueError):
+            self._idle[place].remove(actor)
+        self._reapers.pop(actor).cancel()
+        ray.kill(actor)

@@ -1,0 +1,149 @@
+"""Tools: how functions are registered, found by name, file or import path, and called with checked arguments."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, overload
+
+from pydantic import ValidationError, validate_call
+from pydantic_core import to_jsonable_python
+
+from perdure.errors import BadInput, ToolNotFound
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_registered: dict[str, str] = {}
+_in_file: ContextVar[bool] = ContextVar("in_file", default=False)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A callable tool: `function` checks its arguments against their type hints before it runs."""
+
+    name: str
+    function: Callable[..., Any]
+    is_async: bool
+
+
+@overload
+def tool(function: Function) -> Function: ...
+@overload
+def tool(*, name: str) -> Callable[[Function], Function]: ...
+def tool(function: Function | None = None, *, name: str | None = None) -> Any:
+    """Register a function as a tool, under its own name or the given one; it stays callable as it is."""
+
+    def register(target: Function) -> Function:
+        tool_name = name or target.__name__
+        target.__perdure_tool__ = tool_name  # type: ignore[attr-defined]
+        if not _in_file.get():  # a definition's own files are searched by file, so that two may share a name
+            _registered[tool_name] = f"{target.__module__}:{target.__qualname__}"
+        return target
+
+    return register(function) if function is not None else register
+
+
+def locate(names: Iterable[str], files: Iterable[str], base: str | None, *, shared: bool) -> dict[str, str]:
+    """Return where each named tool's code is, as `module:attribute` or `/path/file.py:attribute`.
+
+    files: the definition's tool files, relative to `base`. shared: other processes must find the code too.
+    Raises ToolNotFound or BadInput.
+    """
+    by_name: dict[str, str] = {}
+    for file in files:
+        path = Path(base or ".", file).resolve()
+        by_name.update({tool_name: f"{path}:{attribute}" for tool_name, attribute in _tools_in(_load_file(str(path))).items()})
+    places = {}
+    for name in names:
+        place = by_name.get(name) or _registered.get(name) or (name if ":" in name else None)
+        if place is None:
+            raise ToolNotFound(_not_found(name, [*by_name, *_registered]))
+        if shared and place.startswith("__main__:"):
+            raise BadInput(f"tool {name!r} is defined in the script that was run, where workers cannot import it; move it into a module")
+        find(place)
+        places[name] = place
+    return places
+
+
+@lru_cache(maxsize=1024)
+def find(place: str) -> Tool:
+    """Return the tool at a place that `locate` gave; raise ToolNotFound when it is not there."""
+    home, _, attribute = place.rpartition(":")
+    module = _load_file(home) if home.endswith(".py") else _import(home, place)
+    target: Any = module
+    for part in attribute.split("."):
+        target = getattr(target, part, None)
+    if not callable(target):
+        raise ToolNotFound(f"{home} has no tool {attribute!r}")
+    checked = validate_call(target)
+    return Tool(getattr(target, "__perdure_tool__", attribute), checked, inspect.iscoroutinefunction(target))
+
+
+def prepare(tool: Tool, arguments: Mapping[str, Any]) -> Any:
+    """Call the tool and return its result, or its coroutine; raise BadInput for arguments that do not fit."""
+    try:
+        return tool.function(**arguments)
+    except ValidationError as error:
+        if error.title != _title(tool):
+            raise  # the tool's own validation of something else
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise BadInput(f"tool {tool.name!r} was called with arguments that do not fit: {problems}") from None
+
+
+def to_json(value: Any) -> Any:
+    """Return a tool's result as JSON data (pydantic models and dataclasses are dumped); raise BadInput if it is none."""
+    try:
+        return to_jsonable_python(value)
+    except ValueError as error:
+        raise BadInput(f"the result is not JSON data: {error}") from None
+
+
+def _title(tool: Tool) -> str:
+    return getattr(tool.function, "__name__", tool.name)
+
+
+def _import(module: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ToolNotFound(f"tool {place!r}: there is no module {error.name!r} on the import path") from None
+    except Exception as error:
+        raise BadInput(f"tool {place!r}: importing {module!r} failed: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _load_file(path: str) -> ModuleType:
+    if not Path(path).is_file():
+        raise ToolNotFound(f"the tool file {path} does not exist")
+    name = "perdure_tools_" + path.translate(str.maketrans("/.-", "___"))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # noqa: S101 (a path that ends in .py always has a spec)
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that dataclasses and pickles inside find their module
+    token = _in_file.set(True)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise BadInput(f"the tool file {path} cannot be loaded: {type(error).__name__}: {error}") from error
+    finally:
+        _in_file.reset(token)
+    return module
+
+
+def _tools_in(module: ModuleType) -> dict[str, str]:
+    """Return the registered names in a module and the attributes that hold them."""
+    return {value.__perdure_tool__: attribute for attribute, value in vars(module).items() if hasattr(value, "__perdure_tool__")}
+
+
+def _not_found(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known)) or 'none'}"
+    return f"there is no tool {name!r}; {hint} Name its file under 'tools:', or give an import path such as package.module:function"

@@ -1,0 +1,93 @@
+"""The work of one attempt at a node: what is to be done, and the one place that says where each kind runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from perdure.actors import agents, tools
+from perdure.definitions.plan import Plan, PlanNode
+from perdure.errors import PerdureError
+from perdure.events.vocabulary import Error
+
+
+class WorkerLost(PerdureError):
+    """The process that did the work is gone without an answer."""
+
+
+class Timeout(PerdureError):
+    """An attempt took longer than its `timeout`."""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """One attempt at a node, with all that is needed to do it. `timeout` is in seconds."""
+
+    execution: str
+    node: PlanNode
+    attempt: int
+    input: Any
+    plan: Plan
+    place: str | None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of this node's effect: the same across attempts and crashes."""
+        return f"{self.execution}/{self.node.name}"
+
+
+class CallElsewhere(Protocol):
+    """Calls a plain `def` tool where it cannot block the event loop: a node actor, or a thread."""
+
+    async def __call__(self, place: str, arguments: dict[str, Any]) -> Any:
+        """Return the JSON result of the tool at `place`; raise its error, or WorkerLost."""
+        ...
+
+
+Worker = Callable[[Work], Awaitable[Any]]
+"""Does the work and returns its JSON output, or raises."""
+
+
+def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
+    """Return the worker that does agents and `async def` tools on the loop, plain `def` tools elsewhere."""
+
+    async def do(work: Work) -> Any:
+        node = work.node
+        if node.kind == "agent":
+            return await agents.ask(endpoint, node.target, work.plan.agents[node.target], work.input)
+        assert work.place is not None  # noqa: S101 (every tool was located before the start)
+        tool = tools.find(work.place)
+        if (node.run_on or ("loop" if tool.is_async else "actor")) == "actor":
+            return await call_elsewhere(work.place, work.input)
+        result = tools.prepare(tool, work.input)
+        return tools.to_json(await result if tool.is_async else result)
+
+    async def do_in_time(work: Work) -> Any:
+        if work.node.timeout is None:
+            return await do(work)
+        try:
+            async with asyncio.timeout(work.node.timeout) as limit:
+                return await do(work)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # the tool's own
+            raise Timeout(f"node {work.node.name!r} took longer than {work.node.timeout:g} s") from error
+
+    return do_in_time
+
+
+async def call_in_thread(place: str, arguments: dict[str, Any]) -> Any:
+    """Call a plain `def` tool in a thread of this process: what runs without Ray do."""
+    return await asyncio.to_thread(call_here, place, arguments)
+
+
+def call_here(place: str, arguments: dict[str, Any]) -> Any:
+    """Call a tool in this thread and return its JSON result; an `async def` one runs on a loop of its own."""
+    tool = tools.find(place)
+    result = tools.prepare(tool, arguments)
+    return tools.to_json(asyncio.run(result) if tool.is_async else result)
+
+
+def error_of(error: BaseException) -> Error:
+    """Return the recorded form of an exception; its class name is what `retry.on` matches."""
+    return Error(type(error).__name__, str(error) or type(error).__name__)

@@ -1,0 +1,115 @@
+"""The Ray side of a client: joins or starts Ray, and starts the host actors on it."""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from perdure.cluster.inbox import Lanes
+from perdure.cluster.settings import Settings
+from perdure.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from perdure.cluster.ray_actors import HostActor
+
+NAMESPACE = "perdure"
+
+
+class _Thread:
+    """One daemon thread for all of Ray's calls, and for as long: Ray's servers die with the thread that started them.
+
+    A daemon, because a start that hangs cannot be stopped and must not keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="perdure-ray", daemon=True).start()
+
+    async def call(self, function: Callable[[], None]) -> None:
+        done: Future[None] = Future()
+        self._calls.put((done, function))
+        await asyncio.wrap_future(done)
+
+    def end(self) -> None:
+        self._calls.put(None)
+
+    def _serve(self) -> None:
+        while (item := self._calls.get()) is not None:
+            done, function = item
+            if not done.set_running_or_notify_cancel():
+                continue
+            try:
+                function()
+            except BaseException as error:  # noqa: BLE001 (it belongs to the caller)
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+
+class RayCluster:
+    """A connection to Ray. A local Ray that it started ends with it; in a foreign one only its hosts do."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._thread = _Thread()
+        self._hosts: list[ActorHandle[HostActor]] = []
+
+    async def open(self) -> None:
+        """Join or start Ray; raises EnvironmentProblem when it does not answer within `ray_start_timeout` seconds."""
+        seconds = self._settings.ray_start_timeout
+        try:
+            await asyncio.wait_for(self._thread.call(self._init), seconds)
+        except TimeoutError:
+            raise EnvironmentProblem(
+                f"Ray did not start within {seconds:g} s; see its logs under /tmp/ray, or run without it: --local"
+            ) from None
+        except Exception as error:
+            raise EnvironmentProblem(f"Ray did not start: {error}; or run without it: --local") from error
+
+    async def start_hosts(self, lanes: dict[str, Lanes], settings: Settings) -> None:
+        """Start one detached host actor per name, and wait until each serves its lanes."""
+        await self._thread.call(lambda: self._start_hosts(lanes, settings))
+
+    async def close(self) -> None:
+        """Stop the hosts, and a Ray that was started here."""
+        await self._thread.call(self._close)
+        self._thread.end()
+
+    def _init(self) -> None:
+        import ray  # noqa: PLC0415 (0.3 s; only those who use Ray pay)
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        if ray.is_initialized():
+            return
+        options: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
+        if self._settings.ray_address:
+            ray.init(address=self._settings.ray_address, **options)
+        else:
+            ray.init(include_dashboard=False, configure_logging=False, **options)
+
+    def _start_hosts(self, lanes: dict[str, Lanes], settings: Settings) -> None:
+        import ray  # noqa: PLC0415
+
+        from perdure.cluster.ray_actors import HostActor, HostConfig  # noqa: PLC0415
+
+        plain = settings.model_dump(mode="json", exclude={"openai_api_key"})
+        for name, share in lanes.items():
+            options = ray.remote(HostActor).options(
+                name=f"perdure-{name}", namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16
+            )
+            self._hosts.append(options.remote(HostConfig(name, share, plain)))
+        ray.get([host.wait_open.remote() for host in self._hosts])
+
+    def _close(self) -> None:
+        import ray  # noqa: PLC0415
+
+        for host in self._hosts:
+            with contextlib.suppress(Exception):  # it may be gone already; Ray says so in many ways
+                ray.kill(host, no_restart=True)
+        ray.shutdown()

@@ -1,0 +1,57 @@
+"""The registry: what the whole cluster must agree on, in one key-value bucket: definitions by digest, host epochs."""
+
+from nats.aio.client import Client as Nats
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import KeyNotFoundError, NotFoundError
+from nats.js.kv import KeyValue
+
+from perdure.definitions.loading import plan_of
+from perdure.definitions.model import Workflow
+from perdure.definitions.plan import Plan
+from perdure.errors import EnvironmentProblem
+
+BUCKET = "PERDURE"
+
+
+class Registry:
+    """Definitions are immutable under their digest; an epoch is a number that only ever grows."""
+
+    def __init__(self, bucket: KeyValue) -> None:
+        self._bucket = bucket
+        self._known: set[str] = set()
+
+    @classmethod
+    async def open(cls, nats: Nats, replicas: int = 1) -> "Registry":
+        """Open the bucket, creating it the first time."""
+        js = nats.jetstream()
+        try:
+            return cls(await js.key_value(BUCKET))
+        except NotFoundError:
+            config = KeyValueConfig(BUCKET, storage=StorageType.FILE, replicas=replicas, direct=True)
+            return cls(await js.create_key_value(config))
+
+    async def put_definition(self, digest: str, workflow: Workflow) -> None:
+        """Store a definition under its digest, once."""
+        if digest not in self._known:
+            await self._bucket.put(_definition_key(digest), workflow.model_dump_json(by_alias=True, exclude_defaults=True).encode())
+            self._known.add(digest)
+
+    async def definition(self, digest: str) -> str:
+        """Return the JSON text of the definition; raises EnvironmentProblem when nobody stored it."""
+        try:
+            entry = await self._bucket.get(_definition_key(digest))
+        except KeyNotFoundError:
+            raise EnvironmentProblem(f"the definition {digest} is not in the registry of this store") from None
+        return (entry.value or b"").decode()
+
+    async def plan(self, digest: str) -> Plan:
+        """Return the compiled definition; each process compiles it once."""
+        return plan_of(await self.definition(digest))
+
+    async def new_epoch(self, host: str, owner: str) -> int:
+        """Record the new owner of a host's lanes; the epoch is higher than that of every owner before."""
+        return await self._bucket.put(f"hosts.{host}", owner.encode())
+
+
+def _definition_key(digest: str) -> str:
+    return f"definitions.{digest.removeprefix('sha256:')}"

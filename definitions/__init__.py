@@ -1,0 +1,1 @@
+"""What a workflow is: model, loading, expressions, plan."""

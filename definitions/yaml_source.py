@@ -1,0 +1,147 @@
+"""Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from perdure.errors import DefinitionError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 100
+MAX_NODES = 200_000
+
+Path = tuple[str | int, ...]
+_STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _CoreSchemaLoader(_Base):  # type: ignore[misc]
+    """The YAML 1.2 core schema: `on`, `yes`, `1:30` and `0123` are not booleans, times and octals."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own class-level registry)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+     list("-+.0123456789")),
+    ("merge", r"<<", ["<"]),
+):  # fmt: skip
+    _CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed document: its plain data, its file name, and where each value stands."""
+
+    name: str
+    data: Any
+    values: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def place(self, path: Path, *, key: bool = False) -> str:
+        """Name the place of a value (or of its key) as `file:line:column`, or of its nearest parent."""
+        marks = self.keys if key else self.values
+        while path and path not in marks:
+            path, marks = path[:-1], self.values
+        line, column = marks.get(path, (1, 1))
+        return f"{self.name}:{line}:{column}"
+
+
+def parse_yaml(text: str, name: str) -> Source:
+    """Parse one YAML or JSON document.
+
+    Raises DefinitionError when it is not YAML, too large, too deep, or has a key twice.
+    """
+    if len(text.encode()) > MAX_BYTES:
+        raise DefinitionError([f"{name}: the document is over {MAX_BYTES} bytes; move large data into input"])
+    try:
+        loader = _CoreSchemaLoader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise DefinitionError([f"{place}: not valid YAML: {error.problem or error.context}"]) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DefinitionError([f"{name}: not valid YAML: {error or 'nested too deeply'}"]) from None
+    source = Source(name, None)
+    data = _Builder(source).build(root, ()) if root is not None else None
+    return Source(name, data, source.values, source.keys)
+
+
+class _Builder:
+    """Turns PyYAML's node graph into plain data, counting nodes so that aliases cannot explode."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.count = 0
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        self.count += 1
+        self.source.values[path] = _mark(node)
+        if self.count > MAX_NODES or len(path) > MAX_DEPTH:
+            raise self.error(node, f"more than {MAX_NODES} values (or {MAX_DEPTH} levels) once aliases expand")
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self.scalar(node)
+
+    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged = {**self.merge(value_node, path), **merged}
+                continue
+            key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                raise self.error(key_node, f"keys are strings; quote this one: {key_node.value!r}")
+            if key in own:
+                raise self.error(key_node, f"the key {key!r} stands twice in this mapping; keep one")
+            own[key] = self.build(value_node, (*path, key))
+            self.source.keys[(*path, key)] = _mark(key_node)
+        return {**merged, **own}
+
+    def merge(self, node: yaml.Node, path: Path) -> dict[str, Any]:
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[str, Any] = {}
+        for part in parts:
+            if not isinstance(part, yaml.MappingNode):
+                raise self.error(part, "'<<' merges mappings only")
+            merged = {**self.mapping(part, path), **merged}
+        return merged
+
+    def scalar(self, node: yaml.Node) -> Any:
+        text: str = node.value
+        kind = node.tag.rpartition(":")[2]
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind == "int":
+            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        if kind == "float":
+            try:
+                return float(text)
+            except ValueError:
+                raise self.error(node, f"{text} is not a JSON number; quote it") from None
+        if node.tag != _STR:
+            raise self.error(node, f"the tag {node.tag!r} is not allowed; use plain YAML")
+        return text
+
+    def error(self, node: yaml.Node, what: str) -> DefinitionError:
+        line, column = _mark(node)
+        return DefinitionError([f"{self.source.name}:{line}:{column}: {what}"])
+
+
+def _mark(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1

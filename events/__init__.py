@@ -1,0 +1,1 @@
+"""What happened: vocabulary, entries, and the logs that keep them."""

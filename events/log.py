@@ -1,0 +1,35 @@
+"""The log port: the few operations that every log implementation gives, whatever it stores on."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from perdure.events.entry import Entry, Recorded
+
+
+class Log(Protocol):
+    """An append-only log of entries, grouped by execution and totally ordered by position (from 1)."""
+
+    async def append(self, execution: str, entry: Entry, expected: int) -> Recorded:
+        """Append one entry behind the position `expected` (0 for a new execution) and return it as stored.
+
+        It returns only when the entry is durable. Appending the same entry id again is answered with the stored
+        one. Raises VersionConflict when the execution's last entry is elsewhere, and LogUnavailable when the
+        log does not answer.
+        """
+        ...
+
+    def read(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+        """Yield the entries of one execution behind the position `after`, oldest first, at most `limit`."""
+        ...
+
+    def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+        """Yield the entries of all executions behind the position `after`, in order, at most `limit`."""
+        ...
+
+    def follow(self, execution: str | None = None, after: int = 0) -> AsyncIterator[Recorded]:
+        """Yield the entries of one execution, or of all, behind `after`, and go on with new ones as they come."""
+        ...
+
+    async def last(self, execution: str | None = None) -> int:
+        """Return the position of the last entry of an execution, or of the whole log; 0 where there is none."""
+        ...

@@ -1,0 +1,50 @@
+"""Durable workflows on Ray: what a program needs is importable from here, and loaded when first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from perdure.actors.tools import tool
+    from perdure.cluster.client import AsyncClient, AsyncRun, connect_async
+    from perdure.cluster.settings import Settings
+    from perdure.cluster.sync_client import Client, Run, connect
+    from perdure.definitions.model import Workflow
+    from perdure.errors import ExecutionFailed, PerdureError
+
+__all__ = [
+    "AsyncClient",
+    "AsyncRun",
+    "Client",
+    "ExecutionFailed",
+    "PerdureError",
+    "Run",
+    "Settings",
+    "Workflow",
+    "connect",
+    "connect_async",
+    "tool",
+]
+
+# Loaded lazily: a tool module or a worker that imports `perdure` pays only for what it uses.
+_HOMES = {
+    "AsyncClient": "perdure.cluster.client",
+    "AsyncRun": "perdure.cluster.client",
+    "Client": "perdure.cluster.sync_client",
+    "ExecutionFailed": "perdure.errors",
+    "PerdureError": "perdure.errors",
+    "Run": "perdure.cluster.sync_client",
+    "Settings": "perdure.cluster.settings",
+    "Workflow": "perdure.definitions.model",
+    "connect": "perdure.cluster.sync_client",
+    "connect_async": "perdure.cluster.client",
+    "tool": "perdure.actors.tools",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home the first time it is used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

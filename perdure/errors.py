@@ -1,0 +1,86 @@
+"""The one error root and its leaves: each leaf says whose fault it is and how to mend it."""
+
+from typing import Any
+
+
+class PerdureError(Exception):
+    """The root of every error that perdure raises on purpose."""
+
+    exit_code = 3
+
+
+class BadInput(PerdureError):
+    """The caller's input cannot be used; the message names the thing, the place and the mend."""
+
+    exit_code = 2
+
+
+class DefinitionError(BadInput):
+    """A workflow definition is wrong; `problems` holds every problem found, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ExpressionError(BadInput):
+    """An expression does not parse, or cannot be evaluated on the data that it was given."""
+
+
+class ToolNotFound(BadInput):
+    """A tool is named that no module registers and no import path leads to."""
+
+
+class ExecutionExists(BadInput):
+    """The execution id is taken by an execution of another definition or input."""
+
+
+class ExecutionNotFound(BadInput):
+    """No execution with this id is in the log."""
+
+
+class EnvironmentProblem(PerdureError):
+    """Something outside the workflow is missing or broken: server, cluster, disk, credentials."""
+
+
+class LogUnavailable(EnvironmentProblem):
+    """The log did not answer within the deadline; whether an append was applied is unknown."""
+
+
+class ModelUnavailable(EnvironmentProblem):
+    """An agent is to run and no model endpoint is configured."""
+
+
+class VersionConflict(PerdureError):
+    """Another writer appended to this execution first."""
+
+    def __init__(self, execution: str, expected: int, actual: int) -> None:
+        super().__init__(f"execution {execution!r}: expected its last entry at {expected}, found {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class Deposed(PerdureError):
+    """This owner was replaced by a newer one and must stop without any further effect."""
+
+
+class CorruptEntry(PerdureError):
+    """A stored entry cannot be decoded by this release."""
+
+
+class WaitTimeout(PerdureError, TimeoutError):
+    """The result was not there in time; the execution goes on."""
+
+
+class ExecutionFailed(PerdureError):
+    """An execution ended without success; says which node failed, at which attempt, and why."""
+
+    exit_code = 1
+
+    def __init__(self, execution: str, node: str | None, attempt: int, error: dict[str, Any]) -> None:
+        place = f" at node {node!r} (attempt {attempt})" if node else ""
+        super().__init__(f"execution {execution!r} failed{place}: {error['type']}: {error['message']}")
+        self.execution = execution
+        self.node = node
+        self.attempt = attempt
+        self.error = error
