@@ -120,6 +120,17 @@ class AsyncClient:
         await asyncio.gather(*(self._connection.inbox.start(command) for command in commands))
         return [AsyncRun(command.execution, self._connection) for command in commands]
 
+    async def executions(self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """Return the newest executions of the store as rows of the `executions` read model, brought up to date first."""
+        from perdure.projections.runner import Projections  # noqa: PLC0415 (0.2 s of SQLAlchemy that only queries need)
+
+        projections = Projections(self._settings.store.absolute() / "projections.sqlite")
+        try:
+            await projections.catch_up(self._connection.log)
+            return await projections.executions(status, limit)
+        finally:
+            projections.close()
+
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return AsyncRun(execution, self._connection)
@@ -130,19 +141,20 @@ class AsyncClient:
             raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
         if not 0 <= priority <= 9:
             raise BadInput(f"the priority {priority} is not within 0 to 9")
+        value, places = self.check(self._settings, definition, value)
+        plan = definition.plan
+        return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, self._lane or lane_of(execution), places, priority)
+
+    @staticmethod
+    def check(settings: Settings, definition: Definition, value: Any) -> tuple[Any, dict[str, str]]:
+        """Return the input as JSON data and where the tools are, or raise what keeps the workflow from starting."""
         value = tools.to_json(value)
         check_input(definition, value)
         nodes = definition.workflow.nodes.values()
         if any(isinstance(node, AgentNode) for node in nodes):
-            check_endpoint(self._settings)
-        places = tools.locate(
-            {node.tool for node in nodes if isinstance(node, ToolNode)},
-            definition.workflow.tools,
-            definition.base,
-            shared=True,
-        )
-        plan = definition.plan
-        return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, self._lane or lane_of(execution), places, priority)
+            check_endpoint(settings)
+        names = {node.tool for node in nodes if isinstance(node, ToolNode)}
+        return value, tools.locate(names, definition.workflow.tools, definition.base, shared=True)
 
     async def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""

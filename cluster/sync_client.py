@@ -1,0 +1,130 @@
+"""The synchronous client: the asynchronous one on an event loop in a thread of its own."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, Literal, Self, TypeVar
+
+from perdure.actors.state import Started
+from perdure.cluster.client import AsyncClient, AsyncRun, Status, connect_async
+from perdure.cluster.settings import Settings
+from perdure.definitions.loading import WorkflowLike
+from perdure.events.entry import Happened
+
+Result = TypeVar("Result")
+
+
+def connect(settings: Settings | None = None, *, local: bool = False) -> "Client":
+    """Open a client: the NATS server and Ray that the settings name, else embedded ones, started in parallel.
+
+    local: run executions in this process, without Ray. Raises EnvironmentProblem when something cannot be started.
+    """
+    loop = _Loop()
+    try:
+        return Client(loop.run(connect_async(settings, local=local)), loop)
+    except BaseException:
+        loop.close()
+        raise
+
+
+class Client:
+    """A client of one store. Use it as a context manager, or call `close`."""
+
+    def __init__(self, client: AsyncClient, loop: "_Loop") -> None:
+        self._client = client
+        self._loop = loop
+
+    def start(
+        self, workflow: WorkflowLike, input: Any = None, *, id: str | None = None, priority: int = 5, confirm: bool = True  # noqa: A002
+    ) -> "Run":
+        """Start an execution and return its handle; see AsyncClient.start."""
+        run = self._loop.run(self._client.start(workflow, input, id=id, priority=priority, confirm=confirm))
+        return Run(run, self._loop)
+
+    def start_many(self, workflow: WorkflowLike, inputs: Iterable[Any], *, priority: int = 5) -> "list[Run]":
+        """Queue one execution per input, all at once, and return their handles in the same order."""
+        runs = self._loop.run(self._client.start_many(workflow, inputs, priority=priority))
+        return [Run(run, self._loop) for run in runs]
+
+    def get(self, execution: str) -> "Run":
+        """Return the handle of an execution that was started earlier, here or elsewhere."""
+        return Run(self._client.get(execution), self._loop)
+
+    def executions(self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """Return the newest executions of the store; see AsyncClient.executions."""
+        return self._loop.run(self._client.executions(status, limit))
+
+    def close(self) -> None:
+        """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
+        try:
+            self._loop.run(self._client.close())
+        finally:
+            self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Run:
+    """The handle of one execution."""
+
+    def __init__(self, run: AsyncRun, loop: "_Loop") -> None:
+        self.id = run.id
+        self._run = run
+        self._loop = loop
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end, at most `timeout` seconds, and return the output; raise ExecutionFailed or WaitTimeout."""
+        return self._loop.run(self._run.result(timeout))
+
+    def status(self) -> Status:
+        """Return `queued`, `running`, `succeeded` or `failed`."""
+        return self._loop.run(self._run.status())
+
+    def state(self) -> Started:
+        """Return the state as of now, folded from the log; raise ExecutionNotFound."""
+        return self._loop.run(self._run.state())
+
+    def events(self, after: int = 0) -> Iterator[Happened]:
+        """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""
+        events = self._run.events(after)
+        try:
+            while True:
+                with contextlib.suppress(StopAsyncIteration):
+                    yield self._loop.run(_next(events))
+                    continue
+                return
+        finally:
+            self._loop.run(events.aclose())  # type: ignore[attr-defined]
+
+
+async def _next(events: Any) -> Happened:
+    happened: Happened = await anext(events)
+    return happened
+
+
+class _Loop:
+    """An event loop in a daemon thread; Ctrl-C in the waiting thread cancels what it waited for."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="perdure-client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()

@@ -1,0 +1,242 @@
+"""The command line: run, show and list. Data goes to stdout, words for people to stderr."""
+
+import asyncio
+import json
+import secrets
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.errors import BadInput, ExecutionFailed, PerdureError
+
+if TYPE_CHECKING:
+    from perdure.cluster.client import AsyncClient, AsyncRun
+    from perdure.cluster.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
+)  # fmt: skip
+
+Store = Annotated[Path | None, typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Hold the options of all commands (there are none yet), so that commands keep their names."""
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The workflow definition, YAML or JSON.", show_default=False)],
+    input: Annotated[str | None, typer.Option(help="The input as JSON, or @FILE that holds it.", show_default=False)] = None,  # noqa: A002
+    set: Annotated[list[str] | None, typer.Option(help="key=value: set one key of the input; the value may be JSON.")] = None,  # noqa: A002
+    id: Annotated[str | None, typer.Option(help="Execution id; the same id goes on where it stopped.", show_default=False)] = None,  # noqa: A002
+    local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
+    isolation: Annotated[str | None, typer.Option(help="shared, or process: a Ray actor of its own.", show_default=False)] = None,
+    replies: Annotated[Path | None, typer.Option(help="Answer agents from this file of scripted replies.", show_default=False)] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a workflow to its end and print its output.
+
+    Example: perdure run examples/hello.yaml --set name=Ann
+    """
+    from perdure.definitions.loading import load  # noqa: PLC0415 (--help must not wait for it)
+
+    definition = load(file)
+    value = _input(input, set or [])
+    execution = id or f"{definition.workflow.name}-{secrets.token_hex(4)}"
+    how = {"isolation": isolation, "store": store}
+    try:
+        outcome = asyncio.run(_run(file, value, execution, local=local, replies=replies, how=how))
+    except KeyboardInterrupt:
+        _say(f"suspended; it goes on with the same command and --id {execution}")
+        raise typer.Exit(130) from None
+    except ExecutionFailed as error:
+        if as_json:
+            _print({"id": execution, "status": "failed", "node": error.node, "attempt": error.attempt, "error": error.error})
+        _say(f"{error}\nlook further with: perdure show {execution}")
+        raise typer.Exit(error.exit_code) from None
+    _print({"id": execution, "status": "succeeded", "output": outcome} if as_json else outcome)
+
+
+@app.command()
+def show(
+    execution: Annotated[str, typer.Argument(help="The execution's id.", show_default=False)],
+    follow: Annotated[bool, typer.Option("--follow", help="Go on showing progress until it ends.")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one execution: its nodes, its output or error.
+
+    Example: perdure show order-42 --follow
+    """
+    try:
+        asyncio.run(_show(execution, _settings({"store": store}), follow=follow, as_json=as_json))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command("list")
+def list_(
+    status: Annotated[str | None, typer.Option(help="Only those: running, succeeded or failed.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """List executions, newest first.
+
+    Example: perdure list --status failed
+    """
+    if status not in (None, "running", "succeeded", "failed"):
+        raise BadInput(f"--status {status}: it is one of running, succeeded, failed")
+    rows = asyncio.run(_list(_settings({"store": store}), status, limit))
+    from perdure import console  # noqa: PLC0415
+
+    if as_json:
+        typer.echo(console.as_json(rows))
+    else:
+        console.show_list(rows)
+
+
+def main() -> None:
+    """Run the command line; an error that perdure foresaw becomes its sentence and its exit code, without a traceback."""
+    sys.path.insert(0, "")  # tools by import path start from the working folder, as with `python -m`
+    try:
+        app()
+    except PerdureError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+
+
+async def _run(file: Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]) -> Any:
+    from perdure import console  # noqa: PLC0415
+    from perdure.cluster.client import AsyncClient  # noqa: PLC0415
+    from perdure.definitions.loading import load  # noqa: PLC0415
+
+    with _model(replies) as model:
+        settings = _settings({**how, "openai_base_url": model.base_url if model else None})
+        AsyncClient.check(settings, load(file), value)  # before anything is started for it
+        async with await AsyncClient.open(settings, "local" if local else "ray", drive=execution) as client:
+            if model:
+                _say(f"agents get scripted replies from {replies}: no language model is asked")
+            _say(f"execution {execution}")
+            started = await client.start(file, value, id=execution, confirm=False)
+            await console.follow(console.Progress(execution), started.events())
+            return await started.result()
+
+
+async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: bool) -> None:
+    from perdure import console  # noqa: PLC0415
+    from perdure.cluster.client import AsyncClient  # noqa: PLC0415
+
+    async with await AsyncClient.open(settings, "none") as client:
+        started = client.get(execution)
+        if follow:
+            await console.follow(console.Progress(execution), started.events())
+        progress = console.Progress(execution)
+        await started.state()  # says so where there is none
+        for recorded in await started.history():
+            for happened in recorded.unpack():
+                progress.feed(happened)
+        if as_json:
+            typer.echo(console.as_json(await _described(started)))
+            return
+        console.show(progress)
+        state = await started.state()
+        if state.status == "succeeded":
+            _print(getattr(state.outcome, "output", None))
+
+
+async def _described(run: "AsyncRun") -> dict[str, Any]:
+    import msgspec  # noqa: PLC0415
+
+    state = await run.state()
+    return {
+        "id": run.id,
+        "workflow": state.started.workflow,
+        "digest": state.started.digest,
+        "status": state.status,
+        "input": state.started.input,
+        "nodes": {name: msgspec.to_builtins(node) for name, node in sorted(state.nodes.items())},
+        "outcome": msgspec.to_builtins(state.outcome),
+    }
+
+
+async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str, Any]]:
+    from perdure.cluster.client import AsyncClient  # noqa: PLC0415
+
+    client: AsyncClient
+    async with await AsyncClient.open(settings, "none") as client:
+        return await client.executions(status, limit)
+
+
+def _settings(given: dict[str, Any]) -> "Settings":
+    """Build the settings from options; a value that does not fit is bad input, wherever it came from."""
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from perdure.cluster.settings import Settings  # noqa: PLC0415
+
+    try:
+        return Settings(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors())
+        raise BadInput(f"a setting cannot be used: {problems}; options and PERDURE_* variables are listed in docs/settings.md") from None
+
+
+def _model(replies: Path | None) -> Any:
+    if replies is None:
+        return nullcontext()
+    from perdure.testing import ScriptedModel  # noqa: PLC0415
+
+    return ScriptedModel.from_file(replies)
+
+
+def _input(given: str | None, pairs: list[str]) -> Any:
+    """Return the input from --input and --set; raise BadInput where it is not JSON."""
+    value: Any = None
+    if given is not None:
+        text, name = given, "--input"
+        if given.startswith("@"):
+            name = given[1:]
+            try:
+                text = Path(name).read_text(encoding="utf-8")
+            except OSError as error:
+                raise BadInput(f"--input {given}: the file cannot be read: {error.strerror}") from None
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{name}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set {pair}: write key=value")
+        value = {} if value is None else value
+        if not isinstance(value, dict):
+            raise BadInput(f"--set {pair}: the input is not an object, so no key of it can be set")
+        value[key] = _json_or_text(text)
+    return value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What the command line shows people: live progress, one execution, a list of executions. All of it on stderr."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from perdure.actors.state import INITIAL, ExecutionState, Started, evolve
+from perdure.events.entry import Happened
+from perdure.events.vocabulary import (
+    ExecutionFailed,
+    ExecutionStarted,
+    NodeAttemptFailed,
+    NodeFailed,
+    NodeScheduled,
+    NodeSucceeded,
+)
+
+STYLES = {
+    "running": "cyan", "retrying": "yellow", "succeeded": "green", "failed": "bold red", "skipped": "dim", "cancelled": "dim",
+}  # fmt: skip
+
+console = Console(stderr=True, highlight=False)
+
+
+class Progress:
+    """The nodes of one execution as they stand, and how long each took; fed with its events in order."""
+
+    def __init__(self, execution: str) -> None:
+        self.execution = execution
+        self.state: ExecutionState = INITIAL
+        self.began: dict[str, datetime] = {}
+        self.ended: dict[str, datetime] = {}
+        self.started: datetime | None = None
+
+    def feed(self, happened: Happened) -> str | None:
+        """Take in one event; return the node whose status it changed, if it is one's."""
+        event = happened.event
+        self.state = evolve(self.state, event)
+        if isinstance(event, ExecutionStarted):
+            self.started = happened.at
+        node = getattr(event, "node", None)
+        if node is None or isinstance(event, ExecutionFailed):
+            return None
+        if isinstance(event, NodeScheduled):
+            self.began[node] = happened.at
+        elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed):
+            self.ended[node] = happened.at
+        return str(node)
+
+    def line(self, name: str) -> tuple[str, str, str, str, str]:
+        """Return what there is to say of a node: name, status, attempt, seconds, remark."""
+        assert isinstance(self.state, Started)  # noqa: S101 (a node is named by events after the start)
+        node = self.state.nodes[name]
+        seconds = ""
+        if name in self.began and name in self.ended and node.status != "running":
+            seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
+        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else "")
+        attempt = f"attempt {node.attempt}" if node.attempt else ""
+        return name, node.status, attempt, seconds, remark
+
+    def table(self) -> Table:
+        """Return all nodes so far as a table."""
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        names = self.state.nodes if isinstance(self.state, Started) else ()
+        for name, status, attempt, seconds, remark in sorted((self.line(name) for name in names), key=self._order):
+            table.add_row(f"  {name}", f"[{STYLES[status]}]{status}[/]", attempt, seconds, escape(remark))
+        return table
+
+    def _order(self, row: tuple[str, ...]) -> tuple[float, str]:
+        began = self.began.get(row[0]) or self.ended.get(row[0])
+        return began.timestamp() if began else float("inf"), row[0]
+
+
+async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
+    """Show progress live, up to the execution's end: a table on a terminal, a line per change elsewhere."""
+    live = Live(console=console, refresh_per_second=8) if console.is_terminal else nullcontext()
+    with live as display:
+        async for happened in events:
+            node = progress.feed(happened)
+            if display is not None:
+                display.update(progress.table())
+            elif node is not None:
+                console.print("  ".join(part for part in progress.line(node) if part), markup=False, soft_wrap=True)
+
+
+def show(progress: Progress) -> None:
+    """Show one execution: what it is, how it stands, and its nodes."""
+    state = progress.state
+    assert isinstance(state, Started)  # noqa: S101 (callers have checked that it exists)
+    started = f"{progress.started:%Y-%m-%d %H:%M:%S} UTC" if progress.started else ""
+    console.print(f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  [{STYLES[state.status]}]{state.status}[/]  {started}")
+    console.print(progress.table())
+    if isinstance(state.outcome, ExecutionFailed):
+        console.print(failure(progress.execution, state.outcome), markup=False, soft_wrap=True)
+
+
+def failure(execution: str, outcome: ExecutionFailed) -> str:
+    """Return the sentence that says where and why an execution failed."""
+    place = f" at node '{outcome.node}' (attempt {outcome.attempt})" if outcome.node else ""
+    return f"execution {execution} failed{place}: {outcome.error.type}: {outcome.error.message}"
+
+
+def show_list(rows: list[dict[str, Any]]) -> None:
+    """Show executions, one a line."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("execution", "workflow", "status", "started (UTC)", "took", "error"):
+        table.add_column(heading)
+    for row in rows:
+        took = f"{(row['ended_at'] - row['started_at']).total_seconds():.2f} s" if row["ended_at"] else ""
+        error = f"{row['failed_node'] or 'output'}: {row['error_type']}" if row["error_type"] else ""
+        status = f"[{STYLES[row['status']]}]{row['status']}[/]"
+        table.add_row(escape(row["id"]), row["workflow"], status, f"{row['started_at']:%Y-%m-%d %H:%M:%S}", took, escape(error))
+    console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+
+
+def as_json(value: Any) -> str:
+    """Return JSON for stdout, times in ISO 8601."""
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)

@@ -1,0 +1,106 @@
+"""Help for testing workflows: a scripted model behind a real HTTP server that speaks the chat-completions protocol."""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from perdure.definitions.yaml_source import parse_yaml
+from perdure.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One scripted reply: given when `match` (a regular expression) is found in the conversation.
+
+    reply: text, or any JSON value, which is sent as JSON text. delay: seconds before it is sent.
+    """
+
+    reply: Any
+    match: str = ""
+    delay: float = 0.0
+
+
+class ScriptedModel:
+    """A model that replies from a script, on a free loopback port; use it as a context manager.
+
+    The first reply that matches is given, every time; a conversation that none matches is refused with status 400.
+    `requests` holds the request bodies so far, oldest first. Point OPENAI_BASE_URL (or Settings) at `base_url`.
+    """
+
+    def __init__(self, replies: Sequence[Reply], name: str = "the script") -> None:
+        self.requests: list[dict[str, Any]] = []
+        self._replies = replies
+        self._name = name
+        model = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status, answer = model._answer(self.path, body)  # noqa: SLF001 (its own server)
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: `requests` has it all."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> Self:
+        """Load a YAML or JSON list of replies; raise BadInput where it is none."""
+        try:
+            source = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+        replies = source.data
+        if not isinstance(replies, list):
+            raise BadInput(f"{path}: a replies file is a list of mappings with 'match' and 'reply'")
+        for index, item in enumerate(replies):
+            if not isinstance(item, dict) or "reply" not in item or not item.keys() <= {"match", "reply", "delay"}:
+                raise BadInput(f"{source.place((index,))}: a reply is a mapping with 'reply', 'match' and perhaps 'delay'")
+        return cls([Reply(**item) for item in replies], str(path))
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if not path.endswith("/chat/completions"):
+            return 404, {"error": {"message": f"the scripted model has no {path}"}}
+        self.requests.append(body)
+        text = "\n".join(str(message.get("content")) for message in body["messages"])
+        for reply in self._replies:
+            if re.search(reply.match, text):
+                time.sleep(reply.delay)
+                return 200, _completion(body, reply.reply, len(text), len(self.requests))
+        return 400, {"error": {"message": f"no reply in {self._name} matches this conversation: {text[-300:]!r}"}}
+
+
+def _completion(body: dict[str, Any], reply: Any, asked: int, number: int) -> dict[str, Any]:
+    content = reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False)
+    usage = {"prompt_tokens": asked // 4, "completion_tokens": len(content) // 4}
+    return {
+        "id": f"scripted-{number}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body.get("model", "scripted"),
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+        "usage": {**usage, "total_tokens": sum(usage.values())},
+    }

@@ -1,0 +1,72 @@
+"""The `executions` read model: one row per execution, folded from the log into SQL."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from perdure.events.entry import Happened
+from perdure.events.vocabulary import ExecutionFailed, ExecutionStarted, ExecutionSucceeded
+
+metadata = MetaData()
+
+tracking = Table(
+    "tracking",
+    metadata,
+    Column("projection", String, primary_key=True),
+    Column("position", Integer, nullable=False),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("workflow", String, nullable=False, index=True),
+    Column("digest", String, nullable=False),
+    Column("status", String, nullable=False, index=True),
+    Column("priority", Integer, nullable=False),
+    Column("started_at", DateTime, nullable=False, index=True),
+    Column("ended_at", DateTime),
+    Column("failed_node", String),
+    Column("error_type", String),
+    Column("error_message", String),
+)
+
+
+def project(connection: Connection, happened: Iterable[Happened]) -> None:
+    """Fold events into the rows. Times are stored in UTC without a zone, as SQLite has none."""
+    for item in happened:
+        event, at = item.event, item.at.replace(tzinfo=None)
+        if isinstance(event, ExecutionStarted):
+            row = {
+                "id": item.execution,
+                "workflow": event.workflow,
+                "digest": event.digest,
+                "status": "running",
+                "priority": event.priority,
+                "started_at": at,
+            }
+            connection.execute(upsert(executions).values(row).on_conflict_do_nothing())
+        elif isinstance(event, ExecutionSucceeded):
+            _end(connection, item.execution, status="succeeded", ended_at=at)
+        elif isinstance(event, ExecutionFailed):
+            error = event.error
+            _end(
+                connection, item.execution, status="failed", ended_at=at, failed_node=event.node,
+                error_type=error.type, error_message=error.message,
+            )  # fmt: skip
+
+
+def newest(connection: Connection, status: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+    """Return the newest executions as rows, at most `limit`, with this status where one is given."""
+    query = select(executions).order_by(executions.c.started_at.desc(), executions.c.id).limit(limit)
+    if status:
+        query = query.where(executions.c.status == status)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _end(connection: Connection, execution: str, **values: Any) -> None:
+    connection.execute(update(executions).where(executions.c.id == execution).values(**values))
+
+
