@@ -43,11 +43,14 @@ async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, A
 
     Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the workflow's affair, not the client's.
     """
-    import openai  # noqa: PLC0415 (0.4 s that workflows without agents do not need)
+    import openai
 
     options: dict[str, Any] = {} if agent.temperature is None else {"temperature": agent.temperature}
     if agent.output is not None:
-        options["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": agent.output}}
+        options["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": name, "schema": agent.output},
+        }
     try:
         completion = await _client(endpoint).chat.completions.create(
             model=endpoint.model or agent.model, messages=messages(agent, question), **options
@@ -67,12 +70,15 @@ def messages(agent: Agent, question: dict[str, Any]) -> "list[ChatCompletionMess
     rest = {key: value for key, value in question.items() if key != "message"}
     parts = [str(question["message"])] if "message" in question else []
     parts += [json.dumps(rest, ensure_ascii=False)] if rest else []
-    return [{"role": "system", "content": agent.instructions}, {"role": "user", "content": "\n\n".join(parts)}]
+    return [
+        {"role": "system", "content": agent.instructions},
+        {"role": "user", "content": "\n\n".join(parts)},
+    ]
 
 
 def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
     """Return the JSON data in a reply; raise InvalidReply when it is none, or not as the schema says."""
-    from jsonschema import ValidationError, validate  # noqa: PLC0415 (90 ms)
+    from jsonschema import ValidationError, validate
 
     try:
         value = json.loads(text)
@@ -80,12 +86,14 @@ def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
     except json.JSONDecodeError as error:
         raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {text[:200]!r}") from None
     except ValidationError as error:
-        raise InvalidReply(f"agent {name!r}: the reply breaks its output schema at {error.json_path}: {error.message}") from None
+        raise InvalidReply(
+            f"agent {name!r}: the reply breaks its output schema at {error.json_path}: {error.message}"
+        ) from None
     return value
 
 
 @lru_cache(maxsize=16)
 def _client(endpoint: Endpoint) -> "AsyncOpenAI":
-    from openai import AsyncOpenAI  # noqa: PLC0415
+    from openai import AsyncOpenAI
 
     return AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0)

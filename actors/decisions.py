@@ -205,5 +205,3 @@ def _visible(node: NodeState | None) -> dict[str, Any]:
     if node is None:
         return {"output": None, "status": "pending"}
     return {"output": node.output, "status": node.status}
-
-

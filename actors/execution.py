@@ -8,7 +8,15 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from perdure.actors.decisions import decide
-from perdure.actors.inputs import FireTimer, Input, Recover, ReportFailure, ReportLoss, ReportSuccess, StartExecution
+from perdure.actors.inputs import (
+    FireTimer,
+    Input,
+    Recover,
+    ReportFailure,
+    ReportLoss,
+    ReportSuccess,
+    StartExecution,
+)
 from perdure.actors.state import ExecutionState, Folded, Started, fold
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
@@ -149,7 +157,11 @@ class Execution:
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:
             digest = (
-                state.started.digest if isinstance(state, Started) else given.digest if isinstance(given, StartExecution) else None
+                state.started.digest
+                if isinstance(state, Started)
+                else given.digest
+                if isinstance(given, StartExecution)
+                else None
             )
             self._plan = await self._around.plan(digest) if digest else None
         return self._plan
@@ -165,7 +177,9 @@ class Execution:
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
         for key in wanted.keys() - self._running.keys():
-            self._running[key] = asyncio.create_task(self._work(key[0], key[1], wanted[key]), name=f"{self.id}/{key[0]}")
+            self._running[key] = asyncio.create_task(
+                self._work(key[0], key[1], wanted[key]), name=f"{self.id}/{key[0]}"
+            )
         await self._reconcile_timers(state.started.lane if isinstance(state, Started) else "", timers)
 
     async def _reconcile_timers(self, lane: str, wanted: dict[str, datetime]) -> None:
@@ -200,10 +214,12 @@ class Execution:
         report: Input
         try:
             place = folded.state.started.tools.get(node.target)
-            report = ReportSuccess(name, attempt, await self._around.work(Work(self.id, node, attempt, value, plan, place)))
+            report = ReportSuccess(
+                name, attempt, await self._around.work(Work(self.id, node, attempt, value, plan, place))
+            )
         except WorkerLost:
             report = ReportLoss(name, attempt)
-        except Exception as error:  # noqa: BLE001 (a tool may raise anything; it is recorded)
+        except Exception as error:
             report = ReportFailure(name, attempt, error_of(error))
         self._mailbox.put_nowait((report, None))
 

@@ -75,4 +75,5 @@ def encode_command(command: Command) -> bytes:
 
 def decode_command(data: bytes) -> Command:
     """Return the command; raises msgspec.DecodeError when it is none of this release."""
-    return _decoder.decode(data)
+    command: Command = _decoder.decode(data)
+    return command

@@ -9,6 +9,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
+from perdure.actors.spawn import spawn
 from perdure.actors.work import WorkerLost, call_here
 
 IDLE_SECONDS = 30.0
@@ -57,8 +58,7 @@ class NodeActors:
             actor = self._idle[place].pop()
             self._reapers.pop(actor).cancel()
             return actor
-        name = f"perdure-node:{place.rpartition('/')[2]}"
-        return ray.remote(_NodeActor).options(num_cpus=0, _labels={"perdure": name}).remote()
+        return spawn(_NodeActor)
 
     def _give_back(self, place: str, actor: "ActorHandle[_NodeActor]") -> None:
         self._idle[place].append(actor)

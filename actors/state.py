@@ -74,14 +74,14 @@ ExecutionState = NotStarted | Started
 INITIAL: ExecutionState = NotStarted()
 
 
-def evolve(state: ExecutionState, event: Event) -> ExecutionState:
+def evolve(state: ExecutionState, event: Event) -> ExecutionState:  # noqa: C901 (one line per event type)
     """Return the state after one event."""
     if isinstance(event, CommandRefused):
         return state
     if isinstance(event, ExecutionStarted):
         return Started(event)
     if isinstance(state, NotStarted):
-        raise ValueError(f"{type(event).__name__} before ExecutionStarted")
+        raise ValueError(f"{type(event).__name__} before ExecutionStarted")  # noqa: TRY004 (a wrong order, not type)
     match event:
         case NodeScheduled(node, attempt, value):
             return _with_node(state, node, NodeState("running", attempt, input=value))

@@ -59,14 +59,19 @@ def locate(names: Iterable[str], files: Iterable[str], base: str | None, *, shar
     by_name: dict[str, str] = {}
     for file in files:
         path = Path(base or ".", file).resolve()
-        by_name.update({tool_name: f"{path}:{attribute}" for tool_name, attribute in _tools_in(_load_file(str(path))).items()})
+        by_name.update(
+            {tool_name: f"{path}:{attribute}" for tool_name, attribute in _tools_in(_load_file(str(path))).items()}
+        )
     places = {}
     for name in names:
         place = by_name.get(name) or _registered.get(name) or (name if ":" in name else None)
         if place is None:
             raise ToolNotFound(_not_found(name, [*by_name, *_registered]))
         if shared and place.startswith("__main__:"):
-            raise BadInput(f"tool {name!r} is defined in the script that was run, where workers cannot import it; move it into a module")
+            raise BadInput(
+                f"tool {name!r} is defined in the script that was run, where workers cannot import it; "
+                "move it into a module"
+            )
         find(place)
         places[name] = place
     return places
@@ -98,7 +103,7 @@ def prepare(tool: Tool, arguments: Mapping[str, Any]) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """Return a tool's result as JSON data (pydantic models and dataclasses are dumped); raise BadInput if it is none."""
+    """Return a result as JSON data (pydantic models and dataclasses are dumped); raise BadInput if it is none."""
     try:
         return to_jsonable_python(value)
     except ValueError as error:
@@ -140,10 +145,15 @@ def _load_file(path: str) -> ModuleType:
 
 def _tools_in(module: ModuleType) -> dict[str, str]:
     """Return the registered names in a module and the attributes that hold them."""
-    return {value.__perdure_tool__: attribute for attribute, value in vars(module).items() if hasattr(value, "__perdure_tool__")}
+    return {
+        value.__perdure_tool__: attribute
+        for attribute, value in vars(module).items()
+        if hasattr(value, "__perdure_tool__")
+    }
 
 
 def _not_found(name: str, known: list[str]) -> str:
     close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known)) or 'none'}"
-    return f"there is no tool {name!r}; {hint} Name its file under 'tools:', or give an import path such as package.module:function"
+    hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known)) or 'none'}."
+    mend = "Name its file under 'tools:', or give an import path such as package.module:function."
+    return f"there is no tool {name!r}; {hint} {mend}"

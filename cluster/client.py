@@ -51,22 +51,26 @@ async def connect_async(settings: Settings | None = None, *, local: bool = False
 class AsyncClient:
     """A client of one store. Use it as an async context manager, or call `close`."""
 
-    def __init__(self, settings: Settings, connection: Connection, closing: AsyncExitStack, lane: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, connection: Connection, closing: AsyncExitStack, lane: str | None = None
+    ) -> None:
         self._settings = settings
         self._connection = connection
         self._closing = closing
         self._lane = lane
 
     @classmethod
-    async def open(cls, settings: Settings, mode: Literal["ray", "local", "none"], drive: str | None = None) -> "AsyncClient":
+    async def open(
+        cls, settings: Settings, mode: Literal["ray", "local", "none"], drive: str | None = None
+    ) -> "AsyncClient":
         """Open a client whose hosts run on Ray, in this process, or nowhere (to look and to submit only).
 
         drive: the id of the one execution that this client's host serves; by default hosts serve all lanes.
         """
         if settings.ray_address and not settings.nats_url and mode == "ray":
             raise EnvironmentProblem(
-                "a running Ray cluster cannot reach an embedded NATS server; set PERDURE_NATS_URL to a server that it can reach, "
-                "or unset RAY_ADDRESS to start a local Ray"
+                "a running Ray cluster cannot reach an embedded NATS server; set PERDURE_NATS_URL to a server that "
+                "it can reach, or unset RAY_ADDRESS to start a local Ray"
             )
         async with AsyncExitStack() as closing:
             ray = RayCluster(settings) if mode == "ray" else None
@@ -93,12 +97,18 @@ class AsyncClient:
             return cls(settings, connection, closing.pop_all(), SOLO if drive else None)
 
     async def start(
-        self, workflow: WorkflowLike, input: Any = None, *, id: str | None = None, priority: int = 5, confirm: bool = True  # noqa: A002
+        self,
+        workflow: WorkflowLike,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        priority: int = 5,
+        confirm: bool = True,
     ) -> "AsyncRun":
         """Start an execution and return its handle.
 
-        workflow: a path, YAML or JSON text, a dict, or a Workflow. input: JSON data. id: makes the start idempotent: the
-        same id with the same definition and input attaches. confirm: wait up to 2 s until the start is recorded.
+        workflow: a path, YAML or JSON text, a dict, or a Workflow. input: JSON data. id: makes the start idempotent:
+        the same id with the same definition and input attaches. confirm: wait up to 2 s until the start is recorded.
         Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable or ExecutionExists.
         """
         definition = load(workflow)
@@ -120,9 +130,11 @@ class AsyncClient:
         await asyncio.gather(*(self._connection.inbox.start(command) for command in commands))
         return [AsyncRun(command.execution, self._connection) for command in commands]
 
-    async def executions(self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the newest executions of the store as rows of the `executions` read model, brought up to date first."""
-        from perdure.projections.runner import Projections  # noqa: PLC0415 (0.2 s of SQLAlchemy that only queries need)
+    async def executions(
+        self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """Return the newest executions of the store: rows of the `executions` read model, brought up to date first."""
+        from perdure.projections.runner import Projections
 
         projections = Projections(self._settings.store.absolute() / "projections.sqlite")
         try:
@@ -143,7 +155,16 @@ class AsyncClient:
             raise BadInput(f"the priority {priority} is not within 0 to 9")
         value, places = self.check(self._settings, definition, value)
         plan = definition.plan
-        return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, self._lane or lane_of(execution), places, priority)
+        return StartExecution(
+            uuid4().hex,
+            execution,
+            plan.name,
+            plan.digest,
+            value,
+            self._lane or lane_of(execution),
+            places,
+            priority,
+        )
 
     @staticmethod
     def check(settings: Settings, definition: Definition, value: Any) -> tuple[Any, dict[str, str]]:
@@ -186,7 +207,11 @@ class AsyncRun:
                     if isinstance(outcome, ExecutionSucceeded):
                         return outcome.output
                     if isinstance(outcome, Failed):
-                        error = {"type": outcome.error.type, "message": outcome.error.message, "data": outcome.error.data}
+                        error = {
+                            "type": outcome.error.type,
+                            "message": outcome.error.message,
+                            "data": outcome.error.data,
+                        }
                         raise ExecutionFailed(self.id, outcome.node, outcome.attempt, error)
         except TimeoutError:
             raise WaitTimeout(f"execution {self.id!r} has not ended within {timeout:g} s; it goes on") from None
@@ -238,9 +263,14 @@ class AsyncRun:
         if first is None:
             return False
         started = first.entry.events[0]
-        if isinstance(started, ExecutionStarted) and (started.digest, started.input) != (command.digest, command.input):
+        if isinstance(started, ExecutionStarted) and (started.digest, started.input) != (
+            command.digest,
+            command.input,
+        ):
             what = "definition" if started.digest != command.digest else "input"
-            raise ExecutionExists(f"the execution id {self.id!r} is taken: it was started with another {what}; choose another id")
+            raise ExecutionExists(
+                f"the execution id {self.id!r} is taken: it was started with another {what}; choose another id"
+            )
         return True
 
 
@@ -248,7 +278,7 @@ def check_input(definition: Definition, value: Any) -> None:
     """Raise BadInput with every place where the input breaks the workflow's input schema."""
     if definition.workflow.input is None:
         return
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 (90 ms)
+    from jsonschema import Draft202012Validator
 
     errors = list(Draft202012Validator(definition.workflow.input).iter_errors(value))
     if errors:
@@ -260,15 +290,17 @@ def check_endpoint(settings: Settings) -> None:
     """Raise ModelUnavailable when agents could not reach any model."""
     if not settings.openai_api_key and not settings.openai_base_url:
         raise ModelUnavailable(
-            "this workflow asks agents, and no model endpoint is set. Either set OPENAI_API_KEY (and OPENAI_BASE_URL for an "
-            "endpoint other than OpenAI's), or give scripted replies with --replies FILE"
+            "this workflow asks agents, and no model endpoint is set. Either set OPENAI_API_KEY (and OPENAI_BASE_URL "
+            "for an endpoint other than OpenAI's), or give scripted replies with --replies FILE"
         )
 
 
 def _reached(settings: Settings, server: NatsServer) -> Settings:
     """Return the settings with the server as other processes reach it."""
     token_file = settings.store.absolute() / "token" if server.embedded else settings.nats_token_file
-    return settings.model_copy(update={"nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute()})
+    return settings.model_copy(
+        update={"nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute()}
+    )
 
 
 async def _lanes(connection: Connection, settings: Settings, drive: str | None) -> dict[str, Lanes]:
@@ -307,5 +339,3 @@ async def _stop(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-

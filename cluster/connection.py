@@ -46,12 +46,14 @@ async def open_connection(url: str, token: str | None, timeout: float = 10.0) ->
             url, token=token, name="perdure", max_reconnect_attempts=-1, reconnect_time_wait=0.2, connect_timeout=5,
             allow_reconnect=True, error_cb=_report,
         )  # fmt: skip
-    except (NatsError, OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, NatsError, OSError) as error:
         raise EnvironmentProblem(f"cannot connect to NATS at {url}: {error or type(error).__name__}") from error
     try:
         _check_version(client, url)
         _, _, registry = await asyncio.gather(
-            _ensure(client, jetstream_log.stream_config()), _ensure(client, inbox.stream_config()), Registry.open(client)
+            _ensure(client, jetstream_log.stream_config()),
+            _ensure(client, inbox.stream_config()),
+            Registry.open(client),
         )
     except BaseException:
         await client.close()

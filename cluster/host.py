@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from nats.aio.client import Client as Nats
@@ -43,7 +43,15 @@ class _Lease:
 class Host:
     """Serves lanes under one epoch; `run` returns never, and raises Deposed when a newer epoch took over."""
 
-    def __init__(self, name: str, epoch: int, lanes: Lanes, nats: Nats, embody: Callable[[str], Embodied], capacity: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        epoch: int,
+        lanes: Lanes,
+        nats: Nats,
+        embody: Callable[[str], Embodied],
+        capacity: int,
+    ) -> None:
         self.name = name
         self._nats = nats
         self._embody = embody
@@ -106,7 +114,11 @@ class Host:
                 except Deposed:
                     raise
                 except Exception:
-                    _log.exception("execution %s: its actor broke; embodied again in %g s", command.execution, _RESTART_AFTER)
+                    _log.exception(
+                        "execution %s: its actor broke; embodied again in %g s",
+                        command.execution,
+                        _RESTART_AFTER,
+                    )
                     await asyncio.sleep(_RESTART_AFTER)
                     lease.execution = self._embody(command.execution)
             del self._active[command.execution]
@@ -144,7 +156,7 @@ class Host:
     async def _answer(self, message: Msg) -> None:
         await message.respond(str(len(self._active)).encode())
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
@@ -159,5 +171,3 @@ class Host:
 
 def _sequence(message: Msg) -> int:
     return message.metadata.sequence.stream
-
-

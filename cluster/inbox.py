@@ -10,11 +10,20 @@ from datetime import UTC, datetime
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, Error as NatsError, NoRespondersError, TimeoutError as NatsTimeout  # noqa: I001
+from nats.errors import (
+    ConnectionClosedError,
+    NoRespondersError,
+)
+from nats.errors import (
+    Error as NatsError,
+)
+from nats.errors import (
+    TimeoutError as NatsTimeout,
+)
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
-from perdure.actors.inputs import Command, FireTimer, StartExecution, encode_command
+from perdure.actors.inputs import FireTimer, StartExecution, encode_command
 from perdure.errors import Deposed, LogUnavailable
 from perdure.events.subjects import PARTITIONS, partition_of, token_of
 
@@ -55,7 +64,10 @@ class Lanes:
     def of_partitions(cls, host: int, hosts: int) -> "Lanes":
         """Return the lanes of host number `host` of `hosts`."""
         mine = range(host, PARTITIONS, hosts)
-        return cls(tuple(f"perdure.start.*.{part}.*" for part in mine), tuple(f"perdure.cmd.{part}.*" for part in mine))
+        return cls(
+            tuple(f"perdure.start.*.{part}.*" for part in mine),
+            tuple(f"perdure.cmd.{part}.*" for part in mine),
+        )
 
     @classmethod
     def of_execution(cls, execution: str, lane: str) -> "Lanes":
@@ -80,8 +92,13 @@ class Inbox:
         """Schedule a FireTimer command for the UTC time `due` (NATS ADR-51); the same timer again replaces it."""
         name = f"{execution}/{timer}/{due.isoformat()}"
         at = due.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        headers = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": f"perdure.cmd.{lane}.{token_of(execution)}"}
-        await self._publish(_timer_subject(execution, timer), encode_command(FireTimer(name, execution, timer)), headers)
+        headers = {
+            "Nats-Schedule": f"@at {at}",
+            "Nats-Schedule-Target": f"perdure.cmd.{lane}.{token_of(execution)}",
+        }
+        await self._publish(
+            _timer_subject(execution, timer), encode_command(FireTimer(name, execution, timer)), headers
+        )
 
     async def disarm(self, execution: str, timer: str) -> None:
         """Remove a scheduled timer; one that is not there is no error."""
@@ -97,7 +114,9 @@ class Inbox:
 class Consumer:
     """A durable consumer that one host keeps pulling; it dies with its epoch, and then every ack says so."""
 
-    def __init__(self, nats: Nats, name: str, subjects: tuple[str, ...], handle: Callable[[Msg], Awaitable[None]]) -> None:
+    def __init__(
+        self, nats: Nats, name: str, subjects: tuple[str, ...], handle: Callable[[Msg], Awaitable[None]]
+    ) -> None:
         self.name = name
         self._nats = nats
         self._js = nats.jetstream()
@@ -137,7 +156,9 @@ class Consumer:
 
     async def _request(self, inbox: str, batch: int) -> None:
         query = {"batch": batch, "expires": int(_PULL_EXPIRES * 1e9)}
-        await self._nats.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{self.name}", json.dumps(query).encode(), reply=inbox)
+        await self._nats.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{self.name}", json.dumps(query).encode(), reply=inbox
+        )
 
     async def _take(self, batch: int) -> None:
         """Handle the messages of one pull request until it is used up or has expired."""

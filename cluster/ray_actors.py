@@ -15,6 +15,7 @@ from ray.exceptions import RayActorError
 from perdure.actors.execution import Execution
 from perdure.actors.inputs import Command, decode_command, encode_command
 from perdure.actors.node_actors import NodeActors
+from perdure.actors.spawn import cpus, spawn
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.settings import Settings
@@ -25,7 +26,7 @@ _log = logging.getLogger("perdure.host")
 
 
 class HostConfig(msgspec.Struct, frozen=True):
-    """What a host actor needs to start, and to start again: plain data, no secrets (those come by file and environment)."""
+    """What a host actor needs to start, and to start again: plain data, and no secrets."""
 
     name: str
     lanes: Lanes
@@ -51,7 +52,9 @@ class HostActor:
         self._settings = Settings(**config.settings)
         self._loop = _Loop()
         self._opened = self._loop.submit(self._open())
-        self._opened.add_done_callback(lambda done: self._loop.submit(self._serve(done.result())) if not done.exception() else None)
+        self._opened.add_done_callback(
+            lambda done: self._loop.submit(self._serve(done.result())) if not done.exception() else None
+        )
 
     def wait_open(self) -> int:
         """Return this process's id once the host serves; raise what kept it from opening."""
@@ -60,12 +63,14 @@ class HostActor:
 
     async def _open(self) -> Any:
         self._connection = await connect_to(self._settings)
-        self._elsewhere = NodeActors(limit=int(ray.cluster_resources().get("CPU", 1)))
+        self._elsewhere = NodeActors(limit=cpus())
         return await self._host()
 
     async def _host(self) -> Any:
         embody = self._apart if self._settings.isolation == "process" else None
-        return await open_host(self._config.name, self._config.lanes, self._connection, self._settings, self._elsewhere, embody)
+        return await open_host(
+            self._config.name, self._config.lanes, self._connection, self._settings, self._elsewhere, embody
+        )
 
     async def _serve(self, host: Any) -> None:
         try:
@@ -93,7 +98,7 @@ class ExecutionActor:
         """Act until the execution ends or can be left; a newer owner's takeover is told as `deposed`."""
         if self._connection is None:
             self._connection = await connect_to(self._settings)
-        elsewhere = NodeActors(limit=int(ray.cluster_resources().get("CPU", 1)))
+        elsewhere = NodeActors(limit=cpus())
         self._execution = Execution(self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere))
         try:
             await self._execution.run(decode_command(first) if first else None)
@@ -143,5 +148,5 @@ class Apart:
         return told
 
     def _spawn(self) -> "ActorHandle[ExecutionActor]":
-        options = ray.remote(ExecutionActor).options(name=f"perdure:{self._id}", num_cpus=0, max_concurrency=1000)
-        return options.remote(self._id, self._epoch, self._settings)
+        name = f"perdure:{self._id}"
+        return spawn(ExecutionActor, self._id, self._epoch, self._settings, name=name, max_concurrency=1000)

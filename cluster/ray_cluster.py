@@ -46,7 +46,7 @@ class _Thread:
                 continue
             try:
                 function()
-            except BaseException as error:  # noqa: BLE001 (it belongs to the caller)
+            except BaseException as error:
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -82,32 +82,38 @@ class RayCluster:
         self._thread.end()
 
     def _init(self) -> None:
-        import ray  # noqa: PLC0415 (0.3 s; only those who use Ray pay)
+        import ray
 
         logging.getLogger("ray").setLevel(logging.ERROR)
         if ray.is_initialized():
             return
-        options: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
+        options: dict[str, Any] = {
+            "namespace": NAMESPACE,
+            "logging_level": logging.ERROR,
+            "log_to_driver": False,
+        }
         if self._settings.ray_address:
             ray.init(address=self._settings.ray_address, **options)
         else:
             ray.init(include_dashboard=False, configure_logging=False, **options)
 
     def _start_hosts(self, lanes: dict[str, Lanes], settings: Settings) -> None:
-        import ray  # noqa: PLC0415
+        import ray
 
-        from perdure.cluster.ray_actors import HostActor, HostConfig  # noqa: PLC0415
+        from perdure.actors.spawn import spawn
+        from perdure.cluster.ray_actors import HostActor, HostConfig
 
         plain = settings.model_dump(mode="json", exclude={"openai_api_key"})
         for name, share in lanes.items():
-            options = ray.remote(HostActor).options(
-                name=f"perdure-{name}", namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16
-            )
-            self._hosts.append(options.remote(HostConfig(name, share, plain)))
+            host = spawn(
+                HostActor, HostConfig(name, share, plain), name=f"perdure-{name}", namespace=NAMESPACE,
+                lifetime="detached", max_restarts=-1, max_concurrency=16,
+            )  # fmt: skip
+            self._hosts.append(host)
         ray.get([host.wait_open.remote() for host in self._hosts])
 
     def _close(self) -> None:
-        import ray  # noqa: PLC0415
+        import ray
 
         for host in self._hosts:
             with contextlib.suppress(Exception):  # it may be gone already; Ray says so in many ways

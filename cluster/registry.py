@@ -33,7 +33,10 @@ class Registry:
     async def put_definition(self, digest: str, workflow: Workflow) -> None:
         """Store a definition under its digest, once."""
         if digest not in self._known:
-            await self._bucket.put(_definition_key(digest), workflow.model_dump_json(by_alias=True, exclude_defaults=True).encode())
+            await self._bucket.put(
+                _definition_key(digest),
+                workflow.model_dump_json(by_alias=True, exclude_defaults=True).encode(),
+            )
             self._known.add(digest)
 
     async def definition(self, digest: str) -> str:

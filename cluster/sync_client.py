@@ -36,7 +36,13 @@ class Client:
         self._loop = loop
 
     def start(
-        self, workflow: WorkflowLike, input: Any = None, *, id: str | None = None, priority: int = 5, confirm: bool = True  # noqa: A002
+        self,
+        workflow: WorkflowLike,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        priority: int = 5,
+        confirm: bool = True,
     ) -> "Run":
         """Start an execution and return its handle; see AsyncClient.start."""
         run = self._loop.run(self._client.start(workflow, input, id=id, priority=priority, confirm=confirm))
@@ -51,7 +57,9 @@ class Client:
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return Run(self._client.get(execution), self._loop)
 
-    def executions(self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50) -> list[dict[str, Any]]:
+    def executions(
+        self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
         """Return the newest executions of the store; see AsyncClient.executions."""
         return self._loop.run(self._client.executions(status, limit))
 

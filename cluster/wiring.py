@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from perdure.actors.execution import Execution, Surroundings
@@ -56,7 +56,7 @@ async def open_host(
     return host
 
 
-async def keep_serving(host: Host, reopen: Callable[[], "asyncio._CoroutineLike[Host]"]) -> None:
+async def keep_serving(host: Host, reopen: Callable[[], Awaitable[Host]]) -> None:
     """Serve until deposed; when the log was out of reach, open the host again once it answers."""
     while True:
         try:
@@ -69,7 +69,7 @@ async def keep_serving(host: Host, reopen: Callable[[], "asyncio._CoroutineLike[
             host = await _reopened(reopen)
 
 
-async def _reopened(reopen: Callable[[], "asyncio._CoroutineLike[Host]"]) -> Host:
+async def _reopened(reopen: Callable[[], Awaitable[Host]]) -> Host:
     while True:
         await asyncio.sleep(_SERVE_AGAIN_AFTER)
         try:

@@ -36,7 +36,10 @@ def _node_problems(workflow: Workflow, name: str, node: Node) -> Iterator[Proble
     at: Path = ("nodes", name)
     for index, need in enumerate(node.needs):
         if need not in workflow.nodes:
-            yield (*at, "needs", index), f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, workflow.nodes)}"
+            yield (
+                (*at, "needs", index),
+                f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, workflow.nodes)}",
+            )
         elif need == name:
             yield (*at, "needs", index), f"node {name!r} needs itself"
     if isinstance(node, AgentNode) and node.agent not in workflow.agents:
@@ -68,7 +71,10 @@ def _template_problems(workflow: Workflow, at: Path, value: Any, *, condition: b
             hint = did_you_mean(root, ROOTS) or f"; there are {', '.join(sorted(ROOTS))}"
             yield at, f"unknown name {root!r} in '{expression.text}'{hint}"
         for node in sorted(expression.nodes - workflow.nodes.keys()):
-            yield at, f"'{expression.text}' reads node {node!r}, which does not exist{did_you_mean(node, workflow.nodes)}"
+            yield (
+                at,
+                f"'{expression.text}' reads node {node!r}, which does not exist{did_you_mean(node, workflow.nodes)}",
+            )
         if at[0] == "nodes" and at[1] in expression.nodes:
             yield at, f"node {at[1]!r} reads its own result in '{expression.text}'"
 
@@ -86,7 +92,7 @@ def _schema_problems(workflow: Workflow) -> Iterator[Problem]:
     schemas += [(("agents", name, "output"), agent.output) for name, agent in workflow.agents.items() if agent.output]
     if not schemas:
         return
-    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 (90 ms that most commands do not need)
+    from jsonschema import Draft202012Validator, SchemaError
 
     for at, schema in schemas:
         try:

@@ -16,7 +16,9 @@ def parse_duration(value: Any) -> Any:
         return value
     parts = _PART.findall(value) if isinstance(value, str) else []
     if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise PydanticCustomError("duration", "not a duration: {value}; write 500ms, 90s, 5m, 1h30m or 2d", {"value": repr(value)})
+        raise PydanticCustomError(
+            "duration", "not a duration: {value}; write 500ms, 90s, 5m, 1h30m or 2d", {"value": repr(value)}
+        )
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 

@@ -27,7 +27,8 @@ _ALLOWED = (
     ast.Constant, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Subscript, ast.Slice, ast.List, ast.Tuple, ast.Dict,
     ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod,
     ast.BoolOp, ast.And, ast.Or, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
-    ast.Is, ast.IsNot, ast.IfExp, ast.Call, ast.keyword, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.comprehension,
+    ast.Is, ast.IsNot, ast.IfExp, ast.Call, ast.keyword, ast.ListComp, ast.GeneratorExp, ast.DictComp,
+    ast.comprehension,
 )  # fmt: skip
 
 
@@ -66,7 +67,15 @@ def evaluate(expression: Expression, scope: Mapping[str, Any]) -> Any:
     evaluator.names = scope
     try:
         return evaluator.eval(expression.text, previously_parsed=expression.tree)
-    except (ExpressionError, InvalidExpression, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
+    except (
+        ExpressionError,
+        InvalidExpression,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         reason = error.args[0] if isinstance(error, ExpressionError) else f"{type(error).__name__}: {error}"
         raise ExpressionError(f"in '{expression.text}': {reason}") from None
     finally:
@@ -147,5 +156,12 @@ def _evaluator() -> _Evaluator:
 
 
 def _describe(value: Any) -> str:
-    kinds = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    kinds = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+    }
     return kinds.get(type(value), "an object")

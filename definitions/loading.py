@@ -67,7 +67,9 @@ def _validated(source: Source) -> Workflow:
     if source.data is None:
         raise DefinitionError([f"{source.name}: the file is empty; a workflow has at least 'name' and 'nodes'"])
     if not isinstance(source.data, dict):
-        raise DefinitionError([f"{source.place(())}: a workflow is a mapping with 'name' and 'nodes', not a {type(source.data).__name__}"])
+        raise DefinitionError(
+            [f"{source.place(())}: a workflow is a mapping with 'name' and 'nodes', not a {type(source.data).__name__}"]
+        )
     try:
         return Workflow.model_validate(source.data)
     except ValidationError as error:
@@ -98,8 +100,16 @@ def _problem(data: Any, item: ErrorDetails) -> tuple[Path, str, bool]:
     name_of_key = "[key]" in item["loc"]
     if item["type"] == "string_pattern_mismatch":
         shown = path[-1] if name_of_key else item["input"]
-        return path, f"{shown!r} is not a name: letters, digits and '_' (workflow names also '-' and '.'), no digit first", name_of_key
-    label = f"{path[-1]!r}: " if path and isinstance(path[-1], str) and item["type"] not in ("node_kind", "duration") else ""
+        return (
+            path,
+            f"{shown!r} is not a name: letters, digits and '_' (workflow names also '-' and '.'), no digit first",
+            name_of_key,
+        )
+    label = (
+        f"{path[-1]!r}: "
+        if path and isinstance(path[-1], str) and item["type"] not in ("node_kind", "duration")
+        else ""
+    )
     return path, label + item["msg"][:1].lower() + item["msg"][1:], name_of_key
 
 
@@ -125,5 +135,3 @@ def _keys_at(data: Any, path: Path) -> list[str]:
         node = data["nodes"][path[1]]
         model = next(kind for key, kind in _KINDS.items() if key in node)
     return [field.alias or name for name, field in model.model_fields.items()]
-
-

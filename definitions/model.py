@@ -19,12 +19,14 @@ class Part(BaseModel):
 class Retry(Part):
     """How often and how soon a failed attempt is tried again."""
 
-    attempts: int = Field(3, ge=1, le=1000, description="All tries together, the first included.")
-    delay: Duration = Field(1.0, description="Seconds before the second try.")
-    backoff: float = Field(2.0, ge=1, description="The factor by which each further delay grows.")
-    cap: Duration = Field(60.0, description="The longest delay in seconds.")
-    jitter: bool = Field(True, description="Spread each delay over its upper half, so that retries do not march in step.")
-    on: list[str] | None = Field(None, description="Error types to retry; all of them where absent.")
+    attempts: int = Field(default=3, ge=1, le=1000, description="All tries together, the first included.")
+    delay: Duration = Field(default=1.0, description="Seconds before the second try.")
+    backoff: float = Field(default=2.0, ge=1, description="The factor by which each further delay grows.")
+    cap: Duration = Field(default=60.0, description="The longest delay in seconds.")
+    jitter: bool = Field(
+        default=True, description="Spread each delay over its upper half, so that retries do not march in step."
+    )
+    on: list[str] | None = Field(default=None, description="Error types to retry; all of them where absent.")
 
 
 class Agent(Part):
@@ -32,21 +34,30 @@ class Agent(Part):
 
     model: str = Field(description="The model's name at the endpoint; the setting PERDURE_MODEL overrides it.")
     instructions: str = Field(description="The system message.")
-    output: dict[str, Any] | None = Field(None, description="JSON Schema of the reply; the reply is text where absent.")
-    temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; the endpoint's default where absent.")
+    output: dict[str, Any] | None = Field(
+        default=None, description="JSON Schema of the reply; the reply is text where absent."
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="Sampling temperature; the endpoint's default where absent."
+    )
 
 
 class _Node(Part):
-    needs: list[str] = Field([], description="Nodes that settle first; nodes named in expressions are added.")
-    if_: bool | str | None = Field(None, alias="if", description="A condition; the node is skipped where it is false.")
+    needs: list[str] = Field(default=[], description="Nodes that settle first; nodes named in expressions are added.")
+    if_: bool | str | None = Field(
+        default=None, alias="if", description="A condition; the node is skipped where it is false."
+    )
 
 
 class _Work(_Node):
-    with_: dict[str, Any] = Field({}, alias="with", description="The node's input; `${{ }}` expressions are evaluated.")
-    retry: Retry | None = Field(None, description="What happens after a failed attempt; one try where absent.")
-    timeout: Duration | None = Field(None, gt=0, description="Seconds that one attempt may take.")
+    with_: dict[str, Any] = Field(
+        default={}, alias="with", description="The node's input; `${{ }}` expressions are evaluated."
+    )
+    retry: Retry | None = Field(default=None, description="What happens after a failed attempt; one try where absent.")
+    timeout: Duration | None = Field(default=None, gt=0, description="Seconds that one attempt may take.")
     run_on: Literal["loop", "actor"] | None = Field(
-        None, description="Where it runs: the execution's event loop, or a node actor; chosen by kind where absent."
+        default=None,
+        description="Where it runs: the execution's event loop, or a node actor; chosen by kind where absent.",
     )
 
 
@@ -91,10 +102,10 @@ class Workflow(Part):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="The workflow's name.")
-    kind: Literal["dag"] = Field("dag", description="A directed acyclic graph of nodes.")
-    description: str = Field("", description="What it is for.")
-    input: dict[str, Any] | None = Field(None, description="JSON Schema of the input; any JSON where absent.")
-    tools: list[str] = Field([], description="Python files with tools, relative to the definition.")
-    agents: dict[Name, Agent] = Field({}, description="The agents that nodes may ask.")
+    kind: Literal["dag"] = Field(default="dag", description="A directed acyclic graph of nodes.")
+    description: str = Field(default="", description="What it is for.")
+    input: dict[str, Any] | None = Field(default=None, description="JSON Schema of the input; any JSON where absent.")
+    tools: list[str] = Field(default=[], description="Python files with tools, relative to the definition.")
+    agents: dict[Name, Agent] = Field(default={}, description="The agents that nodes may ask.")
     nodes: dict[Name, Node] = Field(min_length=1, description="The nodes by name.")
-    output: Any = Field(None, description="The execution's output; the outputs of its last nodes where absent.")
+    output: Any = Field(default=None, description="The execution's output; the outputs of its last nodes where absent.")

@@ -59,7 +59,10 @@ def compile_plan(workflow: Workflow) -> Plan:
     for name, wanted in needs.items():
         for need in wanted:
             dependants[need].append(name)
-    nodes = {name: _compile_node(name, workflow.nodes[name], needs[name], dependants[name]) for name in _ordered(needs, dependants)}
+    nodes = {
+        name: _compile_node(name, workflow.nodes[name], needs[name], dependants[name])
+        for name in _ordered(needs, dependants)
+    }
     output = compile_template(workflow.output)
     return Plan(
         name=workflow.name,
@@ -138,5 +141,3 @@ def _ordered(needs: Mapping[str, tuple[str, ...]], dependants: Mapping[str, list
             missing[dependant] -= 1
             if not missing[dependant]:
                 ready.append(dependant)
-
-

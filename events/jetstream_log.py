@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, NoRespondersError, TimeoutError as NatsTimeout  # noqa: I001
+from nats.errors import ConnectionClosedError, NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import RePublish, StorageType, StreamConfig
 from nats.js.errors import APIError
 
@@ -62,12 +63,16 @@ class JetStreamLog:
             ack = await self._js.publish(events_subject(execution), data, headers=headers)
         except APIError as error:
             if error.err_code != _WRONG_LAST_SEQUENCE:
-                raise LogUnavailable(f"execution {execution!r}: the log refused an entry: {error.description}") from error
+                raise LogUnavailable(
+                    f"execution {execution!r}: the log refused an entry: {error.description}"
+                ) from error
         except (NatsTimeout, NoRespondersError, ConnectionClosedError, ConnectionError) as error:
             tail = [recorded async for recorded in self.read(execution, expected)]
             if (found := _find(entry.id, tail)) is not None:
                 return found
-            raise LogUnavailable(f"execution {execution!r}: the log did not answer: {error or type(error).__name__}") from error
+            raise LogUnavailable(
+                f"execution {execution!r}: the log did not answer: {error or type(error).__name__}"
+            ) from error
         else:
             return Recorded(execution, ack.seq, data)
         tail = [recorded async for recorded in self.read(execution, expected)]
@@ -119,7 +124,9 @@ class JetStreamLog:
 
     async def _request(self, query: dict[str, object]) -> Msg | None:
         try:
-            message = await self._nats.request(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(query).encode(), timeout=self._timeout)
+            message = await self._nats.request(
+                f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(query).encode(), timeout=self._timeout
+            )
         except (NatsTimeout, NoRespondersError, ConnectionClosedError, ConnectionError) as error:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
         return None if (message.headers or {}).get("Status") == "404" else message
@@ -160,8 +167,6 @@ class JetStreamLog:
 
 def _recorded(subject: str, position: int, data: bytes) -> Recorded:
     return Recorded(execution_of(subject.rpartition(".")[2]), position, data)
-
-
 
 
 def _find(entry_id: str, tail: list[Recorded]) -> Recorded | None:

@@ -32,8 +32,14 @@ ORDERS: dict[str, Order] = {
 }
 
 ARTICLES: list[Article] = [
-    {"title": "Late parcels", "text": "A parcel is late after 5 working days; we then send a new one free of charge."},
-    {"title": "Returns", "text": "Goods may be returned within 30 days; the money is back within 5 working days."},
+    {
+        "title": "Late parcels",
+        "text": "A parcel is late after 5 working days; we then send a new one free of charge.",
+    },
+    {
+        "title": "Returns",
+        "text": "Goods may be returned within 30 days; the money is back within 5 working days.",
+    },
     {"title": "Care of oak boards", "text": "Oil an oak board twice a year; never put it in the dishwasher."},
 ]
 
@@ -52,7 +58,9 @@ async def search_knowledge(phrase: str, category: str) -> list[Article]:
     words = set(f"{phrase} {category}".lower().split())
 
     def score(article: Article) -> int:
-        return len(words & set(f"{article['title']} {article['text']}".lower().replace(";", " ").replace(".", " ").split()))
+        return len(
+            words & set(f"{article['title']} {article['text']}".lower().replace(";", " ").replace(".", " ").split())
+        )
 
     return [article for article in sorted(ARTICLES, key=score, reverse=True) if score(article)][:2]
 
@@ -61,4 +69,9 @@ async def search_knowledge(phrase: str, category: str) -> list[Article]:
 def open_ticket(message: str, category: str, urgency: Literal["low", "normal", "high"], reason: str) -> dict[str, str]:
     """Open a ticket for a person to go on with; the same message gets the same number."""
     number = zlib.crc32(message.encode()) % 100_000
-    return {"action": "escalated", "ticket": f"T-{number:05}", "queue": f"{category}/{urgency}", "reason": reason}
+    return {
+        "action": "escalated",
+        "ticket": f"T-{number:05}",
+        "queue": f"{category}/{urgency}",
+        "reason": reason,
+    }

@@ -13,7 +13,7 @@ import typer
 from perdure.errors import BadInput, ExecutionFailed, PerdureError
 
 if TYPE_CHECKING:
-    from perdure.cluster.client import AsyncClient, AsyncRun
+    from perdure.cluster.client import AsyncRun
     from perdure.cluster.settings import Settings
 
 app = typer.Typer(
@@ -21,7 +21,10 @@ app = typer.Typer(
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
 
-Store = Annotated[Path | None, typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.", show_default=False)]
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 
 
@@ -33,12 +36,24 @@ def _root() -> None:
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="The workflow definition, YAML or JSON.", show_default=False)],
-    input: Annotated[str | None, typer.Option(help="The input as JSON, or @FILE that holds it.", show_default=False)] = None,  # noqa: A002
-    set: Annotated[list[str] | None, typer.Option(help="key=value: set one key of the input; the value may be JSON.")] = None,  # noqa: A002
-    id: Annotated[str | None, typer.Option(help="Execution id; the same id goes on where it stopped.", show_default=False)] = None,  # noqa: A002
+    input: Annotated[
+        str | None, typer.Option(help="The input as JSON, or @FILE that holds it.", show_default=False)
+    ] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="key=value: set one key of the input; the value may be JSON.")
+    ] = None,
+    id: Annotated[
+        str | None,
+        typer.Option(help="Execution id; the same id goes on where it stopped.", show_default=False),
+    ] = None,
     local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
-    isolation: Annotated[str | None, typer.Option(help="shared, or process: a Ray actor of its own.", show_default=False)] = None,
-    replies: Annotated[Path | None, typer.Option(help="Answer agents from this file of scripted replies.", show_default=False)] = None,
+    isolation: Annotated[
+        str | None, typer.Option(help="shared, or process: a Ray actor of its own.", show_default=False)
+    ] = None,
+    replies: Annotated[
+        Path | None,
+        typer.Option(help="Answer agents from this file of scripted replies.", show_default=False),
+    ] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +61,7 @@ def run(
 
     Example: perdure run examples/hello.yaml --set name=Ann
     """
-    from perdure.definitions.loading import load  # noqa: PLC0415 (--help must not wait for it)
+    from perdure.definitions.loading import load
 
     definition = load(file)
     value = _input(input, set or [])
@@ -59,7 +74,15 @@ def run(
         raise typer.Exit(130) from None
     except ExecutionFailed as error:
         if as_json:
-            _print({"id": execution, "status": "failed", "node": error.node, "attempt": error.attempt, "error": error.error})
+            _print(
+                {
+                    "id": execution,
+                    "status": "failed",
+                    "node": error.node,
+                    "attempt": error.attempt,
+                    "error": error.error,
+                }
+            )
         _say(f"{error}\nlook further with: perdure show {execution}")
         raise typer.Exit(error.exit_code) from None
     _print({"id": execution, "status": "succeeded", "output": outcome} if as_json else outcome)
@@ -84,7 +107,9 @@ def show(
 
 @app.command("list")
 def list_(
-    status: Annotated[str | None, typer.Option(help="Only those: running, succeeded or failed.", show_default=False)] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only those: running, succeeded or failed.", show_default=False)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
     store: Store = None,
     as_json: AsJson = False,
@@ -96,7 +121,7 @@ def list_(
     if status not in (None, "running", "succeeded", "failed"):
         raise BadInput(f"--status {status}: it is one of running, succeeded, failed")
     rows = asyncio.run(_list(_settings({"store": store}), status, limit))
-    from perdure import console  # noqa: PLC0415
+    from perdure import console
 
     if as_json:
         typer.echo(console.as_json(rows))
@@ -105,7 +130,7 @@ def list_(
 
 
 def main() -> None:
-    """Run the command line; an error that perdure foresaw becomes its sentence and its exit code, without a traceback."""
+    """Run the command line; an error that perdure foresaw becomes its sentence and its exit code."""
     sys.path.insert(0, "")  # tools by import path start from the working folder, as with `python -m`
     try:
         app()
@@ -114,10 +139,12 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-async def _run(file: Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]) -> Any:
-    from perdure import console  # noqa: PLC0415
-    from perdure.cluster.client import AsyncClient  # noqa: PLC0415
-    from perdure.definitions.loading import load  # noqa: PLC0415
+async def _run(
+    file: Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]
+) -> Any:
+    from perdure import console
+    from perdure.cluster.client import AsyncClient
+    from perdure.definitions.loading import load
 
     with _model(replies) as model:
         settings = _settings({**how, "openai_base_url": model.base_url if model else None})
@@ -132,8 +159,8 @@ async def _run(file: Path, value: Any, execution: str, *, local: bool, replies: 
 
 
 async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: bool) -> None:
-    from perdure import console  # noqa: PLC0415
-    from perdure.cluster.client import AsyncClient  # noqa: PLC0415
+    from perdure import console
+    from perdure.cluster.client import AsyncClient
 
     async with await AsyncClient.open(settings, "none") as client:
         started = client.get(execution)
@@ -154,7 +181,7 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
 
 
 async def _described(run: "AsyncRun") -> dict[str, Any]:
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
     state = await run.state()
     return {
@@ -169,7 +196,7 @@ async def _described(run: "AsyncRun") -> dict[str, Any]:
 
 
 async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str, Any]]:
-    from perdure.cluster.client import AsyncClient  # noqa: PLC0415
+    from perdure.cluster.client import AsyncClient
 
     client: AsyncClient
     async with await AsyncClient.open(settings, "none") as client:
@@ -178,21 +205,25 @@ async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str,
 
 def _settings(given: dict[str, Any]) -> "Settings":
     """Build the settings from options; a value that does not fit is bad input, wherever it came from."""
-    from pydantic import ValidationError  # noqa: PLC0415
+    from pydantic import ValidationError
 
-    from perdure.cluster.settings import Settings  # noqa: PLC0415
+    from perdure.cluster.settings import Settings
 
     try:
         return Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors())
-        raise BadInput(f"a setting cannot be used: {problems}; options and PERDURE_* variables are listed in docs/settings.md") from None
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors()
+        )
+        raise BadInput(
+            f"a setting cannot be used: {problems}; options and PERDURE_* variables are listed in docs/settings.md"
+        ) from None
 
 
 def _model(replies: Path | None) -> Any:
     if replies is None:
         return nullcontext()
-    from perdure.testing import ScriptedModel  # noqa: PLC0415
+    from perdure.testing import ScriptedModel
 
     return ScriptedModel.from_file(replies)
 

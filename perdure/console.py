@@ -1,6 +1,7 @@
 """What the command line shows people: live progress, one execution, a list of executions. All of it on stderr."""
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from datetime import datetime
@@ -23,10 +24,15 @@ from perdure.events.vocabulary import (
 )
 
 STYLES = {
-    "running": "cyan", "retrying": "yellow", "succeeded": "green", "failed": "bold red", "skipped": "dim", "cancelled": "dim",
-}  # fmt: skip
+    "running": "cyan",
+    "retrying": "yellow",
+    "succeeded": "green",
+    "failed": "bold red",
+    "skipped": "dim",
+    "cancelled": "dim",
+}
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
 
 
 class Progress:
@@ -95,7 +101,10 @@ def show(progress: Progress) -> None:
     state = progress.state
     assert isinstance(state, Started)  # noqa: S101 (callers have checked that it exists)
     started = f"{progress.started:%Y-%m-%d %H:%M:%S} UTC" if progress.started else ""
-    console.print(f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  [{STYLES[state.status]}]{state.status}[/]  {started}")
+    console.print(
+        f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  "
+        f"[{STYLES[state.status]}]{state.status}[/]  {started}"
+    )
     console.print(progress.table())
     if isinstance(state.outcome, ExecutionFailed):
         console.print(failure(progress.execution, state.outcome), markup=False, soft_wrap=True)
@@ -111,12 +120,19 @@ def show_list(rows: list[dict[str, Any]]) -> None:
     """Show executions, one a line."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("execution", "workflow", "status", "started (UTC)", "took", "error"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for row in rows:
         took = f"{(row['ended_at'] - row['started_at']).total_seconds():.2f} s" if row["ended_at"] else ""
         error = f"{row['failed_node'] or 'output'}: {row['error_type']}" if row["error_type"] else ""
         status = f"[{STYLES[row['status']]}]{row['status']}[/]"
-        table.add_row(escape(row["id"]), row["workflow"], status, f"{row['started_at']:%Y-%m-%d %H:%M:%S}", took, escape(error))
+        table.add_row(
+            escape(row["id"]),
+            row["workflow"],
+            status,
+            f"{row['started_at']:%Y-%m-%d %H:%M:%S}",
+            took,
+            escape(error),
+        )
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
 
 

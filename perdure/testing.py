@@ -43,7 +43,7 @@ class ScriptedModel:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, answer = model._answer(self.path, body)  # noqa: SLF001 (its own server)
+                status, answer = model._answer(self.path, body)
                 data = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -70,7 +70,9 @@ class ScriptedModel:
             raise BadInput(f"{path}: a replies file is a list of mappings with 'match' and 'reply'")
         for index, item in enumerate(replies):
             if not isinstance(item, dict) or "reply" not in item or not item.keys() <= {"match", "reply", "delay"}:
-                raise BadInput(f"{source.place((index,))}: a reply is a mapping with 'reply', 'match' and perhaps 'delay'")
+                raise BadInput(
+                    f"{source.place((index,))}: a reply is a mapping with 'reply', 'match' and perhaps 'delay'"
+                )
         return cls([Reply(**item) for item in replies], str(path))
 
     def __enter__(self) -> Self:

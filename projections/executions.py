@@ -68,5 +68,3 @@ def newest(connection: Connection, status: str | None = None, limit: int = 50) -
 
 def _end(connection: Connection, execution: str, **values: Any) -> None:
     connection.execute(update(executions).where(executions.c.id == execution).values(**values))
-
-
