@@ -1,10 +1,12 @@
 """Tools: how functions are registered, found by name, file or import path, and called with checked arguments."""
 
+import asyncio
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -91,13 +93,31 @@ def find(place: str) -> Tool:
     return Tool(getattr(target, "__perdure_tool__", attribute), checked, inspect.iscoroutinefunction(target))
 
 
-def prepare(tool: Tool, arguments: Mapping[str, Any]) -> Any:
-    """Call the tool and return its result, or its coroutine; raise BadInput for arguments that do not fit."""
+def call(tool: Tool, arguments: Mapping[str, Any]) -> Any:
+    """Call a tool in this thread and return its JSON result; an `async def` one runs on an event loop of its own.
+
+    Raises BadInput for arguments that do not fit, and whatever the tool raises.
+    """
+    with _naming(tool):
+        result = tool.function(**arguments)
+        return to_json(asyncio.run(result) if tool.is_async else result)
+
+
+async def call_async(tool: Tool, arguments: Mapping[str, Any]) -> Any:
+    """Call a tool on the running event loop and return its JSON result; raises as `call` does."""
+    with _naming(tool):
+        result = tool.function(**arguments)
+        return to_json(await result if tool.is_async else result)
+
+
+@contextmanager
+def _naming(tool: Tool) -> Iterator[None]:
+    """Turn pydantic's complaint about the arguments into one that names the tool and each argument."""
     try:
-        return tool.function(**arguments)
+        yield
     except ValidationError as error:
-        if error.title != _title(tool):
-            raise  # the tool's own validation of something else
+        if error.title != getattr(tool.function, "__name__", None):
+            raise  # about something else, inside the tool
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise BadInput(f"tool {tool.name!r} was called with arguments that do not fit: {problems}") from None
 
@@ -108,10 +128,6 @@ def to_json(value: Any) -> Any:
         return to_jsonable_python(value)
     except ValueError as error:
         raise BadInput(f"the result is not JSON data: {error}") from None
-
-
-def _title(tool: Tool) -> str:
-    return getattr(tool.function, "__name__", tool.name)
 
 
 def _import(module: str, place: str) -> ModuleType:

@@ -59,8 +59,7 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
         tool = tools.find(work.place)
         if (node.run_on or ("loop" if tool.is_async else "actor")) == "actor":
             return await call_elsewhere(work.place, work.input)
-        result = tools.prepare(tool, work.input)
-        return tools.to_json(await result if tool.is_async else result)
+        return await tools.call_async(tool, work.input)
 
     async def do_in_time(work: Work) -> Any:
         if work.node.timeout is None:
@@ -82,10 +81,8 @@ async def call_in_thread(place: str, arguments: dict[str, Any]) -> Any:
 
 
 def call_here(place: str, arguments: dict[str, Any]) -> Any:
-    """Call a tool in this thread and return its JSON result; an `async def` one runs on a loop of its own."""
-    tool = tools.find(place)
-    result = tools.prepare(tool, arguments)
-    return tools.to_json(asyncio.run(result) if tool.is_async else result)
+    """Call the tool at a place in this thread and return its JSON result."""
+    return tools.call(tools.find(place), arguments)
 
 
 def error_of(error: BaseException) -> Error:

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal, Self
 from uuid import uuid4
 
-from perdure.actors import tools
 from perdure.actors.inputs import StartExecution
 from perdure.actors.state import Folded, Started
 from perdure.actors.work import call_in_thread
+from perdure.cluster.checks import checked
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import SOLO, Lanes, is_alive, lane_of
@@ -20,14 +20,11 @@ from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
 from perdure.cluster.wiring import keep_serving, open_host
 from perdure.definitions.loading import Definition, WorkflowLike, load
-from perdure.definitions.model import AgentNode, ToolNode
 from perdure.errors import (
-    BadInput,
     EnvironmentProblem,
     ExecutionExists,
     ExecutionFailed,
     ExecutionNotFound,
-    ModelUnavailable,
     WaitTimeout,
 )
 from perdure.events.entry import Happened, Recorded
@@ -112,8 +109,8 @@ class AsyncClient:
         Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable or ExecutionExists.
         """
         definition = load(workflow)
-        run = AsyncRun(id or uuid4().hex, self._connection)
-        command = self.prepare(definition, input, run.id, priority)
+        run = AsyncRun(uuid4().hex if id is None else id, self._connection)
+        command = self._command(definition, input, run.id, priority)
         if id is not None and await run.attaches(command):
             return run
         await self._connection.registry.put_definition(command.digest, definition.workflow)
@@ -125,7 +122,7 @@ class AsyncClient:
     async def start_many(self, workflow: WorkflowLike, inputs: Iterable[Any], *, priority: int = 5) -> "list[AsyncRun]":
         """Queue one execution per input, all at once, and return their handles in the same order."""
         definition = load(workflow)
-        commands = [self.prepare(definition, value, uuid4().hex, priority) for value in inputs]
+        commands = [self._command(definition, value, uuid4().hex, priority) for value in inputs]
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
         await asyncio.gather(*(self._connection.inbox.start(command) for command in commands))
         return [AsyncRun(command.execution, self._connection) for command in commands]
@@ -147,35 +144,10 @@ class AsyncClient:
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return AsyncRun(execution, self._connection)
 
-    def prepare(self, definition: Definition, value: Any, execution: str, priority: int = 5) -> StartExecution:
-        """Check everything that can be checked before a start, and return its command."""
-        if not 1 <= len(execution) <= 200 or not execution.isprintable():
-            raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
-        if not 0 <= priority <= 9:
-            raise BadInput(f"the priority {priority} is not within 0 to 9")
-        value, places = self.check(self._settings, definition, value)
-        plan = definition.plan
-        return StartExecution(
-            uuid4().hex,
-            execution,
-            plan.name,
-            plan.digest,
-            value,
-            self._lane or lane_of(execution),
-            places,
-            priority,
-        )
-
-    @staticmethod
-    def check(settings: Settings, definition: Definition, value: Any) -> tuple[Any, dict[str, str]]:
-        """Return the input as JSON data and where the tools are, or raise what keeps the workflow from starting."""
-        value = tools.to_json(value)
-        check_input(definition, value)
-        nodes = definition.workflow.nodes.values()
-        if any(isinstance(node, AgentNode) for node in nodes):
-            check_endpoint(settings)
-        names = {node.tool for node in nodes if isinstance(node, ToolNode)}
-        return value, tools.locate(names, definition.workflow.tools, definition.base, shared=True)
+    def _command(self, definition: Definition, value: Any, execution: str, priority: int) -> StartExecution:
+        value, places = checked(self._settings, definition, value, execution, priority)
+        plan, lane = definition.plan, self._lane or lane_of(execution)
+        return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, lane, places, priority)
 
     async def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
@@ -272,27 +244,6 @@ class AsyncRun:
                 f"the execution id {self.id!r} is taken: it was started with another {what}; choose another id"
             )
         return True
-
-
-def check_input(definition: Definition, value: Any) -> None:
-    """Raise BadInput with every place where the input breaks the workflow's input schema."""
-    if definition.workflow.input is None:
-        return
-    from jsonschema import Draft202012Validator
-
-    errors = list(Draft202012Validator(definition.workflow.input).iter_errors(value))
-    if errors:
-        problems = "; ".join(f"{error.json_path}: {error.message}" for error in errors)
-        raise BadInput(f"the input does not fit the input schema of workflow {definition.workflow.name!r}: {problems}")
-
-
-def check_endpoint(settings: Settings) -> None:
-    """Raise ModelUnavailable when agents could not reach any model."""
-    if not settings.openai_api_key and not settings.openai_base_url:
-        raise ModelUnavailable(
-            "this workflow asks agents, and no model endpoint is set. Either set OPENAI_API_KEY (and OPENAI_BASE_URL "
-            "for an endpoint other than OpenAI's), or give scripted replies with --replies FILE"
-        )
 
 
 def _reached(settings: Settings, server: NatsServer) -> Settings:

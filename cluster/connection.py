@@ -5,9 +5,7 @@ import logging
 import re
 from dataclasses import dataclass
 
-import nats
 from nats.aio.client import Client as Nats
-from nats.errors import Error as NatsError
 from nats.js.api import StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
@@ -19,6 +17,7 @@ from perdure.events import jetstream_log
 from perdure.events.jetstream_log import JetStreamLog
 
 MIN_VERSION = (2, 14)
+_CONNECT_SECONDS = 10.0
 _log = logging.getLogger("perdure.nats")
 
 
@@ -39,15 +38,10 @@ class Connection:
 async def open_connection(url: str, token: str | None, timeout: float = 10.0) -> Connection:
     """Connect, check the server, and create what is missing. `timeout` is the log's, in seconds.
 
-    Raises EnvironmentProblem naming what is wrong with the server and how to mend it.
+    url: one server's, or several separated by commas. Raises EnvironmentProblem naming what is wrong with the server
+    and how to mend it.
     """
-    try:
-        client = await nats.connect(
-            url, token=token, name="perdure", max_reconnect_attempts=-1, reconnect_time_wait=0.2, connect_timeout=5,
-            allow_reconnect=True, error_cb=_report,
-        )  # fmt: skip
-    except (TimeoutError, NatsError, OSError) as error:
-        raise EnvironmentProblem(f"cannot connect to NATS at {url}: {error or type(error).__name__}") from error
+    client = await _connect(url, token)
     try:
         _check_version(client, url)
         _, _, registry = await asyncio.gather(
@@ -59,6 +53,37 @@ async def open_connection(url: str, token: str | None, timeout: float = 10.0) ->
         await client.close()
         raise
     return Connection(client, JetStreamLog(client, timeout), Inbox(client, timeout), registry)
+
+
+async def _connect(url: str, token: str | None) -> Nats:
+    """Connect for the first time: fail as soon as every server has failed, for the client alone would try for ever."""
+    servers, client, connected = url.split(","), Nats(), False
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    errors: list[Exception] = []
+
+    async def report(error: Exception) -> None:
+        if connected:
+            _log.warning("NATS: %s", error or type(error).__name__)
+            return
+        errors.append(error)
+        if len(errors) >= len(servers) and not failed.done():
+            failed.set_result(None)
+
+    opening = asyncio.create_task(
+        client.connect(
+            servers, token=token, name="perdure", error_cb=report, connect_timeout=5,
+            max_reconnect_attempts=-1, reconnect_time_wait=0.2,  # type: ignore[arg-type]
+        )
+    )  # fmt: skip
+    await asyncio.wait({opening, failed}, timeout=_CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    if opening.done() and not opening.exception():
+        connected = True
+        return client
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    await client.close()
+    reason = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors)) or "no answer"
+    raise EnvironmentProblem(f"cannot connect to NATS at {url}: {reason}; check PERDURE_NATS_URL and the token file")
 
 
 def _check_version(client: Nats, url: str) -> None:
@@ -80,7 +105,3 @@ async def _ensure(client: Nats, config: StreamConfig) -> None:
         raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
     except APIError as error:
         raise EnvironmentProblem(f"the stream {config.name} cannot be used: {error.description}") from error
-
-
-async def _report(error: Exception) -> None:
-    _log.warning("NATS: %s", error or type(error).__name__)

@@ -14,12 +14,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Hold `STORE/server.lock`, run the server, say its URL on stdout, stop it once nobody holds `STORE/clients`."""
+    if os.fork():
+        os._exit(0)  # the starter need not wait for us: we are nobody's child
     store, binary = Path(sys.argv[1]), sys.argv[2]
     lock = (store / "server.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # free: whoever started us holds STORE/starting and saw it so
@@ -31,20 +34,27 @@ def main() -> None:
         )
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     signal.signal(signal.SIGCHLD, lambda *_: _leave(store, server))
-    _announce(store, _url(store / f"{Path(binary).name}_{server.pid}.ports"), server.pid)
     with (store / "clients").open("w") as clients:
-        fcntl.flock(clients, fcntl.LOCK_EX)
+        url = _url(store / f"{Path(binary).name}_{server.pid}.ports", clients)
+        if url is not None:
+            _announce(store, url, server.pid)
+            fcntl.flock(clients, fcntl.LOCK_EX)
         _leave(store, server)
 
 
-def _url(ports: Path) -> str:
-    """Wait for the file in which the server says which port it chose; the starter's patience bounds the wait."""
+def _url(ports: Path, clients: IO[str]) -> str | None:
+    """Wait for the file in which the server says which port it chose; return None once the starter has given up."""
     while True:
         try:
             urls: list[str] = json.loads(ports.read_text())["nats"]
             return urls[0]
         except (FileNotFoundError, ValueError):  # not there, or not yet whole
             time.sleep(0.003)
+        try:
+            fcntl.flock(clients, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        return None
 
 
 def _announce(store: Path, url: str, pid: int) -> None:

@@ -26,6 +26,8 @@ authorization {{ token: {token} }}
 jetstream {{ store_dir: {data}, sync_interval: {sync} }}
 """
 
+_END_SECONDS = 5.0
+
 
 @dataclass
 class NatsServer:
@@ -41,10 +43,17 @@ class NatsServer:
         return self.hold is not None
 
     def close(self) -> None:
-        """Let go of an embedded server; it ends with its last client."""
-        if self.hold is not None:
-            self.hold.close()
-            self.hold = None
+        """Let go of an embedded server; it ends with its last client, and the last one waits for that."""
+        if self.hold is None:
+            return
+        store = Path(self.hold.name).parent
+        last = _try_lock(self.hold)
+        self.hold.close()
+        self.hold = None
+        with (store / "server.lock").open("w") as lock:
+            deadline = time.monotonic() + _END_SECONDS
+            while last and not _try_lock(lock) and time.monotonic() < deadline:
+                time.sleep(0.005)
 
 
 def nats_server(settings: Settings) -> NatsServer:
@@ -77,12 +86,10 @@ def nats_server(settings: Settings) -> NatsServer:
 
 def _url_of_running(store: Path) -> str | None:
     with (store / "server.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            url: str = json.loads((store / "server.json").read_text())["url"]
-            return url
-    return None
+        if _try_lock(lock):
+            return None
+        url: str = json.loads((store / "server.json").read_text())["url"]
+        return url
 
 
 def _start(settings: Settings, store: Path, deadline: float) -> str:
@@ -106,8 +113,9 @@ def _start(settings: Settings, store: Path, deadline: float) -> str:
     with process.stdout as said:
         ready, _, _ = select.select([said], [], [], max(0.0, deadline - time.monotonic()))
         url = said.readline().decode().strip() if ready else ""
+    process.wait()
     if not url:
-        process.terminate()
+        # The keeper ends what it started when we let go of the store.
         raise EnvironmentProblem(
             f"nats-server ({binary}) did not start within {settings.nats_start_timeout:g} s; the last lines of "
             f"{store / 'server.log'}:\n{_last_lines(store / 'server.log')}"
@@ -130,15 +138,18 @@ def _binary(named: Path | None) -> Path:
 
 
 def _lock(file: IO[str], kind: int, deadline: float, store: Path) -> None:
-    while True:
-        try:
-            return fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise EnvironmentProblem(
-                    f"another process has been starting or ending the server of {store} for too long"
-                ) from None
-            time.sleep(0.01)
+    while not _try_lock(file, kind):
+        if time.monotonic() > deadline:
+            raise EnvironmentProblem(f"another process has been starting or ending the server of {store} for too long")
+        time.sleep(0.01)
+
+
+def _try_lock(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _write_private(path: Path, text: str, *, overwrite: bool = True) -> None:

@@ -84,6 +84,7 @@ def _checked(workflow: Workflow, source: Source, base: str | None) -> Definition
 
 
 def _line(source: Source, path: Path, what: str, key: bool = False) -> str:
+    key = key or (len(path) == 2 and path[0] in ("nodes", "agents"))  # a part with a name
     within = "" if source.values else f"at {'.'.join(map(str, path)) or 'the top'}: "
     place = source.place(path, key=key) if source.values else source.name
     return f"{place}: {within}{what}"

@@ -65,7 +65,7 @@ def run(
 
     definition = load(file)
     value = _input(input, set or [])
-    execution = id or f"{definition.workflow.name}-{secrets.token_hex(4)}"
+    execution = f"{definition.workflow.name}-{secrets.token_hex(4)}" if id is None else id
     how = {"isolation": isolation, "store": store}
     try:
         outcome = asyncio.run(_run(file, value, execution, local=local, replies=replies, how=how))
@@ -143,12 +143,13 @@ async def _run(
     file: Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]
 ) -> Any:
     from perdure import console
+    from perdure.cluster.checks import checked
     from perdure.cluster.client import AsyncClient
     from perdure.definitions.loading import load
 
     with _model(replies) as model:
         settings = _settings({**how, "openai_base_url": model.base_url if model else None})
-        AsyncClient.check(settings, load(file), value)  # before anything is started for it
+        checked(settings, load(file), value, execution)  # before anything is started for it
         async with await AsyncClient.open(settings, "local" if local else "ray", drive=execution) as client:
             if model:
                 _say(f"agents get scripted replies from {replies}: no language model is asked")

@@ -70,9 +70,13 @@ class ScriptedModel:
             raise BadInput(f"{path}: a replies file is a list of mappings with 'match' and 'reply'")
         for index, item in enumerate(replies):
             if not isinstance(item, dict) or "reply" not in item or not item.keys() <= {"match", "reply", "delay"}:
-                raise BadInput(
-                    f"{source.place((index,))}: a reply is a mapping with 'reply', 'match' and perhaps 'delay'"
-                )
+                what = "a reply is a mapping with 'reply', and perhaps 'match' and 'delay'"
+                raise BadInput(f"{source.place((index,))}: {what}")
+            try:
+                re.compile(item.get("match", ""))
+            except (re.error, TypeError) as error:
+                place = source.place((index, "match"))
+                raise BadInput(f"{place}: 'match' is not a regular expression: {error}") from None
         return cls([Reply(**item) for item in replies], str(path))
 
     def __enter__(self) -> Self:

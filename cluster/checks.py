@@ -1,0 +1,50 @@
+"""Everything that can be checked before a start, so that bad input is told at once and starts nothing."""
+
+from typing import Any
+
+from perdure.actors import tools
+from perdure.cluster.settings import Settings
+from perdure.definitions.loading import Definition
+from perdure.definitions.model import AgentNode, ToolNode
+from perdure.errors import BadInput, ModelUnavailable
+
+
+def checked(
+    settings: Settings, definition: Definition, value: Any, execution: str, priority: int = 5
+) -> tuple[Any, dict[str, str]]:
+    """Return the input as JSON data and where each tool is.
+
+    Raises BadInput, ToolNotFound or ModelUnavailable naming what keeps the workflow from starting.
+    """
+    if not 1 <= len(execution) <= 200 or not execution.isprintable():
+        raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
+    if not 0 <= priority <= 9:
+        raise BadInput(f"the priority {priority} is not within 0 to 9")
+    value = tools.to_json(value)
+    check_input(definition, value)
+    nodes = definition.workflow.nodes.values()
+    if any(isinstance(node, AgentNode) for node in nodes):
+        check_endpoint(settings)
+    names = {node.tool for node in nodes if isinstance(node, ToolNode)}
+    return value, tools.locate(names, definition.workflow.tools, definition.base, shared=True)
+
+
+def check_input(definition: Definition, value: Any) -> None:
+    """Raise BadInput with every place where the input breaks the workflow's input schema."""
+    if definition.workflow.input is None:
+        return
+    from jsonschema import Draft202012Validator
+
+    errors = list(Draft202012Validator(definition.workflow.input).iter_errors(value))
+    if errors:
+        problems = "; ".join(f"{error.json_path}: {error.message}" for error in errors)
+        raise BadInput(f"the input does not fit the input schema of workflow {definition.workflow.name!r}: {problems}")
+
+
+def check_endpoint(settings: Settings) -> None:
+    """Raise ModelUnavailable when agents could not reach any model."""
+    if not settings.openai_api_key and not settings.openai_base_url:
+        raise ModelUnavailable(
+            "this workflow asks agents, and no model endpoint is set. Either set OPENAI_API_KEY (and OPENAI_BASE_URL "
+            "for an endpoint other than OpenAI's), or give scripted replies with --replies FILE"
+        )

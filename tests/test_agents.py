@@ -1,0 +1,89 @@
+"""Agents: the real `openai` client against a real HTTP server that speaks the chat-completions protocol."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perdure.actors.agents import Endpoint, InvalidReply, Refused, Unavailable, ask
+from perdure.definitions.model import Agent
+from perdure.errors import BadInput
+from perdure.testing import Reply, ScriptedModel
+
+WRITER = Agent(model="m-1", instructions="Write.", temperature=0.5)
+JUDGE = Agent(
+    model="m-1",
+    instructions="Judge.",
+    output={"type": "object", "required": ["good"], "properties": {"good": {"type": "boolean"}}},
+)
+
+
+@pytest.fixture
+def model() -> Iterator[ScriptedModel]:
+    replies = [
+        Reply("A poem.", match="Write.*rain"),
+        Reply({"good": True}, match="Judge.*fine"),
+        Reply({"good": "perhaps"}, match="Judge.*doubtful"),
+        Reply("no JSON", match="Judge.*broken"),
+    ]
+    with ScriptedModel([Reply(r.reply, f"(?s){r.match}") for r in replies]) as model:
+        yield model
+
+
+async def test_a_text_agent_gets_instructions_and_message_and_gives_text(model: ScriptedModel) -> None:
+    assert await ask(Endpoint(model.base_url), "writer", WRITER, {"message": "rain", "lines": 2}) == "A poem."
+    request = model.requests[0]
+    assert (request["model"], request["temperature"]) == ("m-1", 0.5)
+    assert request["messages"] == [
+        {"role": "system", "content": "Write."},
+        {"role": "user", "content": 'rain\n\n{"lines": 2}'},
+    ]
+
+
+async def test_an_agent_with_a_schema_gives_checked_data(model: ScriptedModel) -> None:
+    assert await ask(Endpoint(model.base_url), "judge", JUDGE, {"message": "fine"}) == {"good": True}
+    assert model.requests[0]["response_format"]["json_schema"]["schema"] == JUDGE.output
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [("doubtful", r"breaks its output schema at \$\.good"), ("broken", "is not JSON")],
+)
+async def test_a_reply_that_breaks_the_schema_is_an_error(model: ScriptedModel, message: str, expected: str) -> None:
+    with pytest.raises(InvalidReply, match=expected):
+        await ask(Endpoint(model.base_url), "judge", JUDGE, {"message": message})
+
+
+async def test_a_refused_request_says_what_the_endpoint_said(model: ScriptedModel) -> None:
+    with pytest.raises(Refused, match="no reply in the script matches"):
+        await ask(Endpoint(model.base_url), "writer", WRITER, {"message": "sun"})
+
+
+async def test_an_endpoint_that_is_not_there_is_unavailable(model: ScriptedModel) -> None:
+    with ScriptedModel([]) as gone:
+        url = gone.base_url
+    with pytest.raises(Unavailable):
+        await ask(Endpoint(url), "writer", WRITER, {"message": "rain"})
+
+
+async def test_the_setting_overrides_the_model(model: ScriptedModel) -> None:
+    await ask(Endpoint(model.base_url, model="m-2"), "writer", WRITER, {"message": "rain"})
+    assert model.requests[0]["model"] == "m-2"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "cannot be read"),
+        ("a: 1\n", "is a list of mappings"),
+        ("- match: x\n", "replies.yaml:1:3: a reply is a mapping with 'reply'"),
+        ("- {reply: x, mach: y}\n", "replies.yaml:1:3"),
+        ("- {reply: x, match: '('}\n", "replies.yaml:1:21: 'match' is not a regular expression"),
+    ],
+)
+def test_a_replies_file_that_is_none_is_refused_with_its_place(tmp_path: Path, text: str | None, expected: str) -> None:
+    path = tmp_path / "replies.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BadInput, match=expected):
+        ScriptedModel.from_file(path)
