@@ -20,7 +20,7 @@ from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.settings import Settings
 from perdure.cluster.wiring import connect_to, keep_serving, open_host, surroundings
-from perdure.errors import Deposed, PerdureError
+from perdure.errors import Deposed
 
 _log = logging.getLogger("perdure.host")
 
@@ -31,6 +31,7 @@ class HostConfig(msgspec.Struct, frozen=True):
     name: str
     lanes: Lanes
     settings: dict[str, Any]
+    namespace: str
 
 
 class _Loop:
@@ -81,7 +82,7 @@ class HostActor:
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)  # deposed: never come back
 
     def _apart(self, execution: str, epoch: int) -> "Apart":
-        return Apart(execution, epoch, self._config.settings)
+        return Apart(execution, epoch, self._config)
 
 
 class ExecutionActor:
@@ -93,6 +94,7 @@ class ExecutionActor:
         self._settings = Settings(**settings)
         self._connection: Connection | None = None
         self._execution: Execution | None = None
+        self._ready = asyncio.Event()
 
     async def run(self, first: bytes | None) -> str:
         """Act until the execution ends or can be left; a newer owner's takeover is told as `deposed`."""
@@ -100,6 +102,7 @@ class ExecutionActor:
             self._connection = await connect_to(self._settings)
         elsewhere = NodeActors(limit=cpus())
         self._execution = Execution(self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere))
+        self._ready.set()
         try:
             await self._execution.run(decode_command(first) if first else None)
         except Deposed as error:
@@ -109,44 +112,61 @@ class ExecutionActor:
         return "left"
 
     async def tell(self, command: bytes) -> bool:
-        """Hand over a command; False when the execution does not act (any more)."""
+        """Hand over a command; False when the execution does not act any more."""
+        await self._ready.wait()
         return self._execution is not None and await self._execution.tell(decode_command(command))
 
 
 class Apart:
     """An execution in its own Ray actor, as its host sees it: spawned to run, spawned again when its process dies."""
 
-    def __init__(self, execution: str, epoch: int, settings: dict[str, Any]) -> None:
+    def __init__(self, execution: str, epoch: int, host: HostConfig) -> None:
         self._id = execution
         self._epoch = epoch
-        self._settings = settings
-        self._actor: ActorHandle[ExecutionActor] | None = None
+        self._host = host
+        self._process = _Process(self._spawn())
+        self._closed = False
 
     async def run(self, first: Command | None = None) -> None:
         """Act until the execution ends or can be left; see Embodied."""
-        while True:
-            self._actor = self._spawn()
-            try:
-                outcome = await self._actor.run.remote(encode_command(first) if first else None)
-            except RayActorError as error:
-                _log.warning("execution %s: its process is gone, spawned again: %s", self._id, error)
-                continue
-            finally:
-                ray.kill(self._actor)
-            if outcome.startswith("deposed"):
-                raise Deposed(outcome)
-            return
+        try:
+            while True:
+                try:
+                    outcome = await self._process.actor.run.remote(encode_command(first) if first else None)
+                    break
+                except RayActorError as error:
+                    _log.warning("execution %s: its process is gone, spawned again: %s", self._id, error)
+                    gone, self._process = self._process, _Process(self._spawn())
+                    gone.replaced.set()
+        finally:
+            self._closed = True
+            self._process.replaced.set()
+            ray.kill(self._process.actor)
+        if outcome.startswith("deposed"):
+            raise Deposed(outcome)
 
     async def tell(self, given: Command) -> bool:
-        """Hand over a command; see Embodied."""
-        if self._actor is None:
-            return False
-        try:
-            told: bool = await self._actor.tell.remote(encode_command(given))
-        except RayActorError as error:
-            raise PerdureError(f"the process of execution {self._id!r} died over a command") from error
-        return told
+        """Hand over a command, to the next process where the first dies over it; see Embodied."""
+        while not self._closed:
+            process = self._process
+            try:
+                told: bool = await process.actor.tell.remote(encode_command(given))
+            except RayActorError:
+                await process.replaced.wait()
+            else:
+                return told
+        return False
 
     def _spawn(self) -> "ActorHandle[ExecutionActor]":
-        name = f"perdure:{self._id}"
-        return spawn(ExecutionActor, self._id, self._epoch, self._settings, name=name, max_concurrency=1000)
+        return spawn(
+            ExecutionActor, self._id, self._epoch, self._host.settings,
+            name=f"perdure:{self._id}", namespace=self._host.namespace, max_concurrency=1000,
+        )  # fmt: skip
+
+
+class _Process:
+    """One process of an execution, and whether another one has taken its place."""
+
+    def __init__(self, actor: "ActorHandle[ExecutionActor]") -> None:
+        self.actor = actor
+        self.replaced = asyncio.Event()

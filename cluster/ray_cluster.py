@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import queue
 import threading
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from perdure.cluster.ray_actors import HostActor
-
-NAMESPACE = "perdure"
 
 
 class _Thread:
@@ -58,6 +57,7 @@ class RayCluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._thread = _Thread()
+        self._started = False
         self._hosts: list[ActorHandle[HostActor]] = []
 
     async def open(self) -> None:
@@ -86,9 +86,10 @@ class RayCluster:
 
         logging.getLogger("ray").setLevel(logging.ERROR)
         if ray.is_initialized():
-            return
+            return  # the program's own; it stays when we go
+        self._started = True
         options: dict[str, Any] = {
-            "namespace": NAMESPACE,
+            "namespace": namespace_of(self._settings),
             "logging_level": logging.ERROR,
             "log_to_driver": False,
         }
@@ -103,10 +104,11 @@ class RayCluster:
         from perdure.actors.spawn import spawn
         from perdure.cluster.ray_actors import HostActor, HostConfig
 
+        namespace = namespace_of(self._settings)
         plain = settings.model_dump(mode="json", exclude={"openai_api_key"})
         for name, share in lanes.items():
             host = spawn(
-                HostActor, HostConfig(name, share, plain), name=f"perdure-{name}", namespace=NAMESPACE,
+                HostActor, HostConfig(name, share, plain, namespace), name=f"perdure-{name}", namespace=namespace,
                 lifetime="detached", max_restarts=-1, max_concurrency=16,
             )  # fmt: skip
             self._hosts.append(host)
@@ -118,4 +120,11 @@ class RayCluster:
         for host in self._hosts:
             with contextlib.suppress(Exception):  # it may be gone already; Ray says so in many ways
                 ray.kill(host, no_restart=True)
-        ray.shutdown()
+        if self._started:
+            ray.shutdown()
+
+
+def namespace_of(settings: Settings) -> str:
+    """Return the Ray namespace of a store: the same for all who use it, and nobody else's."""
+    store = settings.nats_url or str(settings.store.absolute())
+    return f"perdure-{hashlib.sha256(store.encode()).hexdigest()[:8]}"

@@ -1,0 +1,157 @@
+"""On a real local Ray: named hosts and execution actors, node actors, and SIGKILL in the middle of a workflow."""
+
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import ray
+
+import perdure
+from perdure import ExecutionFailed, Settings
+from perdure.testing import Reply, ScriptedModel
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# The example's tools, each noting that it ran, in which process.
+NOTING_TOOLS = f"""\
+import functools, importlib.util, os
+from pathlib import Path
+from perdure import tool
+
+spec = importlib.util.spec_from_file_location("the_tools", {str(EXAMPLES / "tools.py")!r})
+tools = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tools)
+
+def note(name):
+    with (Path(__file__).parent / "effects").open("a") as file:
+        file.write(f"{{name}} {{os.getpid()}}\\n")
+
+@tool
+def lookup_order(order: str) -> dict:
+    note("lookup")
+    return tools.lookup_order(order)
+
+@tool
+async def search_knowledge(phrase: str, category: str) -> list:
+    note("search")
+    return await tools.search_knowledge(phrase, category)
+
+@tool
+def open_ticket(message: str, category: str, urgency: str, reason: str) -> dict:
+    note("escalate")
+    return tools.open_ticket(message, category, urgency, reason)
+"""
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests here; clients find it running and leave it running."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def support(tmp_path: Path) -> Path:
+    (tmp_path / "tools.py").write_text(NOTING_TOOLS)
+    shutil.copy(EXAMPLES / "customer_support.yaml", tmp_path)
+    return tmp_path / "customer_support.yaml"
+
+
+def effects(folder: Path) -> list[tuple[str, int]]:
+    file = folder / "effects"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [(name, int(pid)) for name, pid in (line.split() for line in lines)]
+
+
+class GatedModel(ScriptedModel):
+    """Answers as the example's script does, but holds the drafts back until the gate opens."""
+
+    def __init__(self, gate: Path) -> None:
+        script = ScriptedModel.from_file(EXAMPLES / "customer_support.replies.yaml")
+        super().__init__(script._replies)
+        script._server.server_close()
+        self.gate = gate
+
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, answer = super()._answer(path, body)
+        while "Draft a reply" in str(body) and not self.gate.exists():
+            time.sleep(0.01)
+        return status, answer
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("isolation", ["shared", "process"])
+def test_sigkill_in_the_middle_leads_to_the_same_output_with_finished_nodes_not_run_again(
+    local_ray: None, tmp_path: Path, support: Path, isolation: Literal["shared", "process"]
+) -> None:
+    question = {"message": "Where is my parcel?", "order": "A-1002"}
+    with GatedModel(tmp_path / "gate") as model:
+        settings = Settings(store=tmp_path / "store", isolation=isolation, openai_base_url=model.base_url)
+        with perdure.connect(settings) as client:
+            run = client.start(support, question, id="case 1")
+            names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+            assert "perdure-host0" in names
+            assert ("perdure:case 1" in names) == (isolation == "process")
+            while not any("Draft a reply" in str(request) for request in list(model.requests)):
+                time.sleep(0.01)
+            before = dict(effects(tmp_path))
+            os.kill(before["search"], signal.SIGKILL)  # an `async def` tool ran in the execution's own process
+            (tmp_path / "gate").touch()
+            output = run.result(timeout=60)
+            state = run.state()
+        with perdure.connect(settings) as client:
+            undisturbed = client.start(support, question)
+            assert undisturbed.result(timeout=60) == output
+    assert output["action"] == "escalated"
+    counted = Counter(name for name, _ in effects(tmp_path)[:3])
+    assert counted == {"lookup": 1, "search": 1, "escalate": 1}
+    assert {node.attempt for node in state.nodes.values() if node.status == "succeeded"} == {1}
+
+
+@pytest.mark.timeout(120)
+def test_plain_functions_run_in_node_actors_and_one_that_kills_its_process_ends_in_worker_lost(
+    local_ray: None, tmp_path: Path
+) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import os\nfrom perdure import tool\n"
+        "@tool\ndef pid() -> int: return os.getpid()\n"
+        "@tool\nasync def own_pid() -> int: return os.getpid()\n"
+        "@tool\ndef die() -> None: os._exit(1)\n"
+        "@tool\ndef fail() -> None: raise KeyError('lost')\n"
+    )
+    (tmp_path / "x.yaml").write_text(
+        "name: x\ntools: [tools.py]\nnodes:\n"
+        "  here: {tool: own_pid}\n  there: {tool: pid}\n  again: {tool: pid, needs: [there]}\n"
+        "  forced: {tool: own_pid, run_on: actor}\n  loop: {tool: pid, run_on: loop}\n"
+        "output: {h: '${{ nodes.here.output }}', t: '${{ nodes.there.output }}', a: '${{ nodes.again.output }}',"
+        " f: '${{ nodes.forced.output }}', l: '${{ nodes.loop.output }}'}\n"
+    )
+    with perdure.connect(Settings(store=tmp_path / "store")) as client:
+        pids = client.start(tmp_path / "x.yaml").result(timeout=60)
+        assert pids["h"] == pids["l"] != pids["t"] == pids["a"]
+        assert pids["f"] not in (pids["h"], os.getpid())
+        for tool, expected in (("fail", "KeyError: 'lost'"), ("die", "WorkerLost: .*lost 4 times")):
+            (tmp_path / "y.yaml").write_text(f"name: y\ntools: [tools.py]\nnodes: {{bad: {{tool: {tool}}}}}\n")
+            with pytest.raises(ExecutionFailed, match=expected):
+                client.start(tmp_path / "y.yaml").result(timeout=60)
+
+
+@pytest.mark.timeout(120)
+def test_an_agent_node_on_ray_asks_the_endpoint_of_the_settings(local_ray: None, tmp_path: Path) -> None:
+    definition = {
+        "name": "ask",
+        "agents": {"a": {"model": "m", "instructions": "i"}},
+        "nodes": {"n": {"agent": "a", "with": {"message": "weather"}}},
+    }
+    with ScriptedModel([Reply("Fine.")]) as model:
+        settings = Settings(store=tmp_path / "store", openai_base_url=model.base_url)
+        with perdure.connect(settings) as client:
+            assert client.start(definition).result(timeout=60) == {"n": "Fine."}
+        assert len(model.requests) == 1
