@@ -66,9 +66,14 @@ class RayCluster:
         try:
             await asyncio.wait_for(self._thread.call(self._init), seconds)
         except TimeoutError:
-            raise EnvironmentProblem(
-                f"Ray did not start within {seconds:g} s; see its logs under /tmp/ray, or run without it: --local"
-            ) from None
+            address = self._settings.ray_address
+            what = f"Ray at {address} did not answer" if address else "Ray did not start"
+            mend = (
+                "check RAY_ADDRESS (and RAY_AUTH_MODE=token where it asks for tokens)"
+                if address
+                else "see its logs under /tmp/ray"
+            )
+            raise EnvironmentProblem(f"{what} within {seconds:g} s; {mend}, or run without it: --local") from None
         except Exception as error:
             raise EnvironmentProblem(f"Ray did not start: {error}; or run without it: --local") from error
 
@@ -96,7 +101,7 @@ class RayCluster:
         if self._settings.ray_address:
             ray.init(address=self._settings.ray_address, **options)
         else:
-            ray.init(include_dashboard=False, configure_logging=False, **options)
+            ray.init(include_dashboard=self._settings.ray_dashboard, configure_logging=False, **options)
 
     def _start_hosts(self, lanes: dict[str, Lanes], settings: Settings) -> None:
         import ray

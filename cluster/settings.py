@@ -38,6 +38,10 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("ray_address", "PERDURE_RAY_ADDRESS", "RAY_ADDRESS"),
         description="A running Ray cluster (also from RAY_ADDRESS); a local one is started where absent.",
     )
+    ray_dashboard: bool = Field(
+        default=False,
+        description="Start the local Ray with its dashboard, which `ray list actors` asks; needs perdure[dashboard].",
+    )
     ray_start_timeout: float = Field(default=60.0, gt=0, description="Seconds that Ray may take to start.")
     hosts: int | None = Field(default=None, ge=1, le=64, description="Execution hosts; one per 2 CPUs where absent.")
     executions_per_actor: int = Field(default=256, ge=1, description="Executions that one host embodies at once.")
