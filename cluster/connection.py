@@ -41,7 +41,9 @@ async def open_connection(url: str, token: str | None, timeout: float = 10.0) ->
     url: one server's, or several separated by commas. Raises EnvironmentProblem naming what is wrong with the server
     and how to mend it.
     """
-    client = await _connect(url, token)
+    client = Nats()
+    log = JetStreamLog(client, timeout)
+    await _connect(client, log, url, token)
     try:
         _check_version(client, url)
         _, _, registry = await asyncio.gather(
@@ -52,12 +54,12 @@ async def open_connection(url: str, token: str | None, timeout: float = 10.0) ->
     except BaseException:
         await client.close()
         raise
-    return Connection(client, JetStreamLog(client, timeout), Inbox(client, timeout), registry)
+    return Connection(client, log, Inbox(client, timeout), registry)
 
 
-async def _connect(url: str, token: str | None) -> Nats:
+async def _connect(client: Nats, log: JetStreamLog, url: str, token: str | None) -> None:
     """Connect for the first time: fail as soon as every server has failed, for the client alone would try for ever."""
-    servers, client, connected = url.split(","), Nats(), False
+    servers, connected = url.split(","), False
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     errors: list[Exception] = []
 
@@ -69,16 +71,23 @@ async def _connect(url: str, token: str | None) -> Nats:
         if len(errors) >= len(servers) and not failed.done():
             failed.set_result(None)
 
+    async def disconnected() -> None:
+        log.disconnected()
+
+    async def reconnected() -> None:
+        log.reconnected()
+
     opening = asyncio.create_task(
         client.connect(
             servers, token=token, name="perdure", error_cb=report, connect_timeout=5,
+            disconnected_cb=disconnected, reconnected_cb=reconnected,
             max_reconnect_attempts=-1, reconnect_time_wait=0.2,  # type: ignore[arg-type]
         )
     )  # fmt: skip
     await asyncio.wait({opening, failed}, timeout=_CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     if opening.done() and not opening.exception():
         connected = True
-        return client
+        return
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
     await client.close()

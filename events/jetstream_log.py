@@ -1,21 +1,24 @@
 """The log on NATS JetStream: one subject per execution, the expected last sequence as the fence."""
 
+import asyncio
 import json
+from base64 import b64decode
 from collections.abc import AsyncIterator
 
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, NoRespondersError
-from nats.errors import TimeoutError as NatsTimeout
+from nats.errors import Error as NatsError
 from nats.js.api import RePublish, StorageType, StreamConfig
-from nats.js.errors import APIError
 
 from perdure.errors import LogUnavailable, VersionConflict
+from perdure.events.direct_get import DirectGet
 from perdure.events.entry import Entry, Recorded, encode
+from perdure.events.group_writer import GroupWriter, RefusedWrite, StaleWrite, UnknownWrite
 from perdure.events.subjects import EVENTS, LIVE, events_subject, execution_of
 
 STREAM = "PERDURE_EVENTS"
-_WRONG_LAST_SEQUENCE = 10071
+_NO_MESSAGE = 10037
+_TRY_AGAIN = 0.05  # seconds
 _READ_BATCH = 1000
 _LOOK_AGAIN = 5.0  # seconds; a follower that heard nothing looks once, in case a live copy was lost
 
@@ -42,43 +45,51 @@ class JetStreamLog:
 
     def __init__(self, nats: Nats, timeout: float = 10.0) -> None:
         self._nats = nats
-        self._js = nats.jetstream(timeout=timeout)
         self._timeout = timeout
+        self._followers: set[asyncio.Queue[Msg | None]] = set()
+        self._gets = DirectGet(nats, STREAM, timeout)
+        self._writer = GroupWriter(nats, STREAM, timeout / 2)  # so that there is time to look and to try again
 
     async def append(self, execution: str, entry: Entry, expected: int) -> Recorded:
         """Append one entry; see Log.append.
 
-        After a conflict or a lost answer the tail is searched for the entry id first: the server checks the
-        expected sequence before anything else, so the retry of an applied append looks like a conflict.
+        After a conflict or a lost answer the tail is searched for the entry id before anything else is decided: the
+        server checks the expected sequence first, so the retry of an applied append looks like a conflict. As the
+        expected sequence fences every copy, trying again until the deadline can never store an entry twice.
         """
         data = encode(entry)
         headers = {
-            "Nats-Expected-Last-Subject-Sequence": str(expected),
             "ce-specversion": "1.0",
             "ce-type": "perdure.entry",
             "ce-source": "perdure",
             "ce-id": entry.id,
         }
-        try:
-            ack = await self._js.publish(events_subject(execution), data, headers=headers)
-        except APIError as error:
-            if error.err_code != _WRONG_LAST_SEQUENCE:
-                raise LogUnavailable(
-                    f"execution {execution!r}: the log refused an entry: {error.description}"
-                ) from error
-        except (NatsTimeout, NoRespondersError, ConnectionClosedError, ConnectionError) as error:
-            tail = [recorded async for recorded in self.read(execution, expected)]
-            if (found := _find(entry.id, tail)) is not None:
-                return found
-            raise LogUnavailable(
-                f"execution {execution!r}: the log did not answer: {error or type(error).__name__}"
-            ) from error
-        else:
-            return Recorded(execution, ack.seq, data)
-        tail = [recorded async for recorded in self.read(execution, expected)]
-        if (found := _find(entry.id, tail)) is not None:
-            return found
-        raise VersionConflict(execution, expected, tail[-1].position if tail else await self.last(execution))
+        subject = events_subject(execution)
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        while True:
+            try:
+                return Recorded(execution, await self._writer.write(subject, data, headers, expected), data)
+            except StaleWrite:
+                tail = await self._tail(subject, expected)
+                if (found := _find(entry.id, tail)) is not None:
+                    return found
+                actual = tail[-1].position if tail else await self.last(execution)
+                raise VersionConflict(execution, expected, actual) from None
+            except RefusedWrite as error:
+                raise LogUnavailable(f"execution {execution!r}: the log refused an entry: {error}") from None
+            except UnknownWrite as error:
+                tail = await self._tail_by(deadline, subject, expected, error)
+                if (found := _find(entry.id, tail)) is not None:
+                    return found
+
+    def disconnected(self) -> None:
+        """Stop waiting for answers that a lost connection will not bring: every append looks into the log instead."""
+        self._writer.disconnected()
+
+    def reconnected(self) -> None:
+        """Let every follower look for what it missed."""
+        for copies in self._followers:
+            copies.put_nowait(None)
 
     async def read(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of one execution; see Log.read."""
@@ -92,7 +103,10 @@ class JetStreamLog:
 
     async def follow(self, execution: str | None = None, after: int = 0) -> AsyncIterator[Recorded]:
         """Yield entries as they come; see Log.follow."""
-        live = await self._nats.subscribe(events_subject(execution, LIVE) if execution else f"{LIVE}.>")
+        copies: asyncio.Queue[Msg | None] = asyncio.Queue()
+        subject = events_subject(execution, LIVE) if execution else f"{LIVE}.>"
+        live = await self._nats.subscribe(subject, cb=copies.put)
+        self._followers.add(copies)
         try:
             behind = True
             while True:
@@ -100,69 +114,85 @@ class JetStreamLog:
                     async for recorded in self.read(execution, after) if execution else self.read_all(after):
                         after = recorded.position
                         yield recorded
-                try:
-                    message = await live.next_msg(timeout=_LOOK_AGAIN)
-                except NatsTimeout:
+                copy = await self._next_copy(copies)
+                if copy is None:
                     behind = True
                     continue
-                headers = message.headers or {}
+                headers = copy.headers or {}
                 position = int(headers["Nats-Sequence"])
                 before = int(headers["Nats-Last-Sequence"]) if execution else position - 1
                 behind = position > after != before
                 if position > after and not behind:
                     after = position
-                    yield _recorded(headers["Nats-Subject"], position, message.data)
+                    yield _recorded(headers["Nats-Subject"], position, copy.data)
         finally:
+            self._followers.discard(copies)
             if not self._nats.is_closed:
                 await live.unsubscribe()
+
+    async def _next_copy(self, copies: "asyncio.Queue[Msg | None]") -> Msg | None:
+        """Return the next live copy, or None when it is time to look into the stream instead."""
+        if not copies.empty():
+            return copies.get_nowait()
+        try:
+            async with asyncio.timeout(_LOOK_AGAIN):
+                return await copies.get()
+        except TimeoutError:
+            return None
 
     async def last(self, execution: str | None = None) -> int:
         """Return the last position; see Log.last."""
         subject = events_subject(execution) if execution else f"{EVENTS}.>"
-        message = await self._request({"last_by_subj": subject})
-        return int((message.headers or {})["Nats-Sequence"]) if message else 0
+        query = json.dumps({"last_by_subj": subject}).encode()
+        headers = (await self._request(f"$JS.API.DIRECT.GET.{STREAM}", query)).headers or {}
+        return 0 if headers.get("Status") == "404" else int(headers["Nats-Sequence"])
 
-    async def _request(self, query: dict[str, object]) -> Msg | None:
+    async def _tail_by(self, deadline: float, subject: str, after: int, cause: Exception) -> list[Recorded]:
+        """Read the tail as soon as the log answers; raise LogUnavailable when it does not by the deadline."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < deadline:
+            try:
+                return await self._tail(subject, after)
+            except LogUnavailable:
+                await asyncio.sleep(_TRY_AGAIN)
+        raise LogUnavailable(f"the log did not answer within {self._timeout:g} s: {cause}")
+
+    async def _tail(self, subject: str, after: int) -> list[Recorded]:
+        """Read what is behind a position from the stream's leader: a direct get may be answered by a stale replica."""
+        tail: list[Recorded] = []
+        while True:
+            query = json.dumps({"seq": after + 1, "next_by_subj": subject}).encode()
+            answer = json.loads((await self._request(f"$JS.API.STREAM.MSG.GET.{STREAM}", query)).data)
+            if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
+                return tail
+            if "error" in answer:
+                raise LogUnavailable(f"the log did not answer: {answer['error'].get('description')}")
+            after = answer["message"]["seq"]
+            tail.append(_recorded(subject, after, b64decode(answer["message"].get("data", ""))))
+
+    async def _request(self, subject: str, query: bytes) -> Msg:
         try:
-            message = await self._nats.request(
-                f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(query).encode(), timeout=self._timeout
-            )
-        except (NatsTimeout, NoRespondersError, ConnectionClosedError, ConnectionError) as error:
+            return await self._nats.request(subject, query, timeout=self._timeout / 2)
+        except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
-        return None if (message.headers or {}).get("Status") == "404" else message
 
     async def _read(self, subject: str, after: int, limit: int | None) -> AsyncIterator[Recorded]:
-        """Read with direct batch gets (NATS ADR-31): each ends in a message with the status 204, or 404 for none."""
         left = limit
         while left is None or left > 0:
             batch = _READ_BATCH if left is None else min(left, _READ_BATCH)
-            pending = 0
-            async for message in self._direct_get({"seq": after + 1, "next_by_subj": subject, "batch": batch}):
+            query = {"seq": after + 1, "next_by_subj": subject, "batch": batch}
+            pending, began = 0, after
+            async for message in self._gets.batch(query):
                 headers = message.headers or {}
+                before = int(headers["Nats-Last-Sequence"])
+                if before and before != after:
+                    pending = 1  # one on the way to us was dropped: read again from there
+                    break
                 after, pending = int(headers["Nats-Sequence"]), int(headers["Nats-Num-Pending"])
+                left = None if left is None else left - 1
                 yield _recorded(headers["Nats-Subject"], after, message.data)
-            if not pending:
+            if not pending or after == began:
                 return
-            left = None if left is None else left - batch
-
-    async def _direct_get(self, query: dict[str, object]) -> AsyncIterator[Msg]:
-        inbox = self._nats.new_inbox()
-        replies = await self._nats.subscribe(inbox)
-        try:
-            await self._nats.publish(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(query).encode(), reply=inbox)
-            while True:
-                message = await replies.next_msg(timeout=self._timeout)
-                status = (message.headers or {}).get("Status")
-                if status == "503":
-                    raise LogUnavailable(f"the stream {STREAM} does not exist or has no leader")
-                if status:
-                    return
-                yield message
-        except (NatsTimeout, ConnectionClosedError, ConnectionError) as error:
-            raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
-        finally:
-            if not self._nats.is_closed:
-                await replies.unsubscribe()
 
 
 def _recorded(subject: str, position: int, data: bytes) -> Recorded:

@@ -1,6 +1,8 @@
 """The log on JetStream keeps the contract, and its stored form can be read without perdure."""
 
+import asyncio
 import json
+from contextlib import aclosing
 
 import pytest
 from log_contract import LogContract, entry, fill, name
@@ -27,23 +29,31 @@ async def test_any_nats_client_can_read_an_entry(connection: Connection) -> None
     ]
 
 
-async def test_a_follower_that_was_cut_off_reads_what_it_missed(connection: Connection) -> None:
+async def test_a_follower_whose_copy_was_lost_reads_what_it_missed(connection: Connection) -> None:
     """The live copies are only hints: one that is lost shows as a gap before the next one."""
     execution = name()
-    entries = connection.log.follow(execution)
-    stored = await fill(connection.log, execution, 1)
-    assert await anext(entries) == stored[0]
-    live = next(item for item in connection.nats._subs.values() if item.subject.startswith("perdure.live."))
-    waiting = live._pending_queue
-    stored.append(await connection.log.append(execution, entry(2), stored[0].position))
-    await connection.nats.flush()
-    while waiting.qsize() == 0:
-        await connection.nats.flush()
-    waiting.get_nowait()  # the copy of the second entry is lost
-    waiting.task_done()
-    stored.append(await connection.log.append(execution, entry(3), stored[1].position))
-    assert [await anext(entries), await anext(entries)] == stored[1:]
-    await entries.aclose()  # type: ignore[attr-defined]
+    async with aclosing(connection.log.follow(execution)) as entries:  # type: ignore[type-var]
+        stored = await fill(connection.log, execution, 1)
+        assert await anext(entries) == stored[0]
+        (copies,) = connection.log._followers
+        stored.append(await connection.log.append(execution, entry(2), stored[0].position))
+        lost = await copies.get()
+        assert lost is not None
+        stored.append(await connection.log.append(execution, entry(3), stored[1].position))
+        assert [await anext(entries), await anext(entries)] == stored[1:]
+
+
+async def test_a_follower_looks_again_after_a_reconnect(connection: Connection) -> None:
+    execution = name()
+    async with aclosing(connection.log.follow(execution)) as entries:  # type: ignore[type-var]
+        stored = await fill(connection.log, execution, 1)
+        assert await anext(entries) == stored[0]
+        (copies,) = connection.log._followers
+        waiting = asyncio.ensure_future(anext(entries))
+        stored.append(await connection.log.append(execution, entry(2), stored[0].position))
+        connection.log.reconnected()
+        assert await waiting == stored[1]
+        assert copies.qsize() <= 1
 
 
 @pytest.mark.parametrize("execution", ["plain-1_A", "with space", "a.b", "*", ">", "ü/ñ", "=41", "a=b", "🙂"])
