@@ -9,11 +9,21 @@ from perdure.errors import CorruptEntry
 from perdure.events.vocabulary import Event
 
 
+class Blob(msgspec.Struct, frozen=True):
+    """Where a large value is: `at` is its place in the entry (a JSON pointer), `size` its bytes, `digest` a SHA-256."""
+
+    at: str
+    name: str
+    size: int
+    digest: str
+
+
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one append adds to an execution.
 
     n: the entry's number within its execution, from 1. prev: digest of the entry before ("" for the first).
     causes: ids of the commands that it answers. epoch: of the owner that wrote it. at: UTC time of the decision.
+    v: version of this format. blobs: its values that are kept beside it.
     """
 
     id: str
@@ -26,24 +36,37 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     correlation: str | None = None
     traceparent: str | None = None
     v: int = 1
+    blobs: list[Blob] = []
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """A stored entry: the execution it belongs to, its position in the whole log, and its stored bytes."""
+    """A stored entry: the execution it belongs to, its position in the whole log, and its stored bytes.
+
+    values: the content of its blobs by name, where they were read too.
+    """
 
     execution: str
     position: int
     data: bytes
+    values: dict[str, bytes] = {}
 
     @property
-    def entry(self) -> Entry:
-        """The decoded entry; raises CorruptEntry when this release cannot read it."""
+    def slim(self) -> Entry:
+        """The decoded entry as stored, without the values in blobs; raises CorruptEntry as `entry` does."""
         try:
             return _decoder.decode(self.data)
         except msgspec.DecodeError as error:
             raise CorruptEntry(
                 f"execution {self.execution!r}, position {self.position}: this release cannot read the entry: {error}"
             ) from None
+
+    @property
+    def entry(self) -> Entry:
+        """The decoded entry; raises CorruptEntry when this release cannot read it."""
+        entry = self.slim
+        for blob in entry.blobs if self.values else ():
+            entry = _with_value(entry, blob.at, self.values[blob.name])
+        return msgspec.structs.replace(entry, blobs=[]) if self.values else entry
 
     def unpack(self) -> "list[Happened]":
         """Return the events of the entry, each with where and when it happened."""
@@ -69,6 +92,17 @@ class Happened(msgspec.Struct, frozen=True):
 def encode(entry: Entry) -> bytes:
     """Return the stored form of an entry: compact JSON in UTF-8."""
     return _encoder.encode(entry)
+
+
+def _with_value(entry: Entry, at: str, content: bytes) -> Entry:
+    """Put a value back in the place that a JSON pointer names: all events, or one field of one."""
+    _, _, *rest = at.split("/")
+    if not rest:
+        return msgspec.structs.replace(entry, events=msgspec.json.decode(content, type=list[Event]))
+    number, field = int(rest[0]), rest[1]
+    events = list(entry.events)
+    events[number] = msgspec.structs.replace(events[number], **{field: msgspec.json.decode(content)})
+    return msgspec.structs.replace(entry, events=events)
 
 
 _encoder = msgspec.json.Encoder()

@@ -11,6 +11,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import RePublish, StorageType, StreamConfig
 
 from perdure.errors import LogUnavailable, VersionConflict
+from perdure.events.blobs import Blobs, JetStreamBlobs, spill, unspill
 from perdure.events.direct_get import DirectGet
 from perdure.events.entry import Entry, Recorded, encode
 from perdure.events.group_writer import GroupWriter, RefusedWrite, StaleWrite, UnknownWrite
@@ -43,7 +44,8 @@ def stream_config(replicas: int = 1) -> StreamConfig:
 class JetStreamLog:
     """Keeps entries in the stream PERDURE_EVENTS; positions are its sequences. `timeout` is in seconds."""
 
-    def __init__(self, nats: Nats, timeout: float = 10.0) -> None:
+    def __init__(self, nats: Nats, timeout: float = 10.0, replicas: int = 1) -> None:
+        self.blobs: Blobs = JetStreamBlobs(nats, replicas)
         self._nats = nats
         self._timeout = timeout
         self._followers: set[asyncio.Queue[Msg | None]] = set()
@@ -57,7 +59,11 @@ class JetStreamLog:
         server checks the expected sequence first, so the retry of an applied append looks like a conflict. As the
         expected sequence fences every copy, trying again until the deadline can never store an entry twice.
         """
-        data = encode(entry)
+        slim, values = spill(execution, entry, data := encode(entry))
+        if values:
+            for blob, content in values.items():  # first: an entry never names what is not there
+                await self.blobs.put(blob, content)
+            data = encode(slim)
         headers = {
             "ce-specversion": "1.0",
             "ce-type": "perdure.entry",
@@ -68,11 +74,12 @@ class JetStreamLog:
         deadline = asyncio.get_running_loop().time() + self._timeout
         while True:
             try:
-                return Recorded(execution, await self._writer.write(subject, data, headers, expected), data)
+                position = await self._writer.write(subject, data, headers, expected)
+                return Recorded(execution, position, data, values)
             except StaleWrite:
                 tail = await self._tail(subject, expected)
                 if (found := _find(entry.id, tail)) is not None:
-                    return found
+                    return await unspill(found, self.blobs)
                 actual = tail[-1].position if tail else await self.last(execution)
                 raise VersionConflict(execution, expected, actual) from None
             except RefusedWrite as error:
@@ -80,7 +87,7 @@ class JetStreamLog:
             except UnknownWrite as error:
                 tail = await self._tail_by(deadline, subject, expected, error)
                 if (found := _find(entry.id, tail)) is not None:
-                    return found
+                    return await unspill(found, self.blobs)
 
     def disconnected(self) -> None:
         """Stop waiting for answers that a lost connection will not bring: every append looks into the log instead."""
@@ -94,7 +101,7 @@ class JetStreamLog:
     async def read(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of one execution; see Log.read."""
         async for recorded in self._read(events_subject(execution), after, limit):
-            yield recorded
+            yield await unspill(recorded, self.blobs)
 
     async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of all executions; see Log.read_all."""
@@ -124,7 +131,8 @@ class JetStreamLog:
                 behind = position > after != before
                 if position > after and not behind:
                     after = position
-                    yield _recorded(headers["Nats-Subject"], position, copy.data)
+                    recorded = _recorded(headers["Nats-Subject"], position, copy.data)
+                    yield await unspill(recorded, self.blobs) if execution else recorded
         finally:
             self._followers.discard(copies)
             if not self._nats.is_closed:
@@ -200,4 +208,4 @@ def _recorded(subject: str, position: int, data: bytes) -> Recorded:
 
 
 def _find(entry_id: str, tail: list[Recorded]) -> Recorded | None:
-    return next((recorded for recorded in tail if recorded.entry.id == entry_id), None)
+    return next((recorded for recorded in tail if recorded.slim.id == entry_id), None)

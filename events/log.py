@@ -19,11 +19,17 @@ class Log(Protocol):
         ...
 
     def read(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
-        """Yield the entries of one execution behind the position `after`, oldest first, at most `limit`."""
+        """Yield the entries of one execution behind the position `after`, oldest first, at most `limit`.
+
+        Values in blobs are read with them; raises CorruptBlob where one cannot be had.
+        """
         ...
 
     def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
-        """Yield the entries of all executions behind the position `after`, in order, at most `limit`."""
+        """Yield the entries of all executions behind the position `after`, in order, at most `limit`.
+
+        Large values stay in their blobs, here and when all are followed: the entry names them.
+        """
         ...
 
     def follow(self, execution: str | None = None, after: int = 0) -> AsyncIterator[Recorded]:

@@ -68,6 +68,10 @@ class CorruptEntry(PerdureError):
     """A stored entry cannot be decoded by this release."""
 
 
+class CorruptBlob(PerdureError):
+    """A large value that an entry names is missing from the store, or is not what was stored."""
+
+
 class WaitTimeout(PerdureError, TimeoutError):
     """The result was not there in time; the execution goes on."""
 
