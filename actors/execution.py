@@ -1,6 +1,7 @@
 """The execution actor: a mailbox, the one transact loop, and the reconcile that makes the world match the state."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,13 +18,18 @@ from perdure.actors.inputs import (
     ReportSuccess,
     StartExecution,
 )
+from perdure.actors.loading import load
+from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, Folded, Started, fold
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
-from perdure.errors import Deposed, VersionConflict
+from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry
 from perdure.events.log import Log
+from perdure.events.snapshots import Snapshots
 from perdure.events.vocabulary import Event
+
+_log = logging.getLogger("perdure.execution")
 
 MAX_INPUTS = 256
 NEAR = 30.0  # seconds; a timer due later than this is left to the inbox, so that the execution need not stay
@@ -51,6 +57,7 @@ class Surroundings:
     timers: TimerQueue
     epoch: int = 0
     near: float = NEAR
+    snapshots: Snapshots | None = None
 
 
 class Execution:
@@ -66,6 +73,8 @@ class Execution:
         self._running: dict[tuple[str, int, int], asyncio.Task[None]] = {}
         self._near: dict[tuple[str, datetime], asyncio.TimerHandle] = {}
         self._far: dict[str, datetime] = {}
+        self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
+        self._saving: asyncio.Task[None] | None = None
 
     async def tell(self, given: Input) -> bool:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
@@ -132,16 +141,33 @@ class Execution:
                 raise
             else:
                 self._folded = folded.after(recorded, entry)
+                self._snapshot_when_due(self._folded, len(recorded.data))
                 return
 
     async def _load(self) -> Folded:
-        folded = self._folded or Folded()
-        async for recorded in self._around.log.read(self.id, folded.position):
-            folded = folded.after(recorded)
+        folded = await load(self._around.log, self._around.snapshots, self.id)
         if folded.epoch > self._around.epoch:
             raise Deposed(f"execution {self.id!r} is owned by epoch {folded.epoch}, this is {self._around.epoch}")
         self._folded = folded
         return folded
+
+    def _snapshot_when_due(self, folded: Folded, size: int) -> None:
+        """Save the state beside the hot path, once the entries since the last time outweigh it."""
+        self._tail_entries += 1
+        self._tail_bytes += size
+        if self._around.snapshots is None or self._tail_entries < EVERY or self._tail_bytes < self._snapshot_bytes:
+            return
+        data = pack(folded)
+        if data is None or (self._saving is not None and not self._saving.done()):
+            return
+        self._tail_entries, self._tail_bytes, self._snapshot_bytes = 0, 0, len(data)
+        self._saving = asyncio.create_task(self._save(self._around.snapshots, data))
+
+    async def _save(self, snapshots: Snapshots, data: bytes) -> None:
+        try:
+            await snapshots.save(self.id, data)
+        except LogUnavailable as error:
+            _log.warning("execution %s: %s; the next one will do", self.id, error)
 
     async def _decide(self, state: ExecutionState, inputs: list[Input], at: datetime) -> list[Event]:
         events: list[Event] = []

@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 from uuid import uuid4
 
 from perdure.actors.inputs import StartExecution
-from perdure.actors.state import Folded, Started
+from perdure.actors.loading import load as load_execution
+from perdure.actors.state import Started
 from perdure.actors.work import call_in_thread
 from perdure.cluster.checks import checked
 from perdure.cluster.connection import Connection, open_connection
@@ -200,9 +201,7 @@ class AsyncRun:
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
-        folded = Folded()
-        async for recorded in self._connection.log.read(self.id):
-            folded = folded.after(recorded)
+        folded = await load_execution(self._connection.log, self._connection.snapshots, self.id)
         if not isinstance(folded.state, Started):
             raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
         return folded.state

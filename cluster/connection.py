@@ -13,8 +13,9 @@ from perdure.cluster import inbox
 from perdure.cluster.inbox import Inbox
 from perdure.cluster.registry import Registry
 from perdure.errors import EnvironmentProblem
-from perdure.events import jetstream_log
+from perdure.events import jetstream_log, snapshots
 from perdure.events.jetstream_log import JetStreamLog
+from perdure.events.snapshots import JetStreamSnapshots
 
 MIN_VERSION = (2, 14)
 _CONNECT_SECONDS = 10.0
@@ -27,6 +28,7 @@ class Connection:
 
     nats: Nats
     log: JetStreamLog
+    snapshots: JetStreamSnapshots
     inbox: Inbox
     registry: Registry
 
@@ -46,15 +48,16 @@ async def open_connection(url: str, token: str | None, timeout: float = 10.0) ->
     await _connect(client, log, url, token)
     try:
         _check_version(client, url)
-        _, _, registry = await asyncio.gather(
+        _, _, _, registry = await asyncio.gather(
             _ensure(client, jetstream_log.stream_config()),
+            _ensure(client, snapshots.stream_config()),
             _ensure(client, inbox.stream_config()),
             Registry.open(client),
         )
     except BaseException:
         await client.close()
         raise
-    return Connection(client, log, Inbox(client, timeout), registry)
+    return Connection(client, log, JetStreamSnapshots(client, timeout), Inbox(client, timeout), registry)
 
 
 async def _connect(client: Nats, log: JetStreamLog, url: str, token: str | None) -> None:

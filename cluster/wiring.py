@@ -33,6 +33,7 @@ def surroundings(connection: Connection, settings: Settings, epoch: int, call_el
         timers=connection.inbox,
         epoch=epoch,
         near=settings.near_timer,
+        snapshots=connection.snapshots,
     )
 
 

@@ -1,0 +1,150 @@
+"""Snapshots save reading, and are never trusted."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from log_contract import name
+from scenario import EXECUTION, plan_of, start
+from test_execution import World
+from test_state_properties import plans, play
+
+from perdure.actors.loading import load
+from perdure.actors.snapshot import EVERY, STATE_FORMAT, _Saved, pack, unpack
+from perdure.actors.state import INITIAL, Folded, Started, fold
+from perdure.cluster.connection import Connection
+from perdure.definitions.plan import Plan
+from perdure.events.memory_log import MemoryLog
+
+
+class MemorySnapshots:
+    def __init__(self) -> None:
+        self.saved: dict[str, bytes] = {}
+        self.loads = 0
+
+    async def save(self, execution: str, data: bytes) -> None:
+        self.saved[execution] = data
+
+    async def load(self, execution: str) -> bytes | None:
+        self.loads += 1
+        return self.saved.get(execution)
+
+    async def delete(self, execution: str) -> None:
+        self.saved.pop(execution, None)
+
+
+@settings(deadline=None)
+@given(plans(), st.data(), st.integers(0, 100))
+def test_state_from_a_snapshot_and_the_tail_equals_state_from_all(plan: Plan, data: st.DataObject, cut: int) -> None:
+    events, state = play(plan, data)
+    cut = min(cut, len(events))
+    saved = pack(Folded(fold(events[:cut]), cut))
+    if cut == 0:
+        assert saved is None
+        return
+    assert saved is not None
+    folded = unpack(saved)
+    assert folded is not None
+    assert fold(events[cut:], folded.state) == state == fold(events, INITIAL)
+
+
+CHAIN = plan_of({f"n{i}": {"tool": "t", "needs": [f"n{i - 1}"] if i else []} for i in range(EVERY + 50)})
+
+
+async def long_world() -> tuple[World, MemorySnapshots]:
+    """An execution of more entries than EVERY, run to its end with snapshots."""
+    world, snapshots = World(CHAIN), MemorySnapshots()
+    actor = world.actor()
+    actor._around = type(actor._around)(**{**actor._around.__dict__, "snapshots": snapshots})
+    await actor.run(start(CHAIN))
+    assert actor._saving is not None
+    await actor._saving
+    return world, snapshots
+
+
+class CountingLog(MemoryLog):
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__()
+        self.__dict__ = log.__dict__
+        self.given = 0
+
+    async def read(self, execution: str, after: int = 0, limit: int | None = None) -> Any:
+        async for recorded in super().read(execution, after, limit):
+            self.given += 1
+            yield recorded
+
+
+async def test_a_long_execution_is_loaded_from_its_snapshot_and_the_tail() -> None:
+    world, snapshots = await long_world()
+    assert isinstance(world.log, MemoryLog)
+    whole = await load(world.log, None, EXECUTION)
+    counting = CountingLog(world.log)
+    assert await load(counting, snapshots, EXECUTION) == whole
+    assert isinstance(whole.state, Started)
+    assert whole.state.status == "succeeded"
+    assert counting.given == EVERY + 1 + (whole.n - EVERY)  # the short read, the snapshot's own entry, the tail
+
+
+async def test_a_short_execution_never_asks_for_a_snapshot() -> None:
+    snapshots = MemorySnapshots()
+    plan = plan_of({"a": {"tool": "t"}})
+    world = World(plan)
+    await world.actor().run(start(plan))
+    await load(world.log, snapshots, EXECUTION)
+    assert snapshots.loads == 0
+
+
+def changed(data: bytes, **parts: Any) -> bytes:
+    import msgspec
+
+    saved = msgspec.msgpack.decode(data, type=_Saved)
+    return msgspec.msgpack.encode(msgspec.structs.replace(saved, **parts))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda data: data[:-5], id="cut short"),
+        pytest.param(lambda data: b"nonsense", id="unreadable"),
+        pytest.param(lambda data: changed(data, format=STATE_FORMAT - 1), id="an older format"),
+        pytest.param(lambda data: changed(data, format=STATE_FORMAT + 1), id="a newer format"),
+        pytest.param(lambda data: changed(data, prev="0" * 64), id="of another past"),
+        pytest.param(lambda data: changed(data, position=10_000), id="beyond the log"),
+        pytest.param(lambda data: changed(data, nodes={}, position=1), id="at another place"),
+    ],
+)
+async def test_a_snapshot_that_does_not_fit_is_ignored(spoil: Any) -> None:
+    world, snapshots = await long_world()
+    snapshots.saved[EXECUTION] = spoil(snapshots.saved[EXECUTION])
+    assert await load(world.log, snapshots, EXECUTION) == await load(world.log, None, EXECUTION)
+
+
+async def test_snapshots_on_jetstream_keep_the_last_whole_one(connection: Connection) -> None:
+    snapshots, execution = connection.snapshots, name()
+    assert await snapshots.load(execution) is None
+    await snapshots.save(execution, b"one")
+    await snapshots.save(execution, b"two")
+    assert await snapshots.load(execution) == b"two"
+    big = b"".join(number.to_bytes(4, "big") for number in range(500_000))
+    await snapshots.save(execution, big)
+    assert await snapshots.load(execution) == big
+    await snapshots.save(execution, b"small again")
+    assert await snapshots.load(execution) == b"small again"
+    await snapshots.delete(execution)
+    assert await snapshots.load(execution) is None
+
+
+async def test_a_torn_snapshot_is_none(connection: Connection) -> None:
+    snapshots, execution = connection.snapshots, name()
+    big = b"".join(number.to_bytes(4, "big") for number in range(500_000))
+    await snapshots.save(execution, big)
+    saving = asyncio.create_task(snapshots.save(execution, bytes(reversed(big))))
+    js = connection.nats.jetstream()
+    first = (await js.stream_info("PERDURE_SNAPSHOTS")).state.last_seq
+    while (await js.stream_info("PERDURE_SNAPSHOTS")).state.last_seq == first:
+        pass
+    saving.cancel()
+    await asyncio.wait([saving])
+    assert await snapshots.load(execution) in (None, bytes(reversed(big)))
