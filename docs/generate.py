@@ -1,8 +1,11 @@
 """Writes the generated pages of the documentation: `python docs/generate.py`."""
 
+import json
 from pathlib import Path
 
 from perdure.cluster.settings import Settings
+from perdure.events.schema import event_schemas
+from perdure.events.upcasting import FORMAT
 
 HERE = Path(__file__).parent
 
@@ -35,5 +38,16 @@ def variable(name: str) -> str:
     return ", ".join(f"`{each}`" for each in names)
 
 
+def schema_files() -> dict[str, str]:
+    """Return the published JSON Schemas by file name, as `perdure schema events` prints them."""
+    return {
+        f"{name}.v{FORMAT}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for name, schema in event_schemas().items()
+    }
+
+
 if __name__ == "__main__":
     (HERE / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (HERE / "schemas").mkdir(exist_ok=True)
+    for file, text in schema_files().items():
+        (HERE / "schemas" / file).write_text(text, encoding="utf-8")

@@ -2,10 +2,12 @@
 
 import hashlib
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from perdure.errors import CorruptEntry
+from perdure.events.upcasting import FORMAT, upcast
 from perdure.events.vocabulary import Event
 
 
@@ -54,8 +56,8 @@ class Recorded(msgspec.Struct, frozen=True):
     def slim(self) -> Entry:
         """The decoded entry as stored, without the values in blobs; raises CorruptEntry as `entry` does."""
         try:
-            return _decoder.decode(self.data)
-        except msgspec.DecodeError as error:
+            return decode(self.data)
+        except CorruptEntry as error:
             raise CorruptEntry(
                 f"execution {self.execution!r}, position {self.position}: this release cannot read the entry: {error}"
             ) from None
@@ -92,6 +94,25 @@ class Happened(msgspec.Struct, frozen=True):
 def encode(entry: Entry) -> bytes:
     """Return the stored form of an entry: compact JSON in UTF-8."""
     return _encoder.encode(entry)
+
+
+def decode(data: bytes) -> Entry:
+    """Return the entry that the stored bytes hold, brought up to today's format; raise CorruptEntry.
+
+    The first byte of plain JSON is `{`; other first bytes are left for compressed or encrypted forms.
+    """
+    try:
+        entry = _decoder.decode(data)
+        return entry if entry.v == FORMAT else _upcast(data)
+    except msgspec.DecodeError as error:
+        try:
+            return _upcast(data)
+        except (msgspec.DecodeError, KeyError, TypeError):
+            raise CorruptEntry(f"{error}; a newer release may have written it") from None
+
+
+def _upcast(data: bytes) -> Entry:
+    return msgspec.convert(upcast(msgspec.json.decode(data, type=dict[str, Any])), Entry)
 
 
 def _with_value(entry: Entry, at: str, content: bytes) -> Entry:

@@ -129,6 +129,30 @@ def list_(
         console.show_list(rows)
 
 
+@app.command()
+def schema(
+    what: Annotated[str, typer.Argument(help="events: what the log holds.")] = "events",
+    out: Annotated[Path | None, typer.Option(help="Write one file each into this folder.", show_default=False)] = None,
+) -> None:
+    """Print JSON Schemas, by name.
+
+    Example: perdure schema events --out schemas
+    """
+    if what != "events":
+        raise BadInput(f"there is no schema of {what!r}; there is one of events")
+    from perdure.events.schema import event_schemas
+    from perdure.events.upcasting import FORMAT
+
+    schemas = event_schemas()
+    if out is None:
+        _print(schemas)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for name, each in schemas.items():
+        file = out / f"{name}.v{FORMAT}.json"
+        file.write_text(json.dumps(each, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Run the command line; an error that perdure foresaw becomes its sentence and its exit code."""
     sys.path.insert(0, "")  # tools by import path start from the working folder, as with `python -m`

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import perdure
 from perdure.definitions.loading import load
@@ -11,13 +12,22 @@ from perdure.testing import ScriptedModel
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_page_of_settings_is_generated_from_the_settings() -> None:
+def generator() -> Any:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs/settings.md").read_text() == module.settings_page()
+    return module
+
+
+def test_the_page_of_settings_is_generated_from_the_settings() -> None:
+    assert (ROOT / "docs/settings.md").read_text() == generator().settings_page()
+
+
+def test_the_published_schemas_are_those_of_the_code() -> None:
+    published = {file.name: file.read_text() for file in (ROOT / "docs/schemas").iterdir()}
+    assert published == generator().schema_files()
 
 
 def test_every_workflow_in_the_readme_and_the_examples_loads() -> None:
