@@ -14,7 +14,7 @@ from perdure.actors.inputs import (
     ReportSuccess,
     StartExecution,
 )
-from perdure.actors.state import SETTLED, ExecutionState, NodeState, Started, evolve
+from perdure.actors.state import SETTLED, ExecutionState, NodeState, Purged, Started, evolve
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.definitions.templates import Template, render
 from perdure.errors import ExpressionError
@@ -66,6 +66,8 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
 
 
 def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecution, at: datetime) -> list[Event]:
+    if isinstance(state, Purged):
+        return [CommandRefused(given.id, "the execution id was used by an execution that has been purged")]
     if isinstance(state, Started):
         same = (state.started.digest, state.started.input) == (given.digest, given.input)
         return [] if same else [CommandRefused(given.id, "the execution id is taken by another definition or input")]

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from perdure.actors.decisions import decide
 from perdure.actors.inputs import (
+    Command,
     FireTimer,
     Input,
     Recover,
@@ -126,7 +127,7 @@ class Execution:
         while True:
             folded = self._folded or await self._load()
             at = datetime.now(UTC)
-            causes = [given.id for given in inputs if isinstance(given, StartExecution | FireTimer)]
+            causes = [given.id for given in inputs if isinstance(given, Command)]
             fresh = [given for given in inputs if getattr(given, "id", None) not in folded.handled]
             events = await self._decide(folded.state, fresh, at)
             if not events:

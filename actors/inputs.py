@@ -32,6 +32,13 @@ class FireTimer(_Input, frozen=True):
     timer: str
 
 
+class ActivateExecution(_Input, frozen=True):
+    """Wake an execution whose history came from elsewhere: whatever was under way there goes on here."""
+
+    id: str
+    execution: str
+
+
 class ReportSuccess(_Input, frozen=True):
     """An attempt at a node ended with this output."""
 
@@ -59,10 +66,10 @@ class Recover(_Input, frozen=True):
     """A new owner took over; whatever was under way is not any more."""
 
 
-Command = StartExecution | FireTimer
+Command = StartExecution | FireTimer | ActivateExecution
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
-Input = StartExecution | FireTimer | ReportSuccess | ReportFailure | ReportLoss | Recover
+Input = StartExecution | FireTimer | ActivateExecution | ReportSuccess | ReportFailure | ReportLoss | Recover
 
 _decoder = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 from immutables import Map
 
-from perdure.actors.state import SETTLED, Folded, NodeState, NotStarted, Started
+from perdure.actors.state import SETTLED, Folded, NodeState, Started
 from perdure.events.vocabulary import ExecutionFailed, ExecutionStarted, ExecutionSucceeded
 
 STATE_FORMAT = 1
@@ -35,7 +35,7 @@ _decoder = msgspec.msgpack.Decoder(_Saved)
 def pack(folded: Folded) -> bytes | None:
     """Return the saved form; None where there is nothing to save yet."""
     state = folded.state
-    if isinstance(state, NotStarted):
+    if not isinstance(state, Started):
         return None
     return _encoder.encode(
         _Saved(

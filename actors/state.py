@@ -13,6 +13,7 @@ from perdure.events.vocabulary import (
     Error,
     Event,
     ExecutionFailed,
+    ExecutionPurged,
     ExecutionStarted,
     ExecutionSucceeded,
     NodeAttemptFailed,
@@ -70,7 +71,13 @@ class Started(msgspec.Struct, frozen=True):
         return "succeeded" if isinstance(self.outcome, ExecutionSucceeded) else "failed"
 
 
-ExecutionState = NotStarted | Started
+class Purged(msgspec.Struct, frozen=True):
+    """An execution that ended and whose past was removed; nothing happens to it any more."""
+
+    summary: ExecutionPurged
+
+
+ExecutionState = NotStarted | Started | Purged
 INITIAL: ExecutionState = NotStarted()
 
 
@@ -80,7 +87,9 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:  # noqa: C901
         return state
     if isinstance(event, ExecutionStarted):
         return Started(event)
-    if isinstance(state, NotStarted):
+    if isinstance(event, ExecutionPurged):
+        return Purged(event)
+    if not isinstance(state, Started):
         raise ValueError(f"{type(event).__name__} before ExecutionStarted")  # noqa: TRY004 (a wrong order, not type)
     match event:
         case NodeScheduled(node, attempt, value):

@@ -30,7 +30,7 @@ from perdure.errors import (
 )
 from perdure.events.entry import Happened, Recorded
 from perdure.events.vocabulary import ExecutionFailed as Failed
-from perdure.events.vocabulary import ExecutionStarted, ExecutionSucceeded
+from perdure.events.vocabulary import ExecutionPurged, ExecutionStarted, ExecutionSucceeded
 
 Status = Literal["queued", "running", "succeeded", "failed"]
 
@@ -56,6 +56,7 @@ class AsyncClient:
         self._connection = connection
         self._closing = closing
         self._lane = lane
+        self._projections_file = settings.store.absolute() / "projections.sqlite"
 
     @classmethod
     async def open(
@@ -76,7 +77,10 @@ class AsyncClient:
             try:
                 server = await asyncio.to_thread(nats_server, settings)
                 closing.callback(server.close)
-                connection = await open_connection(server.url, server.token, settings.log_timeout)
+                connection = await open_connection(
+                    server.url, server.token, settings.log_timeout, settings.replicas,
+                    synced=server.embedded or settings.assume_synced,
+                )  # fmt: skip
                 closing.push_async_callback(connection.close)
                 if opening:
                     await opening
@@ -134,12 +138,38 @@ class AsyncClient:
         """Return the newest executions of the store: rows of the `executions` read model, brought up to date first."""
         from perdure.projections.runner import Projections
 
-        projections = Projections(self._settings.store.absolute() / "projections.sqlite")
+        projections = Projections(self._projections_file)
         try:
             await projections.catch_up(self._connection.log)
             return await projections.executions(status, limit)
         finally:
             projections.close()
+
+    async def purge(
+        self, older_than: float, statuses: Iterable[str] = ("succeeded", "failed"), *, dry_run: bool = False
+    ) -> list[str]:
+        """Remove the past of executions that ended more than `older_than` seconds ago; return their ids.
+
+        Purges that were broken off earlier are finished first. dry_run: only return what would be purged.
+        """
+        from perdure.cluster.retention import purge_ended
+
+        return await purge_ended(self._connection, self._projections_file, older_than, statuses, dry_run=dry_run)
+
+    def export(self, execution: str) -> AsyncIterator[str]:
+        """Yield an execution's whole history as lines of a file; see `import_history`. Raises ExecutionNotFound."""
+        from perdure.cluster.history_file import export
+
+        return export(self._connection, execution)
+
+    async def import_history(self, lines: Iterable[str]) -> str:
+        """Take in a history that `export` wrote, verified whole before anything is stored; return the execution's id.
+
+        An execution that had not ended goes on here. Raises BadInput or ExecutionExists.
+        """
+        from perdure.cluster.history_file import import_
+
+        return await import_(self._connection, lines)
 
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
@@ -234,6 +264,8 @@ class AsyncRun:
         if first is None:
             return False
         started = first.entry.events[0]
+        if isinstance(started, ExecutionPurged):
+            raise ExecutionExists(f"the execution id {self.id!r} was used before, and purged; choose another id")
         if isinstance(started, ExecutionStarted) and (started.digest, started.input) != (
             command.digest,
             command.input,

@@ -2,22 +2,19 @@
 
 import asyncio
 import logging
-import re
 from dataclasses import dataclass
 
 from nats.aio.client import Client as Nats
-from nats.js.api import StreamConfig
-from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from perdure.cluster import inbox
 from perdure.cluster.inbox import Inbox
 from perdure.cluster.registry import Registry
+from perdure.cluster.server_checks import check_sync, check_version, ensure_stream
 from perdure.errors import EnvironmentProblem
 from perdure.events import jetstream_log, snapshots
 from perdure.events.jetstream_log import JetStreamLog
 from perdure.events.snapshots import JetStreamSnapshots
 
-MIN_VERSION = (2, 14)
 _CONNECT_SECONDS = 10.0
 _log = logging.getLogger("perdure.nats")
 
@@ -37,23 +34,28 @@ class Connection:
         await self.nats.close()
 
 
-async def open_connection(url: str, token: str | None, timeout: float = 10.0) -> Connection:
+async def open_connection(
+    url: str, token: str | None, timeout: float = 10.0, replicas: int = 1, *, synced: bool = True
+) -> Connection:
     """Connect, check the server, and create what is missing. `timeout` is the log's, in seconds.
 
-    url: one server's, or several separated by commas. Raises EnvironmentProblem naming what is wrong with the server
-    and how to mend it.
+    url: one server's, or several separated by commas. replicas: of every stream that is created. synced: false
+    warns unless the server is seen to sync every write to disk. Raises EnvironmentProblem naming what is wrong with
+    the server and how to mend it.
     """
     client = Nats()
-    log = JetStreamLog(client, timeout)
+    log = JetStreamLog(client, timeout, replicas)
     await _connect(client, log, url, token)
     try:
-        _check_version(client, url)
+        check_version(client, url)
         _, _, _, registry = await asyncio.gather(
-            _ensure(client, jetstream_log.stream_config()),
-            _ensure(client, snapshots.stream_config()),
-            _ensure(client, inbox.stream_config()),
-            Registry.open(client),
+            ensure_stream(client, jetstream_log.stream_config(replicas)),
+            ensure_stream(client, snapshots.stream_config(replicas)),
+            ensure_stream(client, inbox.stream_config(replicas)),
+            Registry.open(client, replicas),
         )
+        if not synced:
+            await check_sync(client, url)
     except BaseException:
         await client.close()
         raise
@@ -96,24 +98,3 @@ async def _connect(client: Nats, log: JetStreamLog, url: str, token: str | None)
     await client.close()
     reason = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors)) or "no answer"
     raise EnvironmentProblem(f"cannot connect to NATS at {url}: {reason}; check PERDURE_NATS_URL and the token file")
-
-
-def _check_version(client: Nats, url: str) -> None:
-    version = str(client.connected_server_version)
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if numbers < MIN_VERSION:
-        wanted = ".".join(map(str, MIN_VERSION))
-        raise EnvironmentProblem(f"the NATS server at {url} is {version}; perdure needs {wanted} or newer")
-
-
-async def _ensure(client: Nats, config: StreamConfig) -> None:
-    """Create a stream where it is not there yet; one that is there is used as it is."""
-    js = client.jetstream()
-    try:
-        await js.stream_info(str(config.name))
-    except NotFoundError:
-        await js.add_stream(config)
-    except ServiceUnavailableError as error:
-        raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
-    except APIError as error:
-        raise EnvironmentProblem(f"the stream {config.name} cannot be used: {error.description}") from error

@@ -23,7 +23,7 @@ from nats.errors import (
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
-from perdure.actors.inputs import FireTimer, StartExecution, encode_command
+from perdure.actors.inputs import Command, FireTimer, StartExecution, encode_command
 from perdure.errors import Deposed, LogUnavailable
 from perdure.events.subjects import PARTITIONS, partition_of, token_of
 
@@ -87,6 +87,10 @@ class Inbox:
         """Queue a start. Raises LogUnavailable when the server does not answer."""
         subject = f"perdure.start.{command.priority}.{command.lane}.{token_of(command.execution)}"
         await self._publish(subject, encode_command(command))
+
+    async def send(self, command: Command, lane: str) -> None:
+        """Queue a command for an execution whose commands are on this lane."""
+        await self._publish(f"perdure.cmd.{lane}.{token_of(command.execution)}", encode_command(command))
 
     async def arm(self, execution: str, lane: str, timer: str, due: datetime) -> None:
         """Schedule a FireTimer command for the UTC time `due` (NATS ADR-51); the same timer again replaces it."""

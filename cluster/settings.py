@@ -32,6 +32,10 @@ class Settings(BaseSettings):
         default="always",
         description="When the embedded server syncs to disk; 100ms is faster, and power loss may cost the last 100 ms.",
     )
+    assume_synced: bool = Field(
+        default=False, description="Do not check that the server of `nats_url` syncs every write to disk."
+    )
+    replicas: int = Field(default=1, ge=1, le=5, description="Replicas of the streams; 3 on a NATS cluster.")
     log_timeout: float = Field(default=10.0, gt=0, description="Seconds that the log may take to answer.")
     ray_address: str | None = Field(
         default=None,

@@ -2,19 +2,20 @@
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Protocol
 
 import msgspec
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
-from nats.js.api import ObjectStoreConfig, StorageType
+from nats.js.api import ObjectMeta, ObjectStoreConfig, StorageType
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
 from perdure.errors import CorruptBlob, LogUnavailable
 from perdure.events.entry import Blob, Entry, Recorded, encode
-from perdure.events.subjects import token_of
+from perdure.events.subjects import execution_of, token_of
 
 VALUE_LIMIT = 128 * 1024
 """Bytes of one value's JSON above which it leaves the entry."""
@@ -40,6 +41,10 @@ class Blobs(Protocol):
         """Remove blobs; one that is not there is no error."""
         ...
 
+    async def sweep(self, named: Callable[[str], Awaitable[set[str]]]) -> None:
+        """Remove old blobs that no entry names, where `named` gives those that an execution's entries do."""
+        ...
+
 
 class JetStreamBlobs:
     """Blobs in a JetStream object store, opened (and created) when the first one is needed."""
@@ -58,7 +63,8 @@ class JetStreamBlobs:
         except NotFoundError:
             pass
         try:
-            await store.put(name, io.BytesIO(data))
+            # The library does not give back when an object was put, and sweeping must know: so it is said here.
+            await store.put(name, io.BytesIO(data), ObjectMeta(name, description=datetime.now(UTC).isoformat()))
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the blob {name} was not stored: {error or type(error).__name__}") from error
 
@@ -82,6 +88,27 @@ class JetStreamBlobs:
                 await store.delete(name)
             except NotFoundError:
                 continue
+
+    async def sweep(self, named: Callable[[str], Awaitable[set[str]]]) -> None:
+        """Remove blobs older than a day that no entry names: of appends that never came to be.
+
+        named: gives the names of the blobs that the entries of an execution hold.
+        """
+        store = await self._store()
+        day_ago = datetime.now(UTC) - timedelta(days=1)
+        try:
+            infos = await store.list(ignore_deletes=True)
+        except NotFoundError:
+            return  # it is empty
+        kept: dict[str, set[str]] = {}
+        for info in infos:
+            if not info.name or not info.description or datetime.fromisoformat(info.description) > day_ago:
+                continue
+            execution = execution_of(info.name.partition("/")[0])
+            if execution not in kept:
+                kept[execution] = await named(execution)
+            if info.name not in kept[execution]:
+                await store.delete(info.name)
 
     async def _store(self) -> ObjectStore:
         if self._opened is None:

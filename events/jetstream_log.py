@@ -5,10 +5,11 @@ import json
 from base64 import b64decode
 from collections.abc import AsyncIterator
 
+import msgspec
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js.api import RePublish, StorageType, StreamConfig
+from nats.js.api import RePublish, RetentionPolicy, StorageType, StreamConfig
 
 from perdure.errors import LogUnavailable, VersionConflict
 from perdure.events.blobs import Blobs, JetStreamBlobs, spill, unspill
@@ -33,6 +34,7 @@ def stream_config(replicas: int = 1) -> StreamConfig:
     return StreamConfig(
         name=STREAM,
         subjects=[f"{EVENTS}.>"],
+        retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         num_replicas=replicas,
         allow_direct=True,
@@ -64,30 +66,47 @@ class JetStreamLog:
             for blob, content in values.items():  # first: an entry never names what is not there
                 await self.blobs.put(blob, content)
             data = encode(slim)
+        recorded = await self.append_stored(execution, entry.id, data, expected)
+        return msgspec.structs.replace(recorded, values=values) if values else recorded
+
+    async def append_stored(
+        self, execution: str, entry_id: str, data: bytes, expected: int, headers: dict[str, str] | None = None
+    ) -> Recorded:
+        """Append an entry in its stored form, byte by byte as it is; otherwise as `append`."""
         headers = {
             "ce-specversion": "1.0",
             "ce-type": "perdure.entry",
             "ce-source": "perdure",
-            "ce-id": entry.id,
+            "ce-id": entry_id,
+            **(headers or {}),
         }
         subject = events_subject(execution)
         deadline = asyncio.get_running_loop().time() + self._timeout
         while True:
             try:
                 position = await self._writer.write(subject, data, headers, expected)
-                return Recorded(execution, position, data, values)
+                return Recorded(execution, position, data)
             except StaleWrite:
                 tail = await self._tail(subject, expected)
-                if (found := _find(entry.id, tail)) is not None:
-                    return await unspill(found, self.blobs)
+                if (found := _find(entry_id, tail)) is not None:
+                    return found
                 actual = tail[-1].position if tail else await self.last(execution)
                 raise VersionConflict(execution, expected, actual) from None
             except RefusedWrite as error:
                 raise LogUnavailable(f"execution {execution!r}: the log refused an entry: {error}") from None
             except UnknownWrite as error:
                 tail = await self._tail_by(deadline, subject, expected, error)
-                if (found := _find(entry.id, tail)) is not None:
-                    return await unspill(found, self.blobs)
+                if (found := _find(entry_id, tail)) is not None:
+                    return found
+
+    async def purge(self, execution: str) -> None:
+        """Remove all entries of an execution but its last."""
+        await self._nats.jetstream().purge_stream(STREAM, subject=events_subject(execution), keep=1)
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many entries each execution has."""
+        info = await self._nats.jetstream().stream_info(STREAM, subjects_filter=f"{EVENTS}.>")
+        return {execution_of(name.rpartition(".")[2]): count for name, count in (info.state.subjects or {}).items()}
 
     def disconnected(self) -> None:
         """Stop waiting for answers that a lost connection will not bring: every append looks into the log instead."""
@@ -100,8 +119,13 @@ class JetStreamLog:
 
     async def read(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of one execution; see Log.read."""
-        async for recorded in self._read(events_subject(execution), after, limit):
+        async for recorded in self.read_stored(execution, after, limit):
             yield await unspill(recorded, self.blobs)
+
+    async def read_stored(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+        """Yield the entries of one execution as they are stored, their large values left in blobs."""
+        async for recorded in self._read(events_subject(execution), after, limit):
+            yield recorded
 
     async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of all executions; see Log.read_all."""

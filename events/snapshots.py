@@ -8,7 +8,7 @@ from uuid import uuid4
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js.api import StorageType, StreamConfig
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
 from perdure.errors import LogUnavailable
@@ -41,6 +41,7 @@ def stream_config(replicas: int = 1) -> StreamConfig:
     return StreamConfig(
         name=STREAM,
         subjects=[f"{_ROOT}.>"],
+        retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         num_replicas=replicas,
         max_msgs_per_subject=1,

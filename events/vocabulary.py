@@ -122,6 +122,21 @@ class ExecutionFailed(_Event, frozen=True):
     attempt: int = 0
 
 
+class ExecutionPurged(_Event, frozen=True):
+    """The past of an ended execution was removed; this is what is left of it, and keeps its id taken.
+
+    blobs: names of the large values that go with it.
+    """
+
+    workflow: str
+    digest: str
+    status: str
+    started: datetime
+    ended: datetime
+    entries: int
+    blobs: list[str] = []
+
+
 Event = (
     ExecutionStarted
     | NodeScheduled
@@ -137,4 +152,5 @@ Event = (
     | CommandRefused
     | ExecutionSucceeded
     | ExecutionFailed
+    | ExecutionPurged
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perdure import cli_log
 from perdure.errors import BadInput, ExecutionFailed, PerdureError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
+
+app.add_typer(cli_log.app, name="log")
 
 Store = Annotated[
     Path | None,
@@ -100,7 +103,7 @@ def show(
     Example: perdure show order-42 --follow
     """
     try:
-        asyncio.run(_show(execution, _settings({"store": store}), follow=follow, as_json=as_json))
+        asyncio.run(_show(execution, settings_from({"store": store}), follow=follow, as_json=as_json))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -120,7 +123,7 @@ def list_(
     """
     if status not in (None, "running", "succeeded", "failed"):
         raise BadInput(f"--status {status}: it is one of running, succeeded, failed")
-    rows = asyncio.run(_list(_settings({"store": store}), status, limit))
+    rows = asyncio.run(_list(settings_from({"store": store}), status, limit))
     from perdure import console
 
     if as_json:
@@ -172,7 +175,7 @@ async def _run(
     from perdure.definitions.loading import load
 
     with _model(replies) as model:
-        settings = _settings({**how, "openai_base_url": model.base_url if model else None})
+        settings = settings_from({**how, "openai_base_url": model.base_url if model else None})
         checked(settings, load(file), value, execution)  # before anything is started for it
         async with await AsyncClient.open(settings, "local" if local else "ray", drive=execution) as client:
             if model:
@@ -228,7 +231,7 @@ async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str,
         return await client.executions(status, limit)
 
 
-def _settings(given: dict[str, Any]) -> "Settings":
+def settings_from(given: dict[str, Any]) -> "Settings":
     """Build the settings from options; a value that does not fit is bad input, wherever it came from."""
     from pydantic import ValidationError
 

@@ -1,13 +1,14 @@
 """The `executions` read model: one row per execution, folded from the log into SQL."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, select, update
+from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perdure.events.entry import Happened
-from perdure.events.vocabulary import ExecutionFailed, ExecutionStarted, ExecutionSucceeded
+from perdure.events.vocabulary import ExecutionFailed, ExecutionPurged, ExecutionStarted, ExecutionSucceeded
 
 metadata = MetaData()
 
@@ -50,12 +51,22 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
             connection.execute(upsert(executions).values(row).on_conflict_do_nothing())
         elif isinstance(event, ExecutionSucceeded):
             _end(connection, item.execution, status="succeeded", ended_at=at)
+        elif isinstance(event, ExecutionPurged):
+            connection.execute(delete(executions).where(executions.c.id == item.execution))
         elif isinstance(event, ExecutionFailed):
             error = event.error
             _end(
                 connection, item.execution, status="failed", ended_at=at, failed_node=event.node,
                 error_type=error.type, error_message=error.message,
             )  # fmt: skip
+
+
+def ended_before(connection: Connection, before: datetime, statuses: Iterable[str]) -> list[str]:
+    """Return the ids of the executions that ended before a UTC time in one of these states, oldest first."""
+    ended = (executions.c.ended_at < before.astimezone(UTC).replace(tzinfo=None)) & executions.c.status.in_(
+        list(statuses)
+    )
+    return list(connection.scalars(select(executions.c.id).where(ended).order_by(executions.c.ended_at)))
 
 
 def newest(connection: Connection, status: str | None = None, limit: int = 50) -> list[dict[str, Any]]:

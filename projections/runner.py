@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from perdure.errors import CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
 from perdure.events.log import Log
-from perdure.projections.executions import executions, metadata, newest, project, tracking
+from perdure.projections.executions import ended_before, executions, metadata, newest, project, tracking
 
 _NAME = "executions"
 _BATCH = 1000
@@ -41,6 +43,15 @@ class Projections:
         def read() -> list[dict[str, Any]]:
             with self._engine.connect() as connection:
                 return newest(connection, status, limit)
+
+        return await asyncio.to_thread(read)
+
+    async def ended_before(self, before: datetime, statuses: Iterable[str]) -> list[str]:
+        """Return the ids of the executions that ended before a UTC time in one of these states, oldest first."""
+
+        def read() -> list[str]:
+            with self._engine.connect() as connection:
+                return ended_before(connection, before, statuses)
 
         return await asyncio.to_thread(read)
 

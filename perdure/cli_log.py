@@ -1,0 +1,93 @@
+"""The command line's group `log`: purge, export and import."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perdure.errors import BadInput
+
+app = typer.Typer(no_args_is_help=True, help="Look after the log: purge, export, import.")
+
+Store = Annotated[Path | None, typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.")]
+
+
+@app.command()
+def purge(
+    older_than: Annotated[str, typer.Option(help="Executions that ended longer ago than this, such as 30d or 12h.")],
+    status: Annotated[list[str] | None, typer.Option(help="Only those that succeeded, or failed.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be purged, and purge nothing.")] = False,
+    store: Store = None,
+) -> None:
+    """Remove the entries, snapshots and blobs of ended executions; their ids stay taken.
+
+    Example: perdure log purge --older-than 30d --status succeeded
+    """
+    from pydantic_core import PydanticCustomError
+
+    from perdure.definitions.durations import parse_duration
+
+    if set(status or []) - {"succeeded", "failed"}:
+        raise BadInput(f"--status {' '.join(status or [])}: it is one of succeeded, failed")
+    try:
+        seconds = float(parse_duration(older_than))
+    except PydanticCustomError as error:
+        raise BadInput(f"--older-than: {error.message()}") from None
+    ids = asyncio.run(_purge(seconds, status or ["succeeded", "failed"], dry_run=dry_run, store=store))
+    for execution in ids:
+        typer.echo(execution)
+    typer.echo(f"{len(ids)} executions {'would be purged' if dry_run else 'purged'}", err=True)
+
+
+@app.command("export")
+def export_(
+    execution: Annotated[str, typer.Argument(help="The execution's id.", show_default=False)], store: Store = None
+) -> None:
+    """Print an execution's whole history as JSON lines.
+
+    Example: perdure log export order-42 > order-42.jsonl
+    """
+    asyncio.run(_export(execution, store))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that export wrote; - for standard input.", show_default=False)],
+    store: Store = None,
+) -> None:
+    """Take in a history, verified whole before anything is stored; what had not ended goes on here.
+
+    Example: perdure log import order-42.jsonl
+    """
+    try:
+        lines = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: cannot be read: {error}") from None
+    typer.echo(asyncio.run(_import(lines.splitlines(), store)))
+
+
+async def _purge(seconds: float, statuses: list[str], *, dry_run: bool, store: Path | None) -> list[str]:
+    from perdure.cli import settings_from
+    from perdure.cluster.client import AsyncClient
+
+    async with await AsyncClient.open(settings_from({"store": store}), "none") as client:
+        return await client.purge(seconds, statuses, dry_run=dry_run)
+
+
+async def _export(execution: str, store: Path | None) -> None:
+    from perdure.cli import settings_from
+    from perdure.cluster.client import AsyncClient
+
+    async with await AsyncClient.open(settings_from({"store": store}), "none") as client:
+        async for line in client.export(execution):
+            typer.echo(line)
+
+
+async def _import(lines: list[str], store: Path | None) -> str:
+    from perdure.cli import settings_from
+    from perdure.cluster.client import AsyncClient
+
+    async with await AsyncClient.open(settings_from({"store": store}), "none") as client:
+        return await client.import_history(lines)
