@@ -32,8 +32,12 @@ async def export(connection: Connection, execution: str) -> AsyncIterator[str]:
     for event in entries[0].entry.events:
         if isinstance(event, ExecutionStarted):
             yield json.dumps({"definition": json.loads(await connection.registry.definition(event.digest))})
+    written: set[str] = set()
     for recorded in entries:
         for blob in recorded.slim.blobs:
+            if blob.name in written:
+                continue
+            written.add(blob.name)
             content = io.BytesIO()
             await connection.log.blobs.read(blob, content)
             yield json.dumps({"blob": blob.name, "data": b64encode(content.getvalue()).decode()})
