@@ -246,8 +246,11 @@ class Execution:
             )
         except WorkerLost:
             report = ReportLoss(name, attempt)
-        except Exception as error:
-            report = ReportFailure(name, attempt, error_of(error))
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is we who stop it
+            report = ReportFailure(name, attempt, error_of(error))  # a tool may raise anything
         self._mailbox.put_nowait((report, None))
 
     def _can_be_left(self) -> bool:

@@ -7,10 +7,11 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 
 from perdure.actors.spawn import spawn
-from perdure.actors.work import WorkerLost, call_here
+from perdure.actors.work import WorkerLost, call_here, result_of
+from perdure.events.vocabulary import Error
 
 IDLE_SECONDS = 30.0
 
@@ -18,7 +19,7 @@ IDLE_SECONDS = 30.0
 class _NodeActor:
     """The process that runs a tool; one call at a time."""
 
-    def call(self, place: str, arguments: dict[str, Any]) -> Any:
+    def call(self, place: str, arguments: dict[str, Any]) -> tuple[Any, Error | None]:
         return call_here(place, arguments)
 
 
@@ -35,17 +36,14 @@ class NodeActors:
         async with self._free:
             actor = self._take(place)
             try:
-                result = await actor.call.remote(place, arguments)
+                outcome = await actor.call.remote(place, arguments)
             except RayActorError as error:
                 raise WorkerLost(f"the node actor of {place} is gone") from error
-            except RayTaskError as error:
-                self._give_back(place, actor)
-                raise error.cause from None
             except asyncio.CancelledError:
                 ray.kill(actor)
                 raise
             self._give_back(place, actor)
-            return result
+            return result_of(outcome)
 
     def close(self) -> None:
         """Kill every idle node actor."""

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError, validate_call
-from pydantic_core import to_jsonable_python
 
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import BadInput, ToolNotFound
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -89,7 +89,14 @@ def find(place: str) -> Tool:
         target = getattr(target, part, None)
     if not callable(target):
         raise ToolNotFound(f"{home} has no tool {attribute!r}")
-    checked = validate_call(target)
+    if isinstance(target, type):
+        raise BadInput(f"the tool {place!r} is a class; give a function")
+    try:
+        checked = validate_call(target)
+        inspect.signature(target)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise BadInput(f"the tool {place!r} cannot be called with checked arguments: {reason}") from None
     return Tool(getattr(target, "__perdure_tool__", attribute), checked, inspect.iscoroutinefunction(target))
 
 
@@ -100,14 +107,16 @@ def call(tool: Tool, arguments: Mapping[str, Any]) -> Any:
     """
     with _naming(tool):
         result = tool.function(**arguments)
-        return to_json(asyncio.run(result) if tool.is_async else result)
+        result = asyncio.run(result) if tool.is_async else result
+    return to_json(result, f"the result of tool {tool.name!r}")
 
 
 async def call_async(tool: Tool, arguments: Mapping[str, Any]) -> Any:
     """Call a tool on the running event loop and return its JSON result; raises as `call` does."""
     with _naming(tool):
         result = tool.function(**arguments)
-        return to_json(await result if tool.is_async else result)
+        result = await result if tool.is_async else result
+    return to_json(result, f"the result of tool {tool.name!r}")
 
 
 @contextmanager
@@ -122,12 +131,12 @@ def _naming(tool: Tool) -> Iterator[None]:
         raise BadInput(f"tool {tool.name!r} was called with arguments that do not fit: {problems}") from None
 
 
-def to_json(value: Any) -> Any:
-    """Return a result as JSON data (pydantic models and dataclasses are dumped); raise BadInput if it is none."""
+def to_json(value: Any, what: str) -> Any:
+    """Return a value as JSON data; raise BadInput that names what it is where it cannot be written."""
     try:
-        return to_jsonable_python(value)
+        return to_json_value(value)
     except ValueError as error:
-        raise BadInput(f"the result is not JSON data: {error}") from None
+        raise BadInput(f"{what} is not JSON data: {error}") from None
 
 
 def _import(module: str, place: str) -> ModuleType:
@@ -135,7 +144,7 @@ def _import(module: str, place: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ToolNotFound(f"tool {place!r}: there is no module {error.name!r} on the import path") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"tool {place!r}: importing {module!r} failed: {type(error).__name__}: {error}") from error
 
 
@@ -143,6 +152,8 @@ def _import(module: str, place: str) -> ModuleType:
 def _load_file(path: str) -> ModuleType:
     if not Path(path).is_file():
         raise ToolNotFound(f"the tool file {path} does not exist")
+    if not path.endswith(".py"):
+        raise BadInput(f"the tool file {path} is no Python file: its name must end in .py")
     name = "perdure_tools_" + path.translate(str.maketrans("/.-", "___"))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # noqa: S101 (a path that ends in .py always has a spec)
@@ -152,7 +163,7 @@ def _load_file(path: str) -> ModuleType:
     token = _in_file.set(True)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"the tool file {path} cannot be loaded: {type(error).__name__}: {error}") from error
     finally:
         _in_file.reset(token)

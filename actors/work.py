@@ -1,12 +1,15 @@
 """The work of one attempt at a node: what is to be done, and the one place that says where each kind runs."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from perdure.actors import agents, tools
+from perdure.definitions.json_values import clean_text
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
@@ -64,27 +67,70 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
     async def do_in_time(work: Work) -> Any:
         if work.node.timeout is None:
             return await do(work)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + work.node.timeout
+        late = Timeout(f"node {work.node.name!r} took longer than {work.node.timeout:g} s")
         try:
-            async with asyncio.timeout(work.node.timeout) as limit:
-                return await do(work)
+            async with asyncio.timeout_at(deadline) as limit:
+                result = await do(work)
         except TimeoutError as error:
             if not limit.expired():
                 raise  # the tool's own
-            raise Timeout(f"node {work.node.name!r} took longer than {work.node.timeout:g} s") from error
+            raise late from error
+        if loop.time() > deadline:  # it blocked the loop, so that nothing could interrupt it
+            raise late
+        return result
 
     return do_in_time
 
 
+class ToolFailed(Exception):
+    """What a tool raised elsewhere, in its recorded form: exceptions themselves do not always travel."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 async def call_in_thread(place: str, arguments: dict[str, Any]) -> Any:
-    """Call a plain `def` tool in a thread of this process: what runs without Ray do."""
-    return await asyncio.to_thread(call_here, place, arguments)
+    """Call a plain `def` tool in a thread of this process: what runs without Ray do.
+
+    A daemon thread: a tool that outlives its timeout must not keep the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[tuple[Any, Error | None]] = loop.create_future()
+
+    def run() -> None:
+        outcome = call_here(place, arguments)
+        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            loop.call_soon_threadsafe(lambda: done.done() or done.set_result(outcome))
+
+    threading.Thread(target=run, name=f"perdure-tool {place}", daemon=True).start()
+    return result_of(await done)
 
 
-def call_here(place: str, arguments: dict[str, Any]) -> Any:
-    """Call the tool at a place in this thread and return its JSON result."""
-    return tools.call(tools.find(place), arguments)
+def call_here(place: str, arguments: dict[str, Any]) -> tuple[Any, Error | None]:
+    """Call the tool at a place in this thread; return its JSON result, or the error that it raised, whatever it was."""
+    try:
+        return tools.call(tools.find(place), arguments), None
+    except BaseException as error:
+        return None, error_of(error)
+
+
+def result_of(outcome: tuple[Any, Error | None]) -> Any:
+    """Return the result of a call elsewhere, or raise ToolFailed."""
+    result, error = outcome
+    if error is not None:
+        raise ToolFailed(error)
+    return result
 
 
 def error_of(error: BaseException) -> Error:
     """Return the recorded form of an exception; its class name is what `retry.on` matches."""
-    return Error(type(error).__name__, str(error) or type(error).__name__)
+    if isinstance(error, ToolFailed):
+        return error.error
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    return Error(type(error).__name__, clean_text(message or type(error).__name__))

@@ -20,7 +20,7 @@ def checked(
         raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
     if not 0 <= priority <= 9:
         raise BadInput(f"the priority {priority} is not within 0 to 9")
-    value = tools.to_json(value)
+    value = tools.to_json(value, "the input")
     check_input(definition, value)
     nodes = definition.workflow.nodes.values()
     if any(isinstance(node, AgentNode) for node in nodes):

@@ -2,15 +2,19 @@
 
 import ast
 import threading
-from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from simpleeval import EvalWithCompoundTypes, InvalidExpression  # type: ignore[import-untyped]
 
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import ExpressionError
 
 MAX_LENGTH = 10_000
+MAX_TEXT = 1_000_000
+MAX_BITS = 256
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "len": len, "sum": sum, "min": min, "max": max, "sorted": sorted, "round": round, "abs": abs,
@@ -53,11 +57,14 @@ def parse(text: str) -> Expression:
         raise ExpressionError(f"cannot read the expression {text.strip()!r}: {reason}") from None
     bound: set[str] = set()
     read: set[str] = set()
+    called: set[int] = set()
     for part in ast.walk(tree):
         _check(part, text)
-        if isinstance(part, ast.Name):
+        if isinstance(part, ast.Call):
+            called.add(id(part.func))
+        elif isinstance(part, ast.Name) and id(part) not in called:  # a call comes before its function in the walk
             (bound if isinstance(part.ctx, ast.Store) else read).add(part.id)
-    roots = frozenset(read - bound - FUNCTIONS.keys())
+    roots = frozenset(read - bound)
     return Expression(text.strip(), tree, roots, frozenset(_nodes_read(tree)))
 
 
@@ -66,7 +73,7 @@ def evaluate(expression: Expression, scope: Mapping[str, Any]) -> Any:
     evaluator = _evaluator()
     evaluator.names = scope
     try:
-        return evaluator.eval(expression.text, previously_parsed=expression.tree)
+        return to_json_value(evaluator.eval(expression.text, previously_parsed=expression.tree))
     except (
         ExpressionError,
         InvalidExpression,
@@ -87,6 +94,8 @@ def _check(part: ast.AST, text: str) -> None:
         raise ExpressionError(f"{type(part).__name__} is not part of the expression language, in {text.strip()!r}")
     if isinstance(part, ast.Attribute) and part.attr.startswith("_"):
         raise ExpressionError(f"names do not begin with '_', in {text.strip()!r}")
+    if isinstance(part, ast.Constant) and not (part.value is None or isinstance(part.value, str | int | float)):
+        raise ExpressionError(f"{part.value!r} is not a JSON value, in {text.strip()!r}")
     if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id not in FUNCTIONS:
         raise ExpressionError(f"there is no function {part.func.id!r}; there are {', '.join(sorted(FUNCTIONS))}")
 
@@ -135,14 +144,44 @@ class _Evaluator(EvalWithCompoundTypes):  # type: ignore[misc]
             return FUNCTIONS[node.func.id](*arguments, **options)
         raise ExpressionError("only functions and methods by name can be called")
 
+    def _eval_binop(self, node: ast.BinOp) -> Any:
+        left, right = self._eval(node.left), self._eval(node.right)
+        if isinstance(node.op, ast.Mod) and isinstance(left, str):
+            raise ExpressionError("text has no operator %; put the values into the text with ${{ }}")
+        return _bounded(self.operators[type(node.op)](left, right))
+
     def _method(self, node: ast.Attribute) -> Callable[..., Any]:
         value = self._eval(node.value)
+        if isinstance(value, str) and node.attr in _GROWING:
+            return partial(_GROWING[node.attr], value)
         for kind, names in METHODS.items():
             if isinstance(value, kind) and node.attr in names:
                 method: Callable[..., Any] = getattr(value, node.attr)
                 return method
         raise ExpressionError(f"{_describe(value)} has no method {node.attr!r}")
 
+
+def _bounded(value: Any) -> Any:
+    """Refuse what grows without end when it is computed with again and again."""
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ExpressionError(f"a number of more than {MAX_BITS} bits")
+    return value
+
+
+def _replace(text: str, old: str, new: str) -> str:
+    if len(text) + text.count(old) * len(new) > MAX_TEXT:
+        raise ExpressionError(f"text of more than {MAX_TEXT} characters")
+    return text.replace(old, new)
+
+
+def _join(separator: str, parts: Iterable[str]) -> str:
+    parts = list(parts)
+    if sum(len(part) for part in parts) + len(separator) * len(parts) > MAX_TEXT:
+        raise ExpressionError(f"text of more than {MAX_TEXT} characters")
+    return separator.join(parts)
+
+
+_GROWING: dict[str, Callable[..., str]] = {"replace": _replace, "join": _join}
 
 _local = threading.local()
 

@@ -40,6 +40,8 @@ def load(workflow: WorkflowLike, base: str | None = None) -> Definition:
         source = Source("definition", dict(workflow))
     elif isinstance(workflow, str) and ("\n" in workflow or workflow.lstrip().startswith("{")):
         source = parse_yaml(workflow, "definition")
+    elif not isinstance(workflow, str | os.PathLike):
+        raise BadInput(f"a workflow is a path, text, a dict or a Workflow, not {type(workflow).__name__}")
     else:
         path = FilePath(workflow)
         source, base = parse_yaml(_read(path), str(workflow)), base or str(path.resolve().parent)

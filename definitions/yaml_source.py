@@ -1,16 +1,19 @@
 """Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import DefinitionError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 100
 MAX_NODES = 200_000
+_SUSPECT = 1000
 
 Path = tuple[str | int, ...]
 _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
@@ -61,6 +64,7 @@ def parse_yaml(text: str, name: str) -> Source:
     if len(text.encode()) > MAX_BYTES:
         raise DefinitionError([f"{name}: the document is over {MAX_BYTES} bytes; move large data into input"])
     try:
+        _check_depth(text, name)
         loader = _CoreSchemaLoader(text)
         try:
             root = loader.get_single_node()
@@ -125,15 +129,11 @@ class _Builder:
         kind = node.tag.rpartition(":")[2]
         if kind == "null":
             return None
-        if kind == "bool":
-            return text.lower() == "true"
-        if kind == "int":
-            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-        if kind == "float":
+        if kind in ("bool", "int", "float"):
             try:
-                return float(text)
-            except ValueError:
-                raise self.error(node, f"{text} is not a JSON number; quote it") from None
+                return to_json_value(_CONVERT[kind](text))
+            except (ValueError, KeyError):
+                raise self.error(node, f"{text[:40]} is not a JSON {kind}; quote it") from None
         if node.tag != _STR:
             raise self.error(node, f"the tag {node.tag!r} is not allowed; use plain YAML")
         return text
@@ -141,6 +141,30 @@ class _Builder:
     def error(self, node: yaml.Node, what: str) -> DefinitionError:
         line, column = _mark(node)
         return DefinitionError([f"{self.source.name}:{line}:{column}: {what}"])
+
+
+_CONVERT: dict[str, Callable[[str], Any]] = {
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "int": lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
+    "float": float,
+}
+
+
+def _check_depth(text: str, name: str) -> None:
+    """Refuse a document so deep that composing it would break the C stack; a count of brackets clears most others."""
+    if (
+        text.count("[") + text.count("{") + max(line.count("- ") + line.count("? ") for line in text.split("\n"))
+        < _SUSPECT
+    ):
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_CoreSchemaLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            mark: Any = event.start_mark
+            raise DefinitionError(
+                [f"{name}:{mark.line + 1}:{mark.column + 1}: nested more than {MAX_DEPTH} levels deep"]
+            )
 
 
 def _mark(node: yaml.Node) -> tuple[int, int]:

@@ -125,7 +125,7 @@ def test_results_become_json() -> None:
     class Data:
         b: list[Model]
 
-    assert to_json(Data([Model(a=1)])) == {"b": [{"a": 1}]}
-    assert to_json({1: (2, {3})}) == {"1": [2, [3]]}
+    assert to_json(Data([Model(a=1)]), "it") == {"b": [{"a": 1}]}
+    assert to_json({1: (2, {3})}, "it") == {"1": [2, [3]]}
     with pytest.raises(BadInput, match="not JSON data"):
-        to_json(object())
+        to_json(object(), "it")
