@@ -1,8 +1,9 @@
 """Agents: one question to a language model through any OpenAI-compatible endpoint."""
 
+import asyncio
 import json
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -59,8 +60,12 @@ async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, A
         raise RateLimited(f"agent {name!r}: {error.message}") from error
     except (openai.APIConnectionError, openai.InternalServerError) as error:
         raise Unavailable(f"agent {name!r}: {error.message}") from error
-    except openai.APIStatusError as error:
-        raise Refused(f"agent {name!r}: {error.message}") from error
+    except (openai.OpenAIError, UnicodeError) as error:  # headers are ASCII, and so are keys
+        raise Refused(f"agent {name!r}: {error}") from error
+    except ValueError as error:
+        raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
+    if not completion.choices:
+        raise InvalidReply(f"agent {name!r}: the endpoint's answer has no choices")
     text = completion.choices[0].message.content or ""
     return text if agent.output is None else checked(name, text, agent.output)
 
@@ -92,8 +97,15 @@ def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
     return value
 
 
-@lru_cache(maxsize=16)
-def _client(endpoint: Endpoint) -> "AsyncOpenAI":
-    from openai import AsyncOpenAI
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Endpoint, Any]] = WeakKeyDictionary()
 
-    return AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0)
+
+def _client(endpoint: Endpoint) -> "AsyncOpenAI":
+    # One for each event loop: its connections belong to the loop that they were opened on.
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    if endpoint not in clients:
+        from openai import AsyncOpenAI
+
+        clients[endpoint] = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0)
+    client: AsyncOpenAI = clients[endpoint]
+    return client

@@ -15,6 +15,7 @@ from perdure.actors.inputs import (
     StartExecution,
 )
 from perdure.actors.state import SETTLED, ExecutionState, NodeState, Purged, Started, evolve
+from perdure.definitions.model import Retry
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.definitions.templates import Template, render
 from perdure.errors import ExpressionError
@@ -59,7 +60,7 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
             for name, node_state in sorted(state.running.items()):
                 if not decision.over:
                     decision.resume(plan.nodes[name], node_state)
-        case FireTimer(timer=timer) if timer in state.timers:
+        case FireTimer(timer=timer, due=due) if state.timers.get(timer) == due:  # else it was armed anew since
             decision.emit(TimerFired(timer))
             decision.retry(timer.removeprefix("retry/"))
     return decision.events
@@ -158,7 +159,7 @@ class _Decision:
         if attempt >= retry.attempts or (retry.on is not None and error.type not in retry.on):
             self.fail(node.name, attempt, error)
             return
-        delay = min(retry.cap, retry.delay * retry.backoff ** (attempt - 1))
+        delay = _delay(node.retry, attempt)
         if retry.jitter:
             # Spread without randomness, so that the decision stays a function of its inputs.
             delay *= 0.5 + crc32(f"{self.execution}/{node.name}/{attempt}".encode()) / 2**33
@@ -200,6 +201,14 @@ class _Decision:
         if template is not None:
             return render(template, self.scope(self.plan.output_reads))
         return {name: self.state.nodes[name].output for name in self.plan.leaves}
+
+
+def _delay(retry: Retry, attempt: int) -> float:
+    """Return the seconds before the try after this one, without the jitter."""
+    try:
+        return min(retry.cap, retry.delay * retry.backoff ** (attempt - 1))
+    except OverflowError:
+        return retry.cap
 
 
 def _visible(node: NodeState | None) -> dict[str, Any]:

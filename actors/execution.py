@@ -25,12 +25,14 @@ from perdure.actors.state import ExecutionState, Folded, Started, fold
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
-from perdure.events.entry import Entry
+from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
 from perdure.events.vocabulary import Event
 
 _log = logging.getLogger("perdure.execution")
+
+_PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 
 MAX_INPUTS = 256
 NEAR = 30.0  # seconds; a timer due later than this is left to the inbox, so that the execution need not stay
@@ -89,7 +91,8 @@ class Execution:
     async def run(self, first: Input | None = None) -> None:
         """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
 
-        Raises Deposed when a newer owner has taken over, and LogUnavailable; either way nothing acknowledged is lost.
+        Raises Deposed when a newer owner has taken over, and LogUnavailable when it cannot be loaded; what was decided
+        is appended for as long as the log is away.
         """
         waiting: list[asyncio.Future[None]] = []
         try:
@@ -134,7 +137,7 @@ class Execution:
                 return
             entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
             try:
-                recorded = await self._around.log.append(self.id, entry, folded.position)
+                recorded = await self._append(entry, folded.position)
             except VersionConflict:
                 self._folded = None
             except BaseException:
@@ -144,6 +147,17 @@ class Execution:
                 self._folded = folded.after(recorded, entry)
                 self._snapshot_when_due(self._folded, len(recorded.data))
                 return
+
+    async def _append(self, entry: Entry, position: int) -> Recorded:
+        """Append, for as long as it takes: work goes on meanwhile, and the entry's id keeps it from counting twice."""
+        pause = _PAUSE
+        while True:
+            try:
+                return await self._around.log.append(self.id, entry, position)
+            except LogUnavailable as error:
+                _log.warning("execution %s: %s; tried again in %g s", self.id, error, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _load(self) -> Folded:
         folded = await load(self._around.log, self._around.snapshots, self.id)
@@ -221,15 +235,14 @@ class Execution:
             if (timer, due) in self._near or self._far.get(timer) == due:
                 continue
             if seconds <= self._around.near:
-                self._near[timer, due] = loop.call_later(max(0.0, seconds), self._fire, timer)
+                self._near[timer, due] = loop.call_later(max(0.0, seconds), self._fire, timer, due)
             else:
                 await self._around.timers.arm(self.id, lane, timer, due)
                 self._far[timer] = due
 
-    def _fire(self, timer: str) -> None:
-        folded = self._folded
-        number = folded.n if folded else 0
-        self._mailbox.put_nowait((FireTimer(f"{self.id}/{timer}/{number}", self.id, timer), None))
+    def _fire(self, timer: str, due: datetime) -> None:
+        name = f"{self.id}/{timer}/{due.isoformat()}"  # as the inbox names it, so that both count once
+        self._mailbox.put_nowait((FireTimer(name, self.id, timer, due), None))
 
     async def _work(self, name: str, attempt: int, value: Any) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""

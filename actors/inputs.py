@@ -1,5 +1,6 @@
 """What an execution can be told: commands from outside, and reports of its own nodes and timers."""
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,11 +26,12 @@ class StartExecution(_Input, frozen=True):
 
 
 class FireTimer(_Input, frozen=True):
-    """A timer that was armed in the past has come due."""
+    """A timer that was armed in the past for the UTC time `due` has come due."""
 
     id: str
     execution: str
     timer: str
+    due: datetime
 
 
 class ActivateExecution(_Input, frozen=True):

@@ -10,7 +10,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from perdure.actors.spawn import spawn
-from perdure.actors.work import WorkerLost, call_here, result_of
+from perdure.actors.work import Timeout, WorkerLost, call_here, in_time, result_of
 from perdure.events.vocabulary import Error
 
 IDLE_SECONDS = 30.0
@@ -19,8 +19,16 @@ IDLE_SECONDS = 30.0
 class _NodeActor:
     """The process that runs a tool; one call at a time."""
 
+    def ready(self) -> bool:
+        return True
+
     def call(self, place: str, arguments: dict[str, Any]) -> tuple[Any, Error | None]:
         return call_here(place, arguments)
+
+
+async def _answer(reference: Any) -> tuple[Any, Error | None]:
+    outcome: tuple[Any, Error | None] = await reference
+    return outcome
 
 
 class NodeActors:
@@ -31,15 +39,16 @@ class NodeActors:
         self._idle: dict[str, list[ActorHandle[_NodeActor]]] = defaultdict(list)
         self._reapers: dict[ActorHandle[_NodeActor], asyncio.TimerHandle] = {}
 
-    async def __call__(self, place: str, arguments: dict[str, Any]) -> Any:
+    async def __call__(self, place: str, arguments: dict[str, Any], seconds: float | None = None) -> Any:
         """Run the tool in a node actor; see CallElsewhere."""
         async with self._free:
             actor = self._take(place)
             try:
-                outcome = await actor.call.remote(place, arguments)
+                await actor.ready.remote()  # starting a process is not the tool's time
+                outcome = await in_time(_answer(actor.call.remote(place, arguments)), seconds)
             except RayActorError as error:
                 raise WorkerLost(f"the node actor of {place} is gone") from error
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, Timeout):
                 ray.kill(actor)
                 raise
             self._give_back(place, actor)

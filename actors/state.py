@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
+from perdure.errors import CorruptEntry
 from perdure.events.entry import Entry, Recorded
 from perdure.events.vocabulary import (
     CommandRefused,
@@ -139,6 +140,10 @@ class Folded(msgspec.Struct, frozen=True):
     def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
         """Fold one more stored entry (decoded already, where the caller has it)."""
         entry = entry or recorded.entry
+        if entry.n != self.n + 1 and not any(isinstance(event, ExecutionPurged) for event in entry.events):
+            raise CorruptEntry(
+                f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
+            )
         handled = self.handled
         for cause in entry.causes:
             handled = handled.set(cause, None)

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from perdure.definitions.json_values import clean_text
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
+
+Result = TypeVar("Result")
 
 
 class WorkerLost(PerdureError):
@@ -42,8 +44,11 @@ class Work(msgspec.Struct, frozen=True):
 class CallElsewhere(Protocol):
     """Calls a plain `def` tool where it cannot block the event loop: a node actor, or a thread."""
 
-    async def __call__(self, place: str, arguments: dict[str, Any]) -> Any:
-        """Return the JSON result of the tool at `place`; raise its error, or WorkerLost."""
+    async def __call__(self, place: str, arguments: dict[str, Any], seconds: float | None = None) -> Any:
+        """Return the JSON result of the tool at `place`; raise ToolFailed, Timeout or WorkerLost.
+
+        seconds: how long it may take once it has begun; waiting for a place to run does not count.
+        """
         ...
 
 
@@ -57,31 +62,34 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
     async def do(work: Work) -> Any:
         node = work.node
         if node.kind == "agent":
-            return await agents.ask(endpoint, node.target, work.plan.agents[node.target], work.input)
+            agent = work.plan.agents[node.target]
+            return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
         tool = tools.find(work.place)
         if (node.run_on or ("loop" if tool.is_async else "actor")) == "actor":
-            return await call_elsewhere(work.place, work.input)
-        return await tools.call_async(tool, work.input)
+            return await call_elsewhere(work.place, work.input, node.timeout)
+        return await in_time(tools.call_async(tool, work.input), node.timeout)
 
-    async def do_in_time(work: Work) -> Any:
-        if work.node.timeout is None:
-            return await do(work)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + work.node.timeout
-        late = Timeout(f"node {work.node.name!r} took longer than {work.node.timeout:g} s")
-        try:
-            async with asyncio.timeout_at(deadline) as limit:
-                result = await do(work)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise  # the tool's own
-            raise late from error
-        if loop.time() > deadline:  # it blocked the loop, so that nothing could interrupt it
-            raise late
-        return result
+    return do
 
-    return do_in_time
+
+async def in_time(work: Coroutine[Any, Any, Result], seconds: float | None) -> Result:
+    """Await work that may take so many seconds; raise Timeout when it takes longer."""
+    if seconds is None:
+        return await work
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    late = Timeout(f"it took longer than {seconds:g} s")
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            result = await work
+    except TimeoutError as error:
+        if not limit.expired():
+            raise  # the tool's own
+        raise late from error
+    if loop.time() > deadline:  # it blocked the loop, so that nothing could interrupt it
+        raise late
+    return result
 
 
 class ToolFailed(Exception):
@@ -92,7 +100,7 @@ class ToolFailed(Exception):
         self.error = error
 
 
-async def call_in_thread(place: str, arguments: dict[str, Any]) -> Any:
+async def call_in_thread(place: str, arguments: dict[str, Any], seconds: float | None = None) -> Any:
     """Call a plain `def` tool in a thread of this process: what runs without Ray do.
 
     A daemon thread: a tool that outlives its timeout must not keep the process from ending.
@@ -100,13 +108,21 @@ async def call_in_thread(place: str, arguments: dict[str, Any]) -> Any:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, Error | None]] = loop.create_future()
 
+    def answer(outcome: tuple[Any, Error | None]) -> None:
+        if not done.done():
+            done.set_result(outcome)
+
     def run() -> None:
         outcome = call_here(place, arguments)
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(lambda: done.done() or done.set_result(outcome))
+            loop.call_soon_threadsafe(answer, outcome)
 
     threading.Thread(target=run, name=f"perdure-tool {place}", daemon=True).start()
-    return result_of(await done)
+
+    async def answered() -> tuple[Any, Error | None]:
+        return await done
+
+    return result_of(await in_time(answered(), seconds))
 
 
 def call_here(place: str, arguments: dict[str, Any]) -> tuple[Any, Error | None]:

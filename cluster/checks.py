@@ -16,10 +16,10 @@ def checked(
 
     Raises BadInput, ToolNotFound or ModelUnavailable naming what keeps the workflow from starting.
     """
-    if not 1 <= len(execution) <= 200 or not execution.isprintable():
+    if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
         raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
-    if not 0 <= priority <= 9:
-        raise BadInput(f"the priority {priority} is not within 0 to 9")
+    if not isinstance(priority, int) or not 0 <= priority <= 9:
+        raise BadInput(f"the priority {priority!r} is not a number within 0 to 9")
     value = tools.to_json(value, "the input")
     check_input(definition, value)
     nodes = definition.workflow.nodes.values()
@@ -34,8 +34,14 @@ def check_input(definition: Definition, value: Any) -> None:
     if definition.workflow.input is None:
         return
     from jsonschema import Draft202012Validator
+    from referencing.exceptions import Unresolvable
 
-    errors = list(Draft202012Validator(definition.workflow.input).iter_errors(value))
+    try:
+        errors = list(Draft202012Validator(definition.workflow.input).iter_errors(value))
+    except Unresolvable as error:
+        raise BadInput(
+            f"the input schema of workflow {definition.workflow.name!r} refers to {error.ref!r}, which is not in it"
+        ) from None
     if errors:
         problems = "; ".join(f"{error.json_path}: {error.message}" for error in errors)
         raise BadInput(f"the input does not fit the input schema of workflow {definition.workflow.name!r}: {problems}")

@@ -1,8 +1,6 @@
 """The asynchronous client: opens or joins what it needs, starts executions, and follows them through the log."""
 
 import asyncio
-import hashlib
-import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal, Self
@@ -14,12 +12,11 @@ from perdure.actors.state import Started
 from perdure.actors.work import call_in_thread
 from perdure.cluster.checks import checked
 from perdure.cluster.connection import Connection, open_connection
-from perdure.cluster.host import Host
-from perdure.cluster.inbox import SOLO, Lanes, is_alive, lane_of
+from perdure.cluster.hosting import Hosting, LocalHosts, is_driven, lanes_for
+from perdure.cluster.inbox import SOLO, lane_of
 from perdure.cluster.nats_server import NatsServer, nats_server
 from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
-from perdure.cluster.wiring import keep_serving, open_host
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import (
     EnvironmentProblem,
@@ -35,6 +32,7 @@ from perdure.events.vocabulary import ExecutionPurged, ExecutionStarted, Executi
 Status = Literal["queued", "running", "succeeded", "failed"]
 
 CONFIRM_SECONDS = 2.0
+_STARTS_IN_FLIGHT = 256
 
 
 async def connect_async(settings: Settings | None = None, *, local: bool = False) -> "AsyncClient":
@@ -85,17 +83,21 @@ class AsyncClient:
                 if opening:
                     await opening
             except BaseException:
-                if opening:
+                if ray and opening:
                     opening.cancel()
+                    ray.abandon()
                 raise
-            if ray:
-                closing.push_async_callback(ray.close)
-            reached = _reached(settings, server)
-            lanes = await _lanes(connection, settings, drive) if mode != "none" else {}
-            if ray and lanes:
-                await ray.start_hosts(lanes, reached)
-            elif lanes:
-                closing.push_async_callback(_stop, await _serve_here(lanes, connection, reached))
+            if mode != "none":
+                reached = _reached(settings, server)
+                local = LocalHosts(connection, call_in_thread)
+                closing.push_async_callback(local.close)
+                if ray:
+                    closing.push_async_callback(ray.close)
+                starter = ray or local
+                lanes = await lanes_for(connection, settings, drive)
+                hosting = Hosting(connection, lanes, lambda missing: starter.start(missing, reached))
+                closing.push_async_callback(hosting.close)
+                await hosting.open()
             return cls(settings, connection, closing.pop_all(), SOLO if drive else None)
 
     async def start(
@@ -129,7 +131,13 @@ class AsyncClient:
         definition = load(workflow)
         commands = [self._command(definition, value, uuid4().hex, priority) for value in inputs]
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
-        await asyncio.gather(*(self._connection.inbox.start(command) for command in commands))
+        window = asyncio.Semaphore(_STARTS_IN_FLIGHT)
+
+        async def start(command: StartExecution) -> None:
+            async with window:
+                await self._connection.inbox.start(command)
+
+        await asyncio.gather(*map(start, commands))
         return [AsyncRun(command.execution, self._connection) for command in commands]
 
     async def executions(
@@ -217,7 +225,8 @@ class AsyncRun:
                         }
                         raise ExecutionFailed(self.id, outcome.node, outcome.attempt, error)
         except TimeoutError:
-            raise WaitTimeout(f"execution {self.id!r} has not ended within {timeout:g} s; it goes on") from None
+            how = "not begun" if await self.status() == "queued" else "not ended"
+            raise WaitTimeout(f"execution {self.id!r} has {how} within {timeout:g} s; it goes on by itself") from None
         raise AssertionError("a log is followed without end")
 
     async def events(self, after: int = 0) -> AsyncIterator[Happened]:
@@ -242,6 +251,10 @@ class AsyncRun:
             return (await self.state()).status
         except ExecutionNotFound:
             return "queued"
+
+    async def is_driven(self) -> bool:
+        """Say whether a host that answers serves this execution; else it goes on when one does."""
+        return await is_driven(self._connection, self.id)
 
     async def history(self) -> list[Recorded]:
         """Return all entries so far."""
@@ -283,41 +296,3 @@ def _reached(settings: Settings, server: NatsServer) -> Settings:
     return settings.model_copy(
         update={"nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute()}
     )
-
-
-async def _lanes(connection: Connection, settings: Settings, drive: str | None) -> dict[str, Lanes]:
-    """Return the lanes that this client's hosts are to serve, by host name; none where others serve them already."""
-    if drive is not None:
-        lane = await _recorded_lane(connection, drive) or SOLO
-        name = f"solo-{hashlib.sha256(drive.encode()).hexdigest()[:16]}"
-        others = [name] if lane == SOLO else ["host0"]
-        lanes = {name: Lanes.of_execution(drive, lane)}
-    else:
-        count = settings.hosts or max(1, (os.cpu_count() or 1) // 2)
-        lanes = {f"host{number}": Lanes.of_partitions(number, count) for number in range(count)}
-        others = ["host0"]
-    return {} if any([await is_alive(connection.nats, other) for other in others]) else lanes
-
-
-async def _recorded_lane(connection: Connection, execution: str) -> str | None:
-    async for recorded in connection.log.read(execution, limit=1):
-        for event in recorded.entry.events:
-            if isinstance(event, ExecutionStarted):
-                return event.lane
-    return None
-
-
-async def _serve_here(lanes: dict[str, Lanes], connection: Connection, settings: Settings) -> list[asyncio.Task[None]]:
-    async def serve(name: str, share: Lanes) -> asyncio.Task[None]:
-        async def reopen() -> Host:
-            return await open_host(name, share, connection, settings, call_in_thread)
-
-        return asyncio.create_task(keep_serving(await reopen(), reopen), name=f"perdure-{name}")
-
-    return [await serve(name, share) for name, share in lanes.items()]
-
-
-async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

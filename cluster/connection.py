@@ -1,15 +1,17 @@
 """The connection: NATS opened and checked, the streams and the bucket there, the log, inbox and registry on them."""
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 
 from nats.aio.client import Client as Nats
+from nats.errors import Error as NatsError
 
 from perdure.cluster import inbox
 from perdure.cluster.inbox import Inbox
 from perdure.cluster.registry import Registry
-from perdure.cluster.server_checks import check_sync, check_version, ensure_stream
+from perdure.cluster.server_checks import check_sync, check_version, ensure_stream, masked
 from perdure.errors import EnvironmentProblem
 from perdure.events import jetstream_log, snapshots
 from perdure.events.jetstream_log import JetStreamLog
@@ -31,7 +33,8 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection; whatever was acknowledged is stored already."""
-        await self.nats.close()
+        with contextlib.suppress(NatsError, OSError):  # it may be gone already
+            await self.nats.close()
 
 
 async def open_connection(
@@ -97,4 +100,6 @@ async def _connect(client: Nats, log: JetStreamLog, url: str, token: str | None)
     await asyncio.gather(opening, return_exceptions=True)
     await client.close()
     reason = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors)) or "no answer"
-    raise EnvironmentProblem(f"cannot connect to NATS at {url}: {reason}; check PERDURE_NATS_URL and the token file")
+    raise EnvironmentProblem(
+        f"cannot connect to NATS at {masked(url)}: {reason}; check PERDURE_NATS_URL and the token file"
+    )

@@ -4,19 +4,22 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from perdure.actors.inputs import Command, decode_command
 from perdure.cluster.inbox import ACK_WAIT, Consumer, Lanes, acknowledge, still_working, take_over
-from perdure.errors import Deposed, PerdureError
+from perdure.cluster.tasks import stop
+from perdure.errors import Deposed, LogUnavailable, PerdureError
 
 _log = logging.getLogger("perdure.host")
-_RESTART_AFTER = 1.0  # seconds before an execution whose actor broke is embodied again
+_RESTART_AFTER = 1.0  # seconds before an execution whose actor broke is embodied again; doubled each time
+_LONGEST_PAUSE = 60.0
 
 
 class Embodied(Protocol):
@@ -31,13 +34,30 @@ class Embodied(Protocol):
         ...
 
 
-@dataclass
 class _Lease:
-    """The command that made an execution active: acknowledged only when the execution ends or is left."""
+    """The command that made an execution active: acknowledged only when the execution ends or is left.
 
-    message: Msg
-    execution: Embodied
-    task: asyncio.Task[None] = field(init=False)
+    renewed: set when what embodies the execution was replaced, or has ended.
+    """
+
+    def __init__(self, message: Msg, embody: Callable[[], Embodied]) -> None:
+        self.message = message
+        self.renewed = asyncio.Event()
+        self.task: asyncio.Task[None]
+        self._embody = embody
+        self._execution: Embodied | None = None
+
+    def embodied(self) -> Embodied:
+        """Return what embodies the execution, made when it is first asked for."""
+        if self._execution is None:
+            self._execution = self._embody()
+        return self._execution
+
+    def renew(self) -> None:
+        """Have the execution embodied anew."""
+        self._execution = None
+        gone, self.renewed = self.renewed, asyncio.Event()
+        gone.set()
 
 
 class Host:
@@ -54,9 +74,11 @@ class Host:
     ) -> None:
         self.name = name
         self._nats = nats
+        self._lanes = lanes
         self._embody = embody
         self._capacity = capacity
         self._active: dict[str, _Lease] = {}
+        self._answering: Subscription | None = None
         self._changed = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -66,24 +88,36 @@ class Host:
         ]
 
     async def open(self) -> None:
-        """Depose the owner before, take over its lanes, and answer to `perdure.host.<name>` from now on."""
-        await take_over(self._nats, self.name)
-        await asyncio.gather(*(consumer.create() for consumer in self._consumers))
-        await self._nats.subscribe(f"perdure.host.{self.name}", cb=self._answer)
+        """Depose the owner before, take over its lanes, and answer to `perdure.host.<name>` from now on.
+
+        Raises LanesTaken when another host was faster.
+        """
+        # Answer first: who opens at the same moment must not take us for dead.
+        self._answering = await self._nats.subscribe(f"perdure.host.{self.name}", cb=self._answer)
+        try:
+            await take_over(self._nats, self.name, self._lanes)
+            for consumer in self._consumers:
+                await consumer.create()
+        except BaseException:
+            await self._stop_answering()
+            raise
 
     async def run(self) -> None:
         """Serve until cancelled, deposed, or cut off from the log."""
         starts, commands = self._consumers
+        serving = [
+            asyncio.create_task(starts.pull(lambda: self._capacity - len(self._active), self._changed)),
+            asyncio.create_task(commands.pull(lambda: self._capacity, self._changed)),
+            asyncio.create_task(self._keep_leases()),
+            asyncio.create_task(self._watch()),
+        ]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(starts.pull(lambda: self._capacity - len(self._active), self._changed))
-                tasks.create_task(commands.pull(lambda: self._capacity, self._changed))
-                tasks.create_task(self._keep_leases())
-                tasks.create_task(self._watch())
-        except* PerdureError as group:
-            raise group.exceptions[0] from None
+            ended, _ = await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
-            await self._stop()
+            await self._stop_answering()
+            await stop(*serving, *self._telling, *(lease.task for lease in self._active.values()))
 
     async def _take(self, message: Msg) -> None:
         """Tell an active execution, or make the execution active with this command as its lease."""
@@ -96,45 +130,52 @@ class Host:
         lease = self._active.get(command.execution)
         if lease is None:
             self._activate(command, message)
-        elif _sequence(lease.message) != _sequence(message):  # else the server only repeats the lease itself
+        elif _sequence(lease.message) == _sequence(message):
+            lease.message = message  # the server repeats the lease itself: from now on this one is acknowledged
+        else:
             self._spawn(self._tell(lease, command, message))
 
     def _activate(self, command: Command, message: Msg) -> None:
-        lease = _Lease(message, self._embody(command.execution))
+        lease = _Lease(message, lambda: self._embody(command.execution))
         self._active[command.execution] = lease
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
 
     async def _live(self, lease: _Lease, command: Command) -> None:
         """Let an execution act; its lease is given up only in the end, so that whatever breaks, it comes back."""
+        pause = _RESTART_AFTER
         try:
             while True:
                 try:
-                    await lease.execution.run(command)
+                    await lease.embodied().run(command)
                     break
-                except Deposed:
-                    raise
+                except Deposed as error:  # a newer owner has this execution, though not our lanes: leave it to that one
+                    _log.warning("%s", error)
+                    self._active.pop(command.execution, None)
+                    return
                 except Exception:
-                    _log.exception(
-                        "execution %s: its actor broke; embodied again in %g s",
-                        command.execution,
-                        _RESTART_AFTER,
-                    )
-                    await asyncio.sleep(_RESTART_AFTER)
-                    lease.execution = self._embody(command.execution)
-            del self._active[command.execution]
-            self._changed.set()
+                    _log.exception("execution %s: its actor broke; embodied again in %g s", command.execution, pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                lease.renew()
             await acknowledge(self._nats, lease.message)
+            self._active.pop(command.execution, None)
+            self._changed.set()
         except PerdureError as error:
             self._active.pop(command.execution, None)
             self._break(error)
+        finally:
+            lease.renewed.set()
 
     async def _tell(self, lease: _Lease, command: Command, message: Msg) -> None:
+        """Tell the execution, or the next one that embodies it where this one has broken or just left."""
         try:
-            if await lease.execution.tell(command):
-                await acknowledge(self._nats, message)
-            else:
-                await asyncio.wait([lease.task])
-                await self._take(message)
+            while True:
+                renewed = lease.renewed
+                if await lease.embodied().tell(command):
+                    return await acknowledge(self._nats, message)
+                await renewed.wait()
+                if lease.task.done() or self._active.get(command.execution) is not lease:
+                    return await self._take(message)
         except Deposed as error:
             self._break(error)
         except Exception:
@@ -144,7 +185,11 @@ class Host:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(ACK_WAIT / 3)
-            await asyncio.gather(*(still_working(self._nats, lease.message) for lease in list(self._active.values())))
+            try:
+                leases = list(self._active.values())
+                await asyncio.gather(*(still_working(self._nats, lease.message) for lease in leases))
+            except LogUnavailable as error:  # when the server is back it repeats the leases, to us
+                _log.warning("host %s: %s", self.name, error)
 
     async def _watch(self) -> None:
         await self._broken
@@ -161,12 +206,10 @@ class Host:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def _stop(self) -> None:
-        tasks = [*self._telling, *(lease.task for lease in self._active.values())]
-        for task in tasks:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def _stop_answering(self) -> None:
+        if self._answering is not None and not self._nats.is_closed:
+            with contextlib.suppress(NatsError, OSError):
+                await self._answering.unsubscribe()
 
 
 def _sequence(message: Msg) -> int:

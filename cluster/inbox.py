@@ -21,15 +21,18 @@ from nats.errors import (
     TimeoutError as NatsTimeout,
 )
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 from perdure.actors.inputs import Command, FireTimer, StartExecution, encode_command
-from perdure.errors import Deposed, LogUnavailable
+from perdure.errors import BadInput, Deposed, LogUnavailable, PerdureError
 from perdure.events.subjects import PARTITIONS, partition_of, token_of
 
 STREAM = "PERDURE_INBOX"
 ACK_WAIT = 30.0  # seconds without a sign of life after which the server would give a command to nobody else but us
 _PULL_EXPIRES = 30.0
+_HEARTBEAT = 2.0
+_NOT_UNIQUE = 10100  # the server's error for overlapping filters on a work queue
+_OVERHEAD = 4096  # bytes that headers and subject may take of the largest message
 
 SOLO = "solo"
 """The lane of executions that their own `perdure run` drives; all others are on the lane of their partition."""
@@ -71,9 +74,13 @@ class Lanes:
 
     @classmethod
     def of_execution(cls, execution: str, lane: str) -> "Lanes":
-        """Return the share of a lane that is one execution's: what its own client drives."""
+        """Return the share of a lane that is one execution's."""
         token = token_of(execution)
         return cls((f"perdure.start.*.{lane}.{token}",), (f"perdure.cmd.{lane}.{token}",))
+
+
+class LanesTaken(PerdureError):
+    """Another host consumes these lanes, or some of them."""
 
 
 class Inbox:
@@ -84,9 +91,15 @@ class Inbox:
         self._js = nats.jetstream(timeout=timeout)
 
     async def start(self, command: StartExecution) -> None:
-        """Queue a start. Raises LogUnavailable when the server does not answer."""
+        """Queue a start. Raises BadInput when it is too large, LogUnavailable when it is not stored."""
         subject = f"perdure.start.{command.priority}.{command.lane}.{token_of(command.execution)}"
-        await self._publish(subject, encode_command(command))
+        data, limit = encode_command(command), self._nats.max_payload - _OVERHEAD
+        if len(data) > limit:
+            raise BadInput(
+                f"the input of execution {command.execution!r} makes a start of {len(data)} bytes, and the server "
+                f"takes {limit}; put what is large into a file, and its name into the input"
+            )
+        await self._publish(subject, data)
 
     async def send(self, command: Command, lane: str) -> None:
         """Queue a command for an execution whose commands are on this lane."""
@@ -101,7 +114,7 @@ class Inbox:
             "Nats-Schedule-Target": f"perdure.cmd.{lane}.{token_of(execution)}",
         }
         await self._publish(
-            _timer_subject(execution, timer), encode_command(FireTimer(name, execution, timer)), headers
+            _timer_subject(execution, timer), encode_command(FireTimer(name, execution, timer, due)), headers
         )
 
     async def disarm(self, execution: str, timer: str) -> None:
@@ -129,7 +142,10 @@ class Consumer:
         self._replies: Subscription | None = None
 
     async def create(self) -> None:
-        """Create the consumer on the server: every command that nobody acknowledged is delivered to it at once."""
+        """Create the consumer on the server: every command that nobody acknowledged is delivered to it at once.
+
+        Raises LanesTaken when another consumer filters any of its subjects.
+        """
         config = ConsumerConfig(
             durable_name=self.name,
             filter_subjects=list(self._subjects),
@@ -138,7 +154,12 @@ class Consumer:
             max_deliver=-1,
             max_ack_pending=-1,
         )
-        await self._js.add_consumer(STREAM, config)
+        try:
+            await self._js.add_consumer(STREAM, config)
+        except BadRequestError as error:
+            if error.err_code == _NOT_UNIQUE:
+                raise LanesTaken(f"another consumer has the lanes of {self.name}") from None
+            raise
 
     async def pull(self, credit: Callable[[], int], changed: asyncio.Event) -> None:
         """Keep one pull request outstanding for as many commands as `credit()` allows; handle each as it comes.
@@ -159,7 +180,7 @@ class Consumer:
                 await self._replies.unsubscribe()
 
     async def _request(self, inbox: str, batch: int) -> None:
-        query = {"batch": batch, "expires": int(_PULL_EXPIRES * 1e9)}
+        query = {"batch": batch, "expires": int(_PULL_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
         await self._nats.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{self.name}", json.dumps(query).encode(), reply=inbox
         )
@@ -169,13 +190,15 @@ class Consumer:
         assert self._replies is not None  # noqa: S101 (pull subscribed)
         while batch:
             try:
-                message = await self._replies.next_msg(timeout=_PULL_EXPIRES + 5)
+                message = await self._replies.next_msg(timeout=_HEARTBEAT * 2.5)
             except NatsTimeout:
-                return  # the server was away; ask again
+                return  # the server was away and has forgotten the request; ask again
             status = (message.headers or {}).get("Status") if not message.data else None
             if status is None:
                 batch -= 1
                 await self._handle(message)
+            elif status == "100":
+                continue  # a heartbeat
             elif status in ("503", "404") or (status == "409" and "Deleted" in str(message.headers)):
                 raise Deposed(f"the consumer {self.name} was replaced by a newer owner's")
             else:
@@ -202,27 +225,37 @@ async def _say(nats: Nats, message: Msg, word: bytes) -> None:
 
 
 async def is_alive(nats: Nats, host: str) -> bool:
-    """Say whether a host of this name answers, here or anywhere else on this server."""
+    """Say whether there is a host of this name, here or anywhere else on this server; a slow one counts."""
     try:
         await nats.request(f"perdure.host.{host}", b"", timeout=2.0)
-    except (NoRespondersError, NatsTimeout):
+    except NoRespondersError:
         return False
+    except NatsTimeout:
+        return True
     return True
 
 
-async def take_over(nats: Nats, host: str) -> None:
-    """Delete the consumers of this host's earlier epochs, and those of hosts that do not answer any more.
+async def take_over(nats: Nats, host: str, lanes: Lanes) -> None:
+    """Delete the consumers of this host's earlier epochs, and those that hosts now gone left on the same lanes.
 
     Whoever still pulls from one of them is deposed; the commands that it held go to the next consumer.
     """
     js = nats.jetstream()
-    names = [info.name for info in await js.consumers_info(STREAM)]
-    owners = {name.rsplit("-", 2)[0] for name in names}
-    gone = {owner for owner in owners if owner == host or not await is_alive(nats, owner)}
-    for name in names:
-        if name.rsplit("-", 2)[0] in gone:
+    mine = (*lanes.starts, *lanes.commands)
+    for info in await js.consumers_info(STREAM):
+        owner = str(info.name).rsplit("-", 2)[0]
+        theirs = info.config.filter_subjects or [str(info.config.filter_subject)]
+        in_the_way = any(overlap(one, other) for one in theirs for other in mine)
+        if owner == host or (in_the_way and not await is_alive(nats, owner)):
             with contextlib.suppress(NotFoundError):  # someone else was faster
-                await js.delete_consumer(STREAM, name)
+                await js.delete_consumer(STREAM, str(info.name))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Say whether two subjects, with `*` for one token, can match the same subject."""
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    same_length = one.count(".") == other.count(".")
+    return same_length and all(left == right or "*" in (left, right) for left, right in pairs)
 
 
 def _timer_subject(execution: str, timer: str) -> str:

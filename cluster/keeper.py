@@ -33,7 +33,7 @@ def main() -> None:
             [binary, "-c", str(store / "server.conf")], stdout=log, stderr=log, preexec_fn=_die_with_parent
         )
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-    signal.signal(signal.SIGCHLD, lambda *_: _leave(store, server))
+    signal.signal(signal.SIGCHLD, lambda *_: _leave(store, server) if _has_ended(server.pid) else None)
     with (store / "clients").open("w") as clients:
         url = _url(store / f"{Path(binary).name}_{server.pid}.ports", clients)
         if url is not None:
@@ -61,6 +61,7 @@ def _announce(store: Path, url: str, pid: int) -> None:
     part = store / "server.json.part"
     part.write_text(json.dumps({"url": url, "pid": pid, "keeper": os.getpid()}))
     part.rename(store / "server.json")
+    (store / "port").write_text(url.rpartition(":")[2])
     sys.stdout.write(url + "\n")
     sys.stdout.close()
 
@@ -71,6 +72,11 @@ def _leave(store: Path, server: "subprocess.Popen[bytes]") -> None:
     (store / "server.json").unlink(missing_ok=True)
     server.terminate()
     os._exit(server.wait())
+
+
+def _has_ended(pid: int) -> bool:
+    """Say whether a child has ended, and was not just stopped; leave it to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _die_with_parent() -> None:

@@ -6,6 +6,7 @@ import os
 import secrets
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,7 +21,7 @@ from perdure.errors import EnvironmentProblem
 
 _CONFIG = """\
 server_name: perdure
-listen: "127.0.0.1:-1"
+listen: "127.0.0.1:{port}"
 ports_file_dir: {store}
 authorization {{ token: {token} }}
 jetstream {{ store_dir: {data}, sync_interval: {sync} }}
@@ -97,8 +98,9 @@ def _start(settings: Settings, store: Path, deadline: float) -> str:
     binary = _binary(settings.nats_server)
     _write_private(store / "token", secrets.token_urlsafe(32), overwrite=False)
     config = _CONFIG.format(
-        store=json.dumps(str(store)),
-        data=json.dumps(str(store / "jetstream")),
+        port=_last_port(store),
+        store=json.dumps(str(store), ensure_ascii=False),  # the server reads UTF-8, and knows no \\u
+        data=json.dumps(str(store / "jetstream"), ensure_ascii=False),
         token=json.dumps(_token_in(store / "token")),
         sync=json.dumps(settings.sync_interval),
     )
@@ -116,11 +118,24 @@ def _start(settings: Settings, store: Path, deadline: float) -> str:
     process.wait()
     if not url:
         # The keeper ends what it started when we let go of the store.
+        how = "ended at once" if ready else f"did not start within {settings.nats_start_timeout:g} s"
         raise EnvironmentProblem(
-            f"nats-server ({binary}) did not start within {settings.nats_start_timeout:g} s; the last lines of "
+            f"nats-server ({binary}) {how}; the last lines of "
             f"{store / 'server.log'}:\n{_last_lines(store / 'server.log')}"
         )
     return url
+
+
+def _last_port(store: Path) -> int:
+    """Return the port of the server before, where it is free, so that its clients find this one; -1 for any."""
+    try:
+        port = int((store / "port").read_text())
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except (OSError, ValueError, OverflowError):
+        return -1
+    return port
 
 
 def _binary(named: Path | None) -> Path:

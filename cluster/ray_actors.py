@@ -23,6 +23,7 @@ from perdure.cluster.wiring import connect_to, keep_serving, open_host, surround
 from perdure.errors import Deposed
 
 _log = logging.getLogger("perdure.host")
+_OPEN_AGAIN_AFTER = 2.0  # seconds
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -52,15 +53,25 @@ class HostActor:
         self._config = config
         self._settings = Settings(**config.settings)
         self._loop = _Loop()
-        self._opened = self._loop.submit(self._open())
-        self._opened.add_done_callback(
-            lambda done: self._loop.submit(self._serve(done.result())) if not done.exception() else None
-        )
+        self._begin()
 
     def wait_open(self) -> int:
-        """Return this process's id once the host serves; raise what kept it from opening."""
+        """Return this process's id once the host serves; raise what keeps it from opening, and try again when asked."""
+        if self._opened.done() and self._opened.exception():
+            self._begin()
         self._opened.result()
         return os.getpid()
+
+    def _begin(self) -> None:
+        self._opened = self._loop.submit(self._open())
+        self._opened.add_done_callback(self._go_on)
+
+    def _go_on(self, opened: Any) -> None:
+        if not opened.exception():
+            self._loop.submit(self._serve(opened.result()))
+        elif ray.get_runtime_context().was_current_actor_reconstructed:
+            # Nobody waits for us any more: what kept us from opening may be over soon.
+            self._loop.loop.call_soon_threadsafe(self._loop.loop.call_later, _OPEN_AGAIN_AFTER, self._begin)
 
     async def _open(self) -> Any:
         self._connection = await connect_to(self._settings)

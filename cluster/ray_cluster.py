@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.settings import Settings
-from perdure.errors import EnvironmentProblem
+from perdure.errors import EnvironmentProblem, PerdureError
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -31,9 +32,12 @@ class _Thread:
         threading.Thread(target=self._serve, name="perdure-ray", daemon=True).start()
 
     async def call(self, function: Callable[[], None]) -> None:
+        await asyncio.wrap_future(self.post(function))
+
+    def post(self, function: Callable[[], None]) -> "Future[None]":
         done: Future[None] = Future()
         self._calls.put((done, function))
-        await asyncio.wrap_future(done)
+        return done
 
     def end(self) -> None:
         self._calls.put(None)
@@ -58,7 +62,7 @@ class RayCluster:
         self._settings = settings
         self._thread = _Thread()
         self._started = False
-        self._hosts: list[ActorHandle[HostActor]] = []
+        self._hosts: dict[str, ActorHandle[HostActor]] = {}
 
     async def open(self) -> None:
         """Join or start Ray; raises EnvironmentProblem when it does not answer within `ray_start_timeout` seconds."""
@@ -77,13 +81,18 @@ class RayCluster:
         except Exception as error:
             raise EnvironmentProblem(f"Ray did not start: {error}; or run without it: --local") from error
 
-    async def start_hosts(self, lanes: dict[str, Lanes], settings: Settings) -> None:
-        """Start one detached host actor per name, and wait until each serves its lanes."""
+    async def start(self, lanes: dict[str, Lanes], settings: Settings) -> None:
+        """Start one detached host actor per name, and wait until each serves its lanes; see hosting.Start."""
         await self._thread.call(lambda: self._start_hosts(lanes, settings))
 
     async def close(self) -> None:
         """Stop the hosts, and a Ray that was started here."""
         await self._thread.call(self._close)
+        self._thread.end()
+
+    def abandon(self) -> None:
+        """Close as soon as an opening that is still under way is over; nobody waits for it."""
+        self._thread.post(self._close)
         self._thread.end()
 
     def _init(self) -> None:
@@ -109,20 +118,38 @@ class RayCluster:
         from perdure.actors.spawn import spawn
         from perdure.cluster.ray_actors import HostActor, HostConfig
 
+        started = []
         namespace = namespace_of(self._settings)
         plain = settings.model_dump(mode="json", exclude={"openai_api_key"})
         for name, share in lanes.items():
             host = spawn(
                 HostActor, HostConfig(name, share, plain, namespace), name=f"perdure-{name}", namespace=namespace,
-                lifetime="detached", max_restarts=-1, max_concurrency=16,
+                get_if_exists=True, max_restarts=-1, max_concurrency=16, **self._how(name),
             )  # fmt: skip
-            self._hosts.append(host)
-        ray.get([host.wait_open.remote() for host in self._hosts])
+            started.append(host)
+            self._hosts[name] = host
+        try:
+            ray.get([host.wait_open.remote() for host in started])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, PerdureError) else error from None
+
+    def _how(self, name: str) -> dict[str, Any]:
+        """Return the options that make a host outlive its driver, unless it drives only one execution of the driver's.
+
+        A key that the settings were given, and not the environment, goes along as the hosts' environment.
+        """
+        options: dict[str, Any] = {} if name.startswith("solo-") else {"lifetime": "detached"}
+        key = self._settings.openai_api_key
+        if key is not None and os.environ.get("OPENAI_API_KEY") != key.get_secret_value():
+            options["runtime_env"] = {"env_vars": {"OPENAI_API_KEY": key.get_secret_value()}}
+        return options
 
     def _close(self) -> None:
         import ray
 
-        for host in self._hosts:
+        if not ray.is_initialized():
+            return
+        for host in self._hosts.values():
             with contextlib.suppress(Exception):  # it may be gone already; Ray says so in many ways
                 ray.kill(host, no_restart=True)
         if self._started:

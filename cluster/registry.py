@@ -1,6 +1,11 @@
 """The registry: what the whole cluster must agree on, in one key-value bucket: definitions by digest, host epochs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from nats.aio.client import Client as Nats
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import KeyNotFoundError, NotFoundError
 from nats.js.kv import KeyValue
@@ -8,7 +13,7 @@ from nats.js.kv import KeyValue
 from perdure.definitions.loading import plan_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.plan import Plan
-from perdure.errors import EnvironmentProblem
+from perdure.errors import BadInput, EnvironmentProblem, LogUnavailable
 
 BUCKET = "PERDURE"
 
@@ -31,20 +36,26 @@ class Registry:
             return cls(await js.create_key_value(config))
 
     async def put_definition(self, digest: str, workflow: Workflow) -> None:
-        """Store a definition under its digest, once."""
-        if digest not in self._known:
-            await self._bucket.put(
-                _definition_key(digest),
-                workflow.model_dump_json(by_alias=True, exclude_defaults=True).encode(),
-            )
-            self._known.add(digest)
+        """Store a definition under its digest, once. Raises BadInput when it is too large for the server."""
+        if digest in self._known:
+            return
+        text = workflow.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+        with _answering():
+            try:
+                await self._bucket.put(_definition_key(digest), text)
+            except MaxPayloadError:
+                raise BadInput(
+                    f"the definition of {workflow.name!r} is {len(text)} bytes, too large to store"
+                ) from None
+        self._known.add(digest)
 
     async def definition(self, digest: str) -> str:
         """Return the JSON text of the definition; raises EnvironmentProblem when nobody stored it."""
-        try:
-            entry = await self._bucket.get(_definition_key(digest))
-        except KeyNotFoundError:
-            raise EnvironmentProblem(f"the definition {digest} is not in the registry of this store") from None
+        with _answering():
+            try:
+                entry = await self._bucket.get(_definition_key(digest))
+            except KeyNotFoundError:
+                raise EnvironmentProblem(f"the definition {digest} is not in the registry of this store") from None
         return (entry.value or b"").decode()
 
     async def plan(self, digest: str) -> Plan:
@@ -53,7 +64,16 @@ class Registry:
 
     async def new_epoch(self, host: str, owner: str) -> int:
         """Record the new owner of a host's lanes; the epoch is higher than that of every owner before."""
-        return await self._bucket.put(f"hosts.{host}", owner.encode())
+        with _answering():
+            return await self._bucket.put(f"hosts.{host}", owner.encode())
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (NatsError, OSError) as error:
+        raise LogUnavailable(f"the registry did not answer: {error or type(error).__name__}") from error
 
 
 def _definition_key(digest: str) -> str:

@@ -24,13 +24,18 @@ _MUST_MATCH = (
 _MUST_BE_UNLIMITED = ("max_msgs", "max_bytes", "max_age", "max_consumers")
 
 
+def masked(url: str) -> str:
+    """Return a URL, or several, without the user and password in it."""
+    return re.sub(r"(?<=//)[^/@,]*@", "***@", url)
+
+
 def check_version(client: Nats, url: str) -> None:
     """Raise EnvironmentProblem when the server is older than MIN_VERSION."""
     version = str(client.connected_server_version)
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if numbers < MIN_VERSION:
         wanted = ".".join(map(str, MIN_VERSION))
-        raise EnvironmentProblem(f"the NATS server at {url} is {version}; perdure needs {wanted} or newer")
+        raise EnvironmentProblem(f"the NATS server at {masked(url)} is {version}; perdure needs {wanted} or newer")
 
 
 async def ensure_stream(client: Nats, wanted: StreamConfig) -> None:
@@ -82,14 +87,14 @@ async def check_sync(client: Nats, url: str) -> None:
         _log.warning(
             "cannot see how often the NATS server at %s syncs to disk (that needs its system account). Its default of "
             "2 minutes loses acknowledged writes on power loss: set `%s`, then PERDURE_ASSUME_SYNCED=true",
-            url, SYNC_ALWAYS,
+            masked(url), SYNC_ALWAYS,
         )  # fmt: skip
         return
     if not config.get("sync_always"):
         seconds = config.get("sync_interval", 0) / 1e9
         _log.warning(
             "the NATS server at %s syncs to disk every %g s and loses what came since with its power: set `%s`",
-            url, seconds, SYNC_ALWAYS,
+            masked(url), seconds, SYNC_ALWAYS,
         )  # fmt: skip
 
 

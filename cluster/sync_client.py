@@ -9,7 +9,9 @@ from typing import Any, Literal, Self, TypeVar
 from perdure.actors.state import Started
 from perdure.cluster.client import AsyncClient, AsyncRun, Status, connect_async
 from perdure.cluster.settings import Settings
+from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
+from perdure.errors import BadInput
 from perdure.events.entry import Happened
 
 Result = TypeVar("Result")
@@ -124,6 +126,9 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        if self._loop.is_closed():
+            work.close()
+            raise BadInput("the client is closed; open another one with perdure.connect()")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -132,7 +137,13 @@ class _Loop:
             raise
 
     def close(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self.run(self._end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+
+    async def _end_all(self) -> None:
+        mine = asyncio.current_task()
+        await stop(*(task for task in asyncio.all_tasks() if task is not mine))
+        await asyncio.get_running_loop().shutdown_asyncgens()

@@ -22,5 +22,5 @@ def parse_duration(value: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=100 * 365 * 86400.0)]
 """Seconds, written as a number or as text such as `5m`."""

@@ -15,9 +15,17 @@ from perdure.errors import ExpressionError
 MAX_LENGTH = 10_000
 MAX_TEXT = 1_000_000
 MAX_BITS = 256
+_MAX_DIGITS = 300
+
+
+def _round(number: float, digits: int = 0) -> Any:
+    if abs(digits) > _MAX_DIGITS:  # the time that it takes grows with them
+        raise ExpressionError(f"round takes at most {_MAX_DIGITS} digits")
+    return round(number, digits) if digits else round(number)
+
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "len": len, "sum": sum, "min": min, "max": max, "sorted": sorted, "round": round, "abs": abs,
+    "len": len, "sum": sum, "min": min, "max": max, "sorted": sorted, "round": _round, "abs": abs,
     "any": any, "all": all, "str": str, "int": int, "float": float, "bool": bool,
 }  # fmt: skip
 
@@ -82,6 +90,7 @@ def evaluate(expression: Expression, scope: Mapping[str, Any]) -> Any:
         TypeError,
         ValueError,
         RecursionError,
+        MemoryError,
     ) as error:
         reason = error.args[0] if isinstance(error, ExpressionError) else f"{type(error).__name__}: {error}"
         raise ExpressionError(f"in '{expression.text}': {reason}") from None
@@ -96,6 +105,8 @@ def _check(part: ast.AST, text: str) -> None:
         raise ExpressionError(f"names do not begin with '_', in {text.strip()!r}")
     if isinstance(part, ast.Constant) and not (part.value is None or isinstance(part.value, str | int | float)):
         raise ExpressionError(f"{part.value!r} is not a JSON value, in {text.strip()!r}")
+    if isinstance(part, ast.keyword) and part.arg is None:
+        raise ExpressionError(f"'**' is not part of the expression language, in {text.strip()!r}")
     if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id not in FUNCTIONS:
         raise ExpressionError(f"there is no function {part.func.id!r}; there are {', '.join(sorted(FUNCTIONS))}")
 

@@ -87,6 +87,7 @@ class _Builder:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.count = 0
+        self.open: list[yaml.Node] = []
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         self.count += 1
@@ -100,6 +101,18 @@ class _Builder:
         return self.scalar(node)
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        if node in self.open:
+            raise self.error(node, "this mapping contains itself")
+        self.open.append(node)
+        try:
+            return self.parts(node, path)
+        finally:
+            self.open.pop()
+
+    def parts(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise self.error(node, f"more than {MAX_NODES} values once aliases expand")
         merged: dict[str, Any] = {}
         own: dict[str, Any] = {}
         for key_node, value_node in node.value:

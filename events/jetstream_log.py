@@ -172,6 +172,13 @@ class JetStreamLog:
         except TimeoutError:
             return None
 
+    async def identity(self) -> str:
+        """Return when the stream was created; see Log.identity."""
+        answer = json.loads((await self._request(f"$JS.API.STREAM.INFO.{STREAM}", b"")).data)
+        if "created" not in answer:
+            raise LogUnavailable(f"the stream {STREAM} cannot be looked at: {answer.get('error')}")
+        return str(answer["created"])
+
     async def last(self, execution: str | None = None) -> int:
         """Return the last position; see Log.last."""
         subject = events_subject(execution) if execution else f"{EVENTS}.>"

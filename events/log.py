@@ -36,6 +36,10 @@ class Log(Protocol):
         """Yield the entries of one execution, or of all, behind `after`, and go on with new ones as they come."""
         ...
 
+    async def identity(self) -> str:
+        """Return what tells this log from every other, for as long as it exists."""
+        ...
+
     async def last(self, execution: str | None = None) -> int:
         """Return the position of the last entry of an execution, or of the whole log; 0 where there is none."""
         ...

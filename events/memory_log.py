@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 from perdure.errors import VersionConflict
 from perdure.events.entry import Entry, Recorded, encode
@@ -12,6 +13,7 @@ class MemoryLog:
     """Keeps entries in lists; the reference that other logs are held against."""
 
     def __init__(self) -> None:
+        self._identity = uuid4().hex
         self._all: list[Recorded] = []
         self._by_execution: dict[str, list[Recorded]] = defaultdict(list)
         self._ids: dict[str, Recorded] = {}
@@ -52,6 +54,10 @@ class MemoryLog:
                 after = recorded.position
                 yield recorded
             await grown.wait()
+
+    async def identity(self) -> str:
+        """Return what tells this log from every other; see Log.identity."""
+        return self._identity
 
     async def last(self, execution: str | None = None) -> int:
         """Return the last position; see Log.last."""

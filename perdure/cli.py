@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure import cli_log
-from perdure.errors import BadInput, ExecutionFailed, PerdureError
+from perdure.cli_support import (
+    Stopped,
+    input_from,
+    only_data_on_stdout,
+    print_json,
+    say,
+    settings_from,
+    settings_of_existing,
+    until_stopped,
+)
+from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, LogUnavailable, PerdureError
 
 if TYPE_CHECKING:
     from perdure.cluster.client import AsyncRun
@@ -66,29 +76,29 @@ def run(
     """
     from perdure.definitions.loading import load
 
+    if local and isolation:
+        raise BadInput("--local runs everything in one process; leave out --isolation, or --local")
     definition = load(file)
-    value = _input(input, set or [])
+    value = input_from(input, set or [])
     execution = f"{definition.workflow.name}-{secrets.token_hex(4)}" if id is None else id
     how = {"isolation": isolation, "store": store}
     try:
-        outcome = asyncio.run(_run(file, value, execution, local=local, replies=replies, how=how))
-    except KeyboardInterrupt:
-        _say(f"suspended; it goes on with the same command and --id {execution}")
-        raise typer.Exit(130) from None
+        with only_data_on_stdout():
+            outcome = until_stopped(_run(file, value, execution, local=local, replies=replies, how=how))
+    except Stopped as stopped:
+        say(f"suspended; it goes on with the same command and --id {execution}")
+        raise typer.Exit(stopped.exit_code) from None
+    except LogUnavailable as error:
+        raise EnvironmentProblem(
+            f"{error}\nnothing that was recorded is lost; it goes on with the same command and --id {execution}"
+        ) from None
     except ExecutionFailed as error:
         if as_json:
-            _print(
-                {
-                    "id": execution,
-                    "status": "failed",
-                    "node": error.node,
-                    "attempt": error.attempt,
-                    "error": error.error,
-                }
-            )
-        _say(f"{error}\nlook further with: perdure show {execution}")
+            failed = {"id": execution, "status": "failed", "node": error.node, "attempt": error.attempt}
+            print_json({**failed, "error": error.error})
+        say(f"{error}\nlook further with: perdure show {execution}")
         raise typer.Exit(error.exit_code) from None
-    _print({"id": execution, "status": "succeeded", "output": outcome} if as_json else outcome)
+    print_json({"id": execution, "status": "succeeded", "output": outcome} if as_json else outcome)
 
 
 @app.command()
@@ -102,10 +112,11 @@ def show(
 
     Example: perdure show order-42 --follow
     """
+    settings = settings_of_existing(store)
     try:
-        asyncio.run(_show(execution, settings_from({"store": store}), follow=follow, as_json=as_json))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        until_stopped(_show(execution, settings, follow=follow, as_json=as_json))
+    except Stopped as stopped:
+        raise typer.Exit(stopped.exit_code) from None
 
 
 @app.command("list")
@@ -123,7 +134,7 @@ def list_(
     """
     if status not in (None, "running", "succeeded", "failed"):
         raise BadInput(f"--status {status}: it is one of running, succeeded, failed")
-    rows = asyncio.run(_list(settings_from({"store": store}), status, limit))
+    rows = asyncio.run(_list(settings_of_existing(store), status, limit))
     from perdure import console
 
     if as_json:
@@ -148,7 +159,7 @@ def schema(
 
     schemas = event_schemas()
     if out is None:
-        _print(schemas)
+        print_json(schemas)
         return
     out.mkdir(parents=True, exist_ok=True)
     for name, each in schemas.items():
@@ -162,7 +173,7 @@ def main() -> None:
     try:
         app()
     except PerdureError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(error.exit_code)
 
 
@@ -179,8 +190,8 @@ async def _run(
         checked(settings, load(file), value, execution)  # before anything is started for it
         async with await AsyncClient.open(settings, "local" if local else "ray", drive=execution) as client:
             if model:
-                _say(f"agents get scripted replies from {replies}: no language model is asked")
-            _say(f"execution {execution}")
+                say(f"agents get scripted replies from {replies}: no language model is asked")
+            say(f"execution {execution}")
             started = await client.start(file, value, id=execution, confirm=False)
             await console.follow(console.Progress(execution), started.events())
             return await started.result()
@@ -192,10 +203,12 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
 
     async with await AsyncClient.open(settings, "none") as client:
         started = client.get(execution)
+        state = await started.state()  # says so where there is none
+        if state.status == "running" and not await started.is_driven():
+            say("nobody drives this execution now; it goes on with its `perdure run` command and --id, or a client")
         if follow:
             await console.follow(console.Progress(execution), started.events())
         progress = console.Progress(execution)
-        await started.state()  # says so where there is none
         for recorded in await started.history():
             for happened in recorded.unpack():
                 progress.feed(happened)
@@ -205,7 +218,7 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
         console.show(progress)
         state = await started.state()
         if state.status == "succeeded":
-            _print(getattr(state.outcome, "output", None))
+            print_json(getattr(state.outcome, "output", None))
 
 
 async def _described(run: "AsyncRun") -> dict[str, Any]:
@@ -231,70 +244,12 @@ async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str,
         return await client.executions(status, limit)
 
 
-def settings_from(given: dict[str, Any]) -> "Settings":
-    """Build the settings from options; a value that does not fit is bad input, wherever it came from."""
-    from pydantic import ValidationError
-
-    from perdure.cluster.settings import Settings
-
-    try:
-        return Settings(**{key: value for key, value in given.items() if value is not None})
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors()
-        )
-        raise BadInput(
-            f"a setting cannot be used: {problems}; options and PERDURE_* variables are listed in docs/settings.md"
-        ) from None
-
-
 def _model(replies: Path | None) -> Any:
     if replies is None:
         return nullcontext()
     from perdure.testing import ScriptedModel
 
     return ScriptedModel.from_file(replies)
-
-
-def _input(given: str | None, pairs: list[str]) -> Any:
-    """Return the input from --input and --set; raise BadInput where it is not JSON."""
-    value: Any = None
-    if given is not None:
-        text, name = given, "--input"
-        if given.startswith("@"):
-            name = given[1:]
-            try:
-                text = Path(name).read_text(encoding="utf-8")
-            except OSError as error:
-                raise BadInput(f"--input {given}: the file cannot be read: {error.strerror}") from None
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{name}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise BadInput(f"--set {pair}: write key=value")
-        value = {} if value is None else value
-        if not isinstance(value, dict):
-            raise BadInput(f"--set {pair}: the input is not an object, so no key of it can be set")
-        value[key] = _json_or_text(text)
-    return value
-
-
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _print(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli_support import settings_from, settings_of_existing
 from perdure.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="Look after the log: purge, export, import.")
@@ -69,24 +70,21 @@ def import_(
 
 
 async def _purge(seconds: float, statuses: list[str], *, dry_run: bool, store: Path | None) -> list[str]:
-    from perdure.cli import settings_from
     from perdure.cluster.client import AsyncClient
 
-    async with await AsyncClient.open(settings_from({"store": store}), "none") as client:
+    async with await AsyncClient.open(settings_of_existing(store), "none") as client:
         return await client.purge(seconds, statuses, dry_run=dry_run)
 
 
 async def _export(execution: str, store: Path | None) -> None:
-    from perdure.cli import settings_from
     from perdure.cluster.client import AsyncClient
 
-    async with await AsyncClient.open(settings_from({"store": store}), "none") as client:
+    async with await AsyncClient.open(settings_of_existing(store), "none") as client:
         async for line in client.export(execution):
             typer.echo(line)
 
 
 async def _import(lines: list[str], store: Path | None) -> str:
-    from perdure.cli import settings_from
     from perdure.cluster.client import AsyncClient
 
     async with await AsyncClient.open(settings_from({"store": store}), "none") as client:

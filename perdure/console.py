@@ -19,6 +19,7 @@ from perdure.events.vocabulary import (
     ExecutionStarted,
     NodeAttemptFailed,
     NodeFailed,
+    NodeResumed,
     NodeScheduled,
     NodeSucceeded,
 )
@@ -54,7 +55,7 @@ class Progress:
         node = getattr(event, "node", None)
         if node is None or isinstance(event, ExecutionFailed):
             return None
-        if isinstance(event, NodeScheduled):
+        if isinstance(event, NodeScheduled | NodeResumed):
             self.began[node] = happened.at
         elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed):
             self.ended[node] = happened.at

@@ -63,8 +63,8 @@ class ScriptedModel:
         """Load a YAML or JSON list of replies; raise BadInput where it is none."""
         try:
             source = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
         replies = source.data
         if not isinstance(replies, list):
             raise BadInput(f"{path}: a replies file is a list of mappings with 'match' and 'reply'")
@@ -72,6 +72,8 @@ class ScriptedModel:
             if not isinstance(item, dict) or "reply" not in item or not item.keys() <= {"match", "reply", "delay"}:
                 what = "a reply is a mapping with 'reply', and perhaps 'match' and 'delay'"
                 raise BadInput(f"{source.place((index,))}: {what}")
+            if not isinstance(item.get("delay", 0), int | float):
+                raise BadInput(f"{source.place((index, 'delay'))}: 'delay' is not a number of seconds")
             try:
                 re.compile(item.get("match", ""))
             except (re.error, TypeError) as error:

@@ -16,6 +16,7 @@ tracking = Table(
     "tracking",
     metadata,
     Column("projection", String, primary_key=True),
+    Column("log", String, nullable=False),
     Column("position", Integer, nullable=False),
 )
 

@@ -7,9 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, delete, event, select, update
+from sqlalchemy import Connection, Engine, create_engine, delete, event, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from perdure.errors import CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
@@ -29,7 +30,7 @@ class Projections:
 
     async def catch_up(self, log: Log) -> None:
         """Fold every entry that is not folded yet; what another process folds meanwhile is not folded twice."""
-        await asyncio.to_thread(self._prepare, await log.last())
+        await asyncio.to_thread(self._prepare, await log.identity())
         while True:
             position = await asyncio.to_thread(self._position)
             batch = [recorded async for recorded in log.read_all(position, _BATCH)]
@@ -59,15 +60,18 @@ class Projections:
         """Close the file."""
         self._engine.dispose()
 
-    def _prepare(self, last: int) -> None:
-        """Create the tables; begin again when the log is shorter than what was folded, for it is another log then."""
+    def _prepare(self, log: str) -> None:
+        """Create the tables; begin again when the rows are of another log than this one."""
         with self._engine.begin() as connection:
-            metadata.create_all(connection)
-            connection.execute(insert(tracking).values(projection=_NAME, position=0).on_conflict_do_nothing())
-            position = connection.scalar(select(tracking.c.position).where(tracking.c.projection == _NAME)) or 0
-            if position > last:
+            for table in metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+            connection.execute(insert(tracking).values(projection=_NAME, log=log, position=0).on_conflict_do_nothing())
+            found = connection.scalar(select(tracking.c.log).where(tracking.c.projection == _NAME))
+            if found != log:
                 connection.execute(delete(executions))
-                connection.execute(update(tracking).where(tracking.c.projection == _NAME).values(position=0))
+                connection.execute(update(tracking).where(tracking.c.projection == _NAME).values(log=log, position=0))
 
     def _position(self) -> int:
         with self._engine.connect() as connection:
@@ -101,5 +105,11 @@ def _engine(file: Path) -> Engine:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
         cursor.close()
+        connection.isolation_level = None  # we begin, not the driver
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A writer from the start: one that turns into a writer later can meet "database is locked" at once.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine

@@ -182,15 +182,28 @@ def test_the_timer_schedules_the_next_attempt_with_the_same_input() -> None:
         NodeAttemptFailed("a", 1, BOOM),
         TimerArmed("retry/a", NOW),
     )
-    Given(RETRYING, *waiting).when(FireTimer("t-1", "x-1", "retry/a")).then(
+    Given(RETRYING, *waiting).when(FireTimer("t-1", "x-1", "retry/a", NOW)).then(
         TimerFired("retry/a"), NodeScheduled("a", 2, {"k": 1})
     )
 
 
 def test_a_timer_that_fires_twice_counts_once() -> None:
     waiting = (started(RETRYING), NodeScheduled("a", 1), NodeAttemptFailed("a", 1, BOOM), TimerArmed("retry/a", NOW))
-    fire = FireTimer("t-1", "x-1", "retry/a")
+    fire = FireTimer("t-1", "x-1", "retry/a", NOW)
     Given(RETRYING, *waiting).when(fire, fire).then(TimerFired("retry/a"), NodeScheduled("a", 2))
+
+
+def test_a_timer_of_an_earlier_arming_counts_for_nothing() -> None:
+    later = NOW + timedelta(seconds=9)
+    waiting = (started(RETRYING), NodeScheduled("a", 2), NodeAttemptFailed("a", 2, BOOM), TimerArmed("retry/a", later))
+    Given(RETRYING, *waiting).when(FireTimer("t-1", "x-1", "retry/a", NOW)).then_nothing()
+
+
+def test_a_delay_that_is_too_large_to_compute_is_the_cap() -> None:
+    plan = plan_of({"a": {"tool": "t", "retry": {"attempts": 1000, "backoff": 10, "cap": 60, "jitter": False}}})
+    Given(plan, started(plan), NodeScheduled("a", 900)).when(ReportFailure("a", 900, BOOM)).then(
+        NodeAttemptFailed("a", 900, BOOM), TimerArmed("retry/a", NOW + timedelta(seconds=60))
+    )
 
 
 def test_spent_retries_fail_the_node_at_its_last_attempt() -> None:
@@ -233,7 +246,7 @@ def test_late_and_duplicate_reports_change_nothing() -> None:
 
 def test_reports_to_an_ended_execution_change_nothing() -> None:
     ended = (started(CHAIN), NodeScheduled("a", 1), NodeFailed("a", 1, BOOM), ExecutionFailed(BOOM, "a", 1))
-    Given(CHAIN, *ended).when(ReportSuccess("a", 1), Recover(), FireTimer("t", "x-1", "retry/a")).then_nothing()
+    Given(CHAIN, *ended).when(ReportSuccess("a", 1), Recover(), FireTimer("t", "x-1", "retry/a", NOW)).then_nothing()
 
 
 def test_recovery_resumes_what_was_under_way_and_leaves_what_was_done() -> None:

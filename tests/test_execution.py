@@ -129,7 +129,7 @@ async def test_a_far_timer_is_left_to_the_inbox_and_the_execution_is_left() -> N
     assert actor.closed
     assert (await world.state()).status == "running"
     assert 3600 <= (world.armed["retry/a"] - datetime.now(UTC)).total_seconds() <= 7200
-    await world.actor().run(FireTimer("t-1", EXECUTION, "retry/a"))
+    await world.actor().run(FireTimer("t-1", EXECUTION, "retry/a", world.armed["retry/a"]))
     assert (await world.state()).status == "succeeded"
 
 
@@ -318,28 +318,36 @@ def test_any_interleaving_of_crashes_ends_the_same_with_every_result_recorded_on
     asyncio.run(play())
 
 
-async def test_a_log_that_is_out_of_reach_stops_the_actor_and_fails_its_tellers() -> None:
+async def test_while_the_log_is_away_work_goes_on_and_nothing_is_decided_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     class Away(MemoryLog):
-        away = False
+        refusals = 0
 
         async def append(self, execution: str, entry: Entry, expected: int) -> Recorded:
-            if self.away:
+            if len(self._all) == 1 and self.refusals < 3:  # the first report finds the log away, for a while
+                self.refusals += 1
+                if self.refusals == 2:
+                    await super().append(execution, entry, expected)  # and once only the answer is lost
                 raise LogUnavailable("away")
             return await super().append(execution, entry, expected)
 
-    gate = asyncio.Event()
-
-    async def tool(work: Work) -> None:
-        await gate.wait()
-
+    monkeypatch.setattr("perdure.actors.execution._PAUSE", 0.001)
     log = Away()
-    world = World(DIAMOND, tool, log)
-    actor = world.actor()
+    world = World(DIAMOND, log=log)
+    await world.actor().run(start(DIAMOND))
+    assert log.refusals == 2
+    assert (await world.state()).status == "succeeded"
+    assert world.calls == {"top": 1, "left": 1, "right": 1, "join": 1}
+    assert not [event for event in await world.events() if isinstance(event, NodeResumed)]
+
+
+async def test_a_log_that_cannot_be_loaded_stops_the_actor() -> None:
+    class Away(MemoryLog):
+        async def read(self, execution: str, after: int = 0, limit: int | None = None) -> Any:
+            raise LogUnavailable("away")
+            yield
+
+    actor = World(DIAMOND, log=Away()).actor()
     running = asyncio.create_task(actor.run(start(DIAMOND)))
-    async for _ in log.follow(EXECUTION):
-        break
-    log.away = True
-    with pytest.raises(LogUnavailable):
-        await actor.tell(start(DIAMOND, "other", command="start-2"))
     with pytest.raises(LogUnavailable):
         await running
+    assert await actor.tell(start(DIAMOND, command="start-2")) is False

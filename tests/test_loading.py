@@ -138,6 +138,11 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("a: !!bool abc\n", "abc is not a JSON bool"),
         ("a: " + "[" * 100_000 + "]" * 100_000 + "\n", "definition:1:103: nested more than 100 levels"),
         ("a:\n  " + "- " * 100_000 + "x\n", "nested more than 100 levels"),
+        ("a: &a {<<: *a}\n", "this mapping contains itself"),
+        ("a: 1e999\n", "1e999 is not a JSON float"),
+        ("a: &a {k: 1}\n" + "".join(
+            f"{chr(98 + i)}: &{chr(98 + i)} {{<<: [{','.join(['*' + chr(97 + i)] * 9)}]}}\n" for i in range(10)),
+         "aliases expand"),
         ("x: " + "y" * 1_000_001 + "\n", "over 1000000 bytes"),
         ("a: &a [1,1,1,1,1,1,1,1]\n" + "".join(
             f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 8)}]\n" for i in range(8)),

@@ -127,7 +127,7 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         (None, "not an executable file"),
-        ("#!/bin/sh\necho 'it broke' >&2; exit 1\n", "(?s)did not start.*it broke"),
+        ("#!/bin/sh\necho 'it broke' >&2; exit 1\n", "(?s)ended at once.*it broke"),
         ("#!/bin/sh\nexec sleep 60\n", r"did not start within 0\.5 s"),
     ],
 )

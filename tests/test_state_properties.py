@@ -36,7 +36,7 @@ def possible(state: ExecutionState, draw: st.DataObject) -> Input:
         name, attempt = draw.draw(st.sampled_from(["n0", "n1", "n2"])), draw.draw(st.integers(1, 3))
         strange: list[Input] = [ReportSuccess(name, attempt), ReportLoss(name, attempt), Recover()]
         return draw.draw(st.sampled_from(strange))
-    choices: list[Input] = [FireTimer(f"t-{timer}", EXECUTION, timer) for timer in state.timers]
+    choices: list[Input] = [FireTimer(f"t-{timer}", EXECUTION, timer, due) for timer, due in state.timers.items()]
     for name, node in state.running.items():
         choices += [
             ReportSuccess(name, node.attempt, name),

@@ -1,0 +1,19 @@
+"""Ending tasks for certain."""
+
+import asyncio
+from typing import Any
+
+_AGAIN_AFTER = 0.2  # seconds
+
+
+async def stop(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks, again and again until they have ended, and return then; how they ended is nobody's concern.
+
+    One cancellation can be lost: `asyncio.wait_for`, on which nats-py waits, drops it when its result comes at the same
+    moment (CPython issue 86296, mended in Python 3.12).
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_AGAIN_AFTER)
+    await asyncio.gather(*tasks, return_exceptions=True)

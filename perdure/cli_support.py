@@ -1,0 +1,145 @@
+"""What the commands share: settings and input from the command line, stopping on signals, stdout for data only."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from perdure.errors import BadInput, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from perdure.cluster.settings import Settings
+
+
+def settings_of_existing(store: Path | None) -> "Settings":
+    """Build the settings of a store that must be there already: looking makes none."""
+    settings = settings_from({"store": store})
+    if not settings.nats_url and not settings.store.exists():
+        raise BadInput(
+            f"there is no store at {settings.store.absolute()}; start an execution with perdure run, or name its store "
+            "with --store"
+        )
+    return settings
+
+
+def settings_from(given: dict[str, Any]) -> "Settings":
+    """Build the settings from options; a value that does not fit is bad input, wherever it came from."""
+    from pydantic import ValidationError
+
+    from perdure.cluster.settings import Settings
+
+    try:
+        return Settings(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors()
+        )
+        raise BadInput(
+            f"a setting cannot be used: {problems}; options and PERDURE_* variables are listed in docs/settings.md"
+        ) from None
+
+
+def input_from(given: str | None, pairs: list[str]) -> Any:
+    """Return the input from --input and --set; raise BadInput where it is not JSON."""
+    value: Any = None
+    if given is not None:
+        text, name = given, "--input"
+        if given.startswith("@"):
+            name = given[1:]
+            try:
+                text = Path(name).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                why = getattr(error, "strerror", None) or "not text in UTF-8"
+                raise BadInput(f"--input {given}: the file cannot be read: {why}") from None
+        value = _json(text, name)
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set {pair}: write key=value")
+        value = {} if value is None else value
+        if not isinstance(value, dict):
+            raise BadInput(f"--set {pair}: the input is not an object, so no key of it can be set")
+        value[key] = _json_or_text(text)
+    return value
+
+
+def _json(text: str, name: str) -> Any:
+    def refuse(constant: str) -> Any:
+        raise BadInput(f"{name}: {constant} is not JSON; write a number, or null")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{name}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except (RecursionError, ValueError) as error:
+        raise BadInput(f"{name}: not JSON that can be read: {error}") from None
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+class Stopped(Exception):
+    """The user, or the system, asked the command to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def until_stopped(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run to the end, or until SIGINT or SIGTERM; then clean up and raise Stopped."""
+    received: list[int] = []
+
+    async def run() -> Any:
+        task = asyncio.ensure_future(work)
+
+        def stop(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        return await task
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise Stopped(received[0] if received else signal.SIGINT) from None
+
+
+@contextmanager
+def only_data_on_stdout() -> Iterator[None]:
+    """Let what tools and Ray print go to stderr meanwhile, so that stdout holds the data alone."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def print_json(value: Any) -> None:
+    """Print data on stdout; raise EnvironmentProblem where it cannot be written."""
+    try:
+        typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+        sys.stdout.flush()
+    except OSError as error:
+        raise EnvironmentProblem(f"the output cannot be written: {error.strerror}") from None
+
+
+def say(text: str) -> None:
+    """Say something to people, on stderr."""
+    typer.echo(text, err=True)
