@@ -75,7 +75,7 @@ class AsyncClient:
             try:
                 server = await asyncio.to_thread(nats_server, settings)
                 closing.callback(server.close)
-                connection = await open_connection(server.url, server.token, settings.log_timeout)
+                connection = await open_connection(server.url, server.token, settings.log_timeout, settings.replicas)
                 closing.push_async_callback(connection.close)
                 if opening:
                     await opening

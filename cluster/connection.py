@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from nats.aio.client import Client as Nats
 from nats.js.api import StreamConfig
@@ -11,13 +13,14 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from perdure.cluster import inbox
 from perdure.cluster.inbox import Inbox
-from perdure.cluster.registry import Registry
+from perdure.cluster.registry import BUCKET, Registry
 from perdure.errors import EnvironmentProblem
 from perdure.events import jetstream_log
 from perdure.events.jetstream_log import JetStreamLog
 
 MIN_VERSION = (2, 14)
 _CONNECT_SECONDS = 10.0
+_T = TypeVar("_T")
 _log = logging.getLogger("perdure.nats")
 
 
@@ -35,21 +38,22 @@ class Connection:
         await self.nats.close()
 
 
-async def open_connection(url: str, token: str | None, timeout: float = 10.0) -> Connection:
+async def open_connection(url: str, token: str | None, timeout: float = 10.0, replicas: int = 1) -> Connection:
     """Connect, check the server, and create what is missing. `timeout` is the log's, in seconds.
 
-    url: one server's, or several separated by commas. Raises EnvironmentProblem naming what is wrong with the server
-    and how to mend it.
+    url: one server's, or several separated by commas. replicas: copies of each stream. Raises EnvironmentProblem
+    naming what is wrong with the server and how to mend it.
     """
     client = Nats()
     log = JetStreamLog(client, timeout)
     await _connect(client, log, url, token)
     try:
         _check_version(client, url)
-        _, _, registry = await asyncio.gather(
-            _ensure(client, jetstream_log.stream_config()),
-            _ensure(client, inbox.stream_config()),
-            Registry.open(client),
+        _, _, _, registry = await asyncio.gather(
+            log.open(),
+            _opened(jetstream_log.STREAM, _ensure(client, jetstream_log.stream_config(replicas))),
+            _opened(inbox.STREAM, _ensure(client, inbox.stream_config(replicas))),
+            _opened(BUCKET, Registry.open(client, replicas)),
         )
     except BaseException:
         await client.close()
@@ -110,7 +114,17 @@ async def _ensure(client: Nats, config: StreamConfig) -> None:
         await js.stream_info(str(config.name))
     except NotFoundError:
         await js.add_stream(config)
+
+
+async def _opened(name: str, opening: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for a stream or bucket; say what is wrong with the server when it cannot be had."""
+    try:
+        return await opening
     except ServiceUnavailableError as error:
-        raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
+        if error.err_code is None:  # nobody answered at all
+            raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
+        raise EnvironmentProblem(f"{name} cannot be used for now: {error.description}") from error
+    except TimeoutError as error:
+        raise EnvironmentProblem(f"{name} cannot be used for now: no answer; has the NATS cluster a leader?") from error
     except APIError as error:
-        raise EnvironmentProblem(f"the stream {config.name} cannot be used: {error.description}") from error
+        raise EnvironmentProblem(f"{name} cannot be used: {error.description}; see PERDURE_REPLICAS") from error

@@ -21,7 +21,7 @@ async def connect_to(settings: Settings) -> Connection:
     """Open the connection that settings with a `nats_url` describe."""
     assert settings.nats_url is not None  # noqa: S101 (whoever calls this has found or started a server)
     token = settings.nats_token_file.read_text().strip() if settings.nats_token_file else None
-    return await open_connection(settings.nats_url, token, settings.log_timeout)
+    return await open_connection(settings.nats_url, token, settings.log_timeout, settings.replicas)
 
 
 def surroundings(connection: Connection, settings: Settings, epoch: int, call_elsewhere: CallElsewhere) -> Surroundings:

@@ -54,6 +54,14 @@ class JetStreamLog:
         self._gets = DirectGet(nats, STREAM, timeout / 2)
         self._writer = GroupWriter(nats, STREAM, timeout / 2)  # so that there is time to look and to try again
 
+    async def open(self) -> None:
+        """Hear of the stream's new leaders: what was asked of the one before, nobody may answer any more."""
+        await self._nats.subscribe(f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{STREAM}", cb=self._led_anew)
+
+    async def _led_anew(self, _advisory: Msg) -> None:
+        self.disconnected()
+        self.reconnected()
+
     async def append(self, execution: str, entry: Entry, expected: int) -> Recorded:
         """Append one entry; see Log.append.
 
