@@ -17,7 +17,7 @@ _CONFIG = """\
 server_name: {name}
 listen: "127.0.0.1:{port}"
 pid_file: "{folder}/pid"
-jetstream {{ store_dir: "{folder}/jetstream", sync_interval: always }}
+jetstream {{ store_dir: "{folder}/jetstream", sync_interval: {sync} }}
 """
 _CLUSTER = """\
 cluster {{ name: perdure, listen: "127.0.0.1:{port}", routes: [{routes}] }}
@@ -36,7 +36,9 @@ def free_ports(count: int) -> list[int]:
 class NatsProcess:
     """One server: its configuration, and the process while it runs. `trace` is a command to run it under."""
 
-    def __init__(self, folder: Path, name: str = "perdure", cluster: str = "", trace: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, name: str = "perdure", cluster: str = "", trace: tuple[str, ...] = (), sync: str = "always"
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (port,) = free_ports(1)
         self.folder = folder
@@ -44,7 +46,7 @@ class NatsProcess:
         self.url = f"nats://127.0.0.1:{port}"
         self._address = ("127.0.0.1", port)
         self._config = folder / "server.conf"
-        self._config.write_text(_CONFIG.format(name=name, port=port, folder=folder) + cluster)
+        self._config.write_text(_CONFIG.format(name=name, port=port, folder=folder, sync=sync) + cluster)
         self._command = [*trace, str(_binary(None)), "-c", str(self._config)]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -78,9 +80,9 @@ class NatsProcess:
 
 
 @contextmanager
-def nats_process(folder: Path, trace: tuple[str, ...] = ()) -> Iterator[NatsProcess]:
+def nats_process(folder: Path, trace: tuple[str, ...] = (), sync: str = "always") -> Iterator[NatsProcess]:
     """Run one server that listens."""
-    server = NatsProcess(folder, trace=trace).start()
+    server = NatsProcess(folder, trace=trace, sync=sync).start()
     try:
         server.wait_until_it_listens()
         yield server

@@ -61,10 +61,10 @@ async def _leader(connection: Connection) -> str:
                 return cluster.leader
 
 
-async def _followed(log: Log, execution: str | None, seen: list[Recorded]) -> None:
+async def _followed(log: Log, execution: str | None, heard: Callable[[Recorded], None]) -> None:
     async with aclosing(log.follow(execution)) as entries:  # type: ignore[type-var]
         async for recorded in entries:
-            seen.append(recorded)
+            heard(recorded)
 
 
 class TestJetStreamLogOnThreeReplicas:
@@ -90,7 +90,7 @@ async def test_every_stream_has_as_many_copies_as_were_asked_for(replicated: Con
 
 
 async def test_a_server_that_is_alone_cannot_keep_three_copies(tmp_path: Path) -> None:
-    with nats_process(tmp_path) as server, pytest.raises(EnvironmentProblem, match="replicas > 1.*PERDURE_REPLICAS"):
+    with nats_process(tmp_path) as server, pytest.raises(EnvironmentProblem, match=r"replicas > 1.*PERDURE_REPLICAS"):
         await open_connection(server.url, None, replicas=3)
 
 
@@ -104,7 +104,9 @@ async def test_a_leader_killed_under_load_loses_and_repeats_nothing(
     listener = await _connection(servers)
     seen: list[Recorded] = []
     seen_of_one: list[Recorded] = []
-    following = asyncio.gather(_followed(listener.log, None, seen), _followed(replicated.log, names[0], seen_of_one))
+    following = asyncio.gather(
+        _followed(listener.log, None, seen.append), _followed(replicated.log, names[0], seen_of_one.append)
+    )
     load = asyncio.gather(*(append_on_and_on(replicated.log, name, acknowledged.add, stop, None) for name in names))
     for _ in range(KILLS):
         await _progress(acknowledged, chance.randrange(200, 500), load, following)
