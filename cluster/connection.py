@@ -10,8 +10,8 @@ from nats.errors import Error as NatsError
 
 from perdure.cluster import inbox
 from perdure.cluster.inbox import Inbox
-from perdure.cluster.registry import Registry
-from perdure.cluster.server_checks import check_sync, check_version, ensure_stream, masked
+from perdure.cluster.registry import BUCKET, Registry
+from perdure.cluster.server_checks import check_sync, check_version, ensure_stream, masked, opened
 from perdure.errors import EnvironmentProblem
 from perdure.events import jetstream_log, snapshots
 from perdure.events.jetstream_log import JetStreamLog
@@ -51,11 +51,12 @@ async def open_connection(
     await _connect(client, log, url, token)
     try:
         check_version(client, url)
-        _, _, _, registry = await asyncio.gather(
+        _, _, _, _, registry = await asyncio.gather(
+            log.open(),
             ensure_stream(client, jetstream_log.stream_config(replicas)),
             ensure_stream(client, snapshots.stream_config(replicas)),
             ensure_stream(client, inbox.stream_config(replicas)),
-            Registry.open(client, replicas),
+            opened(client, BUCKET, Registry.open(client, replicas)),
         )
         if not synced:
             await check_sync(client, url)

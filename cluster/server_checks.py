@@ -3,16 +3,19 @@
 import json
 import logging
 import re
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from perdure.errors import EnvironmentProblem
 
 MIN_VERSION = (2, 14)
+Result = TypeVar("Result")
 SYNC_ALWAYS = "jetstream { sync_interval: always }"
 
 _log = logging.getLogger("perdure.nats")
@@ -40,15 +43,7 @@ def check_version(client: Nats, url: str) -> None:
 
 async def ensure_stream(client: Nats, wanted: StreamConfig) -> None:
     """Create a stream where it is not there; raise EnvironmentProblem where it is there and not as we need it."""
-    js = client.jetstream()
-    try:
-        found = (await js.stream_info(str(wanted.name))).config
-    except NotFoundError:
-        found = (await js.add_stream(wanted)).config
-    except ServiceUnavailableError as error:
-        raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
-    except (APIError, NatsError) as error:
-        raise EnvironmentProblem(f"the stream {wanted.name} cannot be used: {reason(client, error)}") from error
+    found = await opened(client, str(wanted.name), _found_or_created(client, wanted))
     problems = differences(found, wanted)
     if problems:
         mend = f"change it with `nats stream edit {wanted.name}`, or move it aside and let perdure create it"
@@ -58,6 +53,31 @@ async def ensure_stream(client: Nats, wanted: StreamConfig) -> None:
             "the stream %s has %s replicas and %s are set; change it with `nats stream edit %s --replicas %s`",
             wanted.name, found.num_replicas, wanted.num_replicas, wanted.name, wanted.num_replicas,
         )  # fmt: skip
+
+
+async def opened(client: Nats, name: str, opening: Coroutine[Any, Any, Result]) -> Result:
+    """Wait for a stream or bucket; raise EnvironmentProblem naming what is wrong where it cannot be had."""
+    try:
+        return await opening
+    except ServiceUnavailableError as error:
+        if error.err_code is None:  # nobody answered at all
+            raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
+        raise EnvironmentProblem(f"{name} cannot be used for now: {error.description}") from error
+    except NatsTimeout as error:
+        why = reason(client, "no answer; has the NATS cluster a leader?")
+        raise EnvironmentProblem(f"{name} cannot be used for now: {why}") from error
+    except APIError as error:
+        raise EnvironmentProblem(f"{name} cannot be used: {error.description}; see PERDURE_REPLICAS") from error
+    except NatsError as error:
+        raise EnvironmentProblem(f"{name} cannot be used: {reason(client, str(error))}") from error
+
+
+async def _found_or_created(client: Nats, wanted: StreamConfig) -> StreamConfig:
+    js = client.jetstream()
+    try:
+        return (await js.stream_info(str(wanted.name))).config
+    except NotFoundError:
+        return (await js.add_stream(wanted)).config
 
 
 def differences(found: StreamConfig, wanted: StreamConfig) -> list[str]:
@@ -98,9 +118,8 @@ async def check_sync(client: Nats, url: str) -> None:
         )  # fmt: skip
 
 
-def reason(client: Nats, error: Exception) -> str:
-    """Return why something failed: the error, and what the server said last, as of permissions it only complains."""
-    said = getattr(error, "description", None) or str(error) or type(error).__name__
+def reason(client: Nats, said: str) -> str:
+    """Return why something failed, with what the server said last: of permissions it only complains aside."""
     last = client.last_error
     return f"{said}; the server said: {last}" if last is not None and str(last) not in said else said
 

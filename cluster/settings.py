@@ -35,8 +35,17 @@ class Settings(BaseSettings):
     assume_synced: bool = Field(
         default=False, description="Do not check that the server of `nats_url` syncs every write to disk."
     )
-    replicas: int = Field(default=1, ge=1, le=5, description="Replicas of the streams; 3 on a NATS cluster.")
-    log_timeout: float = Field(default=10.0, gt=0, description="Seconds that the log may take to answer.")
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=5,
+        description="Copies that the cluster at `nats_url` keeps of what is stored; 3 outlive the loss of a server.",
+    )
+    log_timeout: float = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds that the log may take to answer; a NATS cluster takes up to 10 to replace a lost leader.",
+    )
     ray_address: str | None = Field(
         default=None,
         validation_alias=AliasChoices("ray_address", "PERDURE_RAY_ADDRESS", "RAY_ADDRESS"),

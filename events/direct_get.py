@@ -28,7 +28,7 @@ class DirectGet:
         self._inbox = nats.new_inbox()
         self._subscribed: asyncio.Task[Subscription] | None = None
         self._numbers = count()
-        self._waiting: dict[str, asyncio.Queue[Msg]] = {}
+        self._waiting: dict[str, asyncio.Queue[Msg | None]] = {}
 
     async def batch(self, query: dict[str, Any]) -> AsyncIterator[Msg]:
         """Yield the messages of one answer, up to the server's end-of-batch status; nothing where there are none.
@@ -38,13 +38,16 @@ class DirectGet:
         if self._subscribed is None:
             self._subscribed = asyncio.create_task(self._nats.subscribe(f"{self._inbox}.*", cb=self._route))
         token = str(next(self._numbers))
-        answers = self._waiting[token] = asyncio.Queue()
+        answers: asyncio.Queue[Msg | None] = asyncio.Queue()
+        self._waiting[token] = answers
         try:
             await self._subscribed
             question = json.dumps({"max_bytes": _MAX_BYTES, **query}).encode()
             await self._nats.publish(self._subject, question, reply=f"{self._inbox}.{token}")
             while True:
                 message = answers.get_nowait() if not answers.empty() else await self._next(answers)
+                if message is None:
+                    raise LogUnavailable("the log did not answer: the connection was lost")
                 status = (message.headers or {}).get("Status")
                 if status is None:
                     yield message
@@ -59,7 +62,12 @@ class DirectGet:
         finally:
             del self._waiting[token]
 
-    async def _next(self, answers: "asyncio.Queue[Msg]") -> Msg:
+    def disconnected(self) -> None:
+        """End every read under way with LogUnavailable: the rest of its answer will not come."""
+        for answers in self._waiting.values():
+            answers.put_nowait(None)
+
+    async def _next(self, answers: "asyncio.Queue[Msg | None]") -> Msg | None:
         async with asyncio.timeout(self._timeout):
             return await answers.get()
 

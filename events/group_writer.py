@@ -7,6 +7,7 @@ is published singly, and many at once as a batch, each member with its own expec
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -77,7 +78,7 @@ class GroupWriter:
         self._singles = 0
         self._batches = 0
         self._pumping = False
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[list[_Write]]] = set()
 
     async def write(self, subject: str, data: bytes, headers: dict[str, str], expected: int) -> int:
         """Store a message behind the sequence `expected` of its subject and return its sequence.
@@ -134,29 +135,38 @@ class GroupWriter:
         single = len(writes) == 1
         self._singles += single
         self._batches += not single
-        task = asyncio.create_task(self._sent(writes))
+        task = asyncio.create_task(self._publish_all(writes))
         self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        task.add_done_callback(partial(self._sent, writes))
 
-    async def _sent(self, writes: list[_Write]) -> None:
-        """Publish, and see to it that every write is answered or back in the queue, whatever happens."""
-        again: list[_Write] = []
+    async def _publish_all(self, writes: list[_Write]) -> list[_Write]:
+        """Publish; return the writes that must go again."""
         try:
-            again = await (self._single(writes[0]) if len(writes) == 1 else self._batch(writes))
+            return await (self._single(writes[0]) if len(writes) == 1 else self._batch(writes))
         except (NatsError, ConnectionError, TimeoutError, LogUnavailable) as error:
             _fail(writes, UnknownWrite(str(error) or type(error).__name__))
-        except asyncio.CancelledError:
-            _fail(writes, UnknownWrite("the connection was lost"))
-        finally:
-            if len(writes) == 1:
-                self._singles -= 1
-            else:
-                self._batches -= 1
-            self._busy.difference_update(write.subject for write in writes)
-            self._queue.extendleft(reversed(again))
-            kept = {id(write) for write in again}
-            _fail((write for write in writes if id(write) not in kept), UnknownWrite("the writer was stopped"))
-            self._pump_soon()
+            return []
+
+    def _sent(self, writes: list[_Write], task: "asyncio.Task[list[_Write]]") -> None:
+        """See to it that every write is answered or back in the queue, whatever happened to the task.
+
+        This is no `finally` of the task: one that is cancelled before it began never gets there.
+        """
+        again: list[_Write] = []
+        reason = "the connection was lost"
+        if not task.cancelled():
+            error = task.exception()
+            again, reason = ([], repr(error)) if error else (task.result(), "the writer was stopped")
+        self._sending.discard(task)
+        if len(writes) == 1:
+            self._singles -= 1
+        else:
+            self._batches -= 1
+        self._busy.difference_update(write.subject for write in writes)
+        self._queue.extendleft(reversed(again))
+        kept = {id(write) for write in again}
+        _fail((write for write in writes if id(write) not in kept), UnknownWrite(reason))
+        self._pump_soon()
 
     async def _single(self, write: _Write) -> list[_Write]:
         ack = await self._publish(write, {})

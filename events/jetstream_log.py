@@ -3,7 +3,9 @@
 import asyncio
 import json
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 from nats.aio.client import Client as Nats
@@ -19,6 +21,7 @@ from perdure.events.group_writer import GroupWriter, RefusedWrite, StaleWrite, U
 from perdure.events.subjects import EVENTS, LIVE, events_subject, execution_of
 
 STREAM = "PERDURE_EVENTS"
+_T = TypeVar("_T")
 _NO_MESSAGE = 10037
 _TRY_AGAIN = 0.05  # seconds
 _READ_BATCH = 1000
@@ -51,8 +54,17 @@ class JetStreamLog:
         self._nats = nats
         self._timeout = timeout
         self._followers: set[asyncio.Queue[Msg | None]] = set()
-        self._gets = DirectGet(nats, STREAM, timeout)
+        self._asking: set[asyncio.Task[Msg]] = set()
+        self._gets = DirectGet(nats, STREAM, timeout / 2)
         self._writer = GroupWriter(nats, STREAM, timeout / 2)  # so that there is time to look and to try again
+
+    async def open(self) -> None:
+        """Hear of the stream's new leaders: what was asked of the one before, nobody may answer any more."""
+        await self._nats.subscribe(f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{STREAM}", cb=self._led_anew)
+
+    async def _led_anew(self, _advisory: Msg) -> None:
+        self.disconnected()
+        self.reconnected()
 
     async def append(self, execution: str, entry: Entry, expected: int) -> Recorded:
         """Append one entry; see Log.append.
@@ -87,7 +99,7 @@ class JetStreamLog:
                 position = await self._writer.write(subject, data, headers, expected)
                 return Recorded(execution, position, data)
             except StaleWrite:
-                tail = await self._tail(subject, expected)
+                tail = await self._by(deadline, partial(self._tail, subject, expected))
                 if (found := _find(entry_id, tail)) is not None:
                     return found
                 actual = tail[-1].position if tail else await self.last(execution)
@@ -95,7 +107,7 @@ class JetStreamLog:
             except RefusedWrite as error:
                 raise LogUnavailable(f"execution {execution!r}: the log refused an entry: {error}") from None
             except UnknownWrite as error:
-                tail = await self._tail_by(deadline, subject, expected, error)
+                tail = await self._by(deadline, partial(self._tail, subject, expected), error)
                 if (found := _find(entry_id, tail)) is not None:
                     return found
 
@@ -109,8 +121,11 @@ class JetStreamLog:
         return {execution_of(name.rpartition(".")[2]): count for name, count in (info.state.subjects or {}).items()}
 
     def disconnected(self) -> None:
-        """Stop waiting for answers that a lost connection will not bring: every append looks into the log instead."""
+        """Stop waiting for answers that a lost connection will not bring: whoever waits asks again."""
         self._writer.disconnected()
+        self._gets.disconnected()
+        for asking in self._asking:
+            asking.cancel()
 
     def reconnected(self) -> None:
         """Let every follower look for what it missed."""
@@ -183,16 +198,18 @@ class JetStreamLog:
         """Return the last position; see Log.last."""
         subject = events_subject(execution) if execution else f"{EVENTS}.>"
         query = json.dumps({"last_by_subj": subject}).encode()
-        headers = (await self._request(f"$JS.API.DIRECT.GET.{STREAM}", query)).headers or {}
+        ask = partial(self._request, f"$JS.API.DIRECT.GET.{STREAM}", query)
+        headers = (await self._by(asyncio.get_running_loop().time() + self._timeout, ask)).headers or {}
         return 0 if headers.get("Status") == "404" else int(headers["Nats-Sequence"])
 
-    async def _tail_by(self, deadline: float, subject: str, after: int, cause: Exception) -> list[Recorded]:
-        """Read the tail as soon as the log answers; raise LogUnavailable when it does not by the deadline."""
+    async def _by(self, deadline: float, ask: Callable[[], Awaitable[_T]], cause: object = "") -> _T:
+        """Ask until there is an answer; raise LogUnavailable when there is none by the deadline."""
         loop = asyncio.get_running_loop()
         while loop.time() < deadline:
             try:
-                return await self._tail(subject, after)
-            except LogUnavailable:
+                return await ask()
+            except LogUnavailable as error:
+                cause = cause or error
                 await asyncio.sleep(_TRY_AGAIN)
         raise LogUnavailable(f"the log did not answer within {self._timeout:g} s: {cause}")
 
@@ -210,26 +227,44 @@ class JetStreamLog:
             tail.append(_recorded(subject, after, b64decode(answer["message"].get("data", ""))))
 
     async def _request(self, subject: str, query: bytes) -> Msg:
+        asking = asyncio.create_task(self._nats.request(subject, query, timeout=self._timeout / 2))
+        self._asking.add(asking)
         try:
-            return await self._nats.request(subject, query, timeout=self._timeout / 2)
+            await asyncio.wait({asking})
+        finally:
+            self._asking.discard(asking)
+            asking.cancel()
+        if asking.cancelled():
+            raise LogUnavailable("the log did not answer: the connection was lost")
+        try:
+            return asking.result()
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
 
     async def _read(self, subject: str, after: int, limit: int | None) -> AsyncIterator[Recorded]:
-        left = limit
+        """Read batch after batch; ask again where no answer came, until none has come for `timeout`."""
+        loop = asyncio.get_running_loop()
+        left, deadline = limit, loop.time() + self._timeout
         while left is None or left > 0:
             batch = _READ_BATCH if left is None else min(left, _READ_BATCH)
             query = {"seq": after + 1, "next_by_subj": subject, "batch": batch}
             pending, began = 0, after
-            async for message in self._gets.batch(query):
-                headers = message.headers or {}
-                before = int(headers["Nats-Last-Sequence"])
-                if before and before != after:
-                    pending = 1  # one on the way to us was dropped: read again from there
-                    break
-                after, pending = int(headers["Nats-Sequence"]), int(headers["Nats-Num-Pending"])
-                left = None if left is None else left - 1
-                yield _recorded(headers["Nats-Subject"], after, message.data)
+            try:
+                async for message in self._gets.batch(query):
+                    headers = message.headers or {}
+                    before = int(headers["Nats-Last-Sequence"])
+                    if before and before != after:
+                        pending = 1  # one on the way to us was dropped: read again from there
+                        break
+                    after, pending = int(headers["Nats-Sequence"]), int(headers["Nats-Num-Pending"])
+                    left = None if left is None else left - 1
+                    yield _recorded(headers["Nats-Subject"], after, message.data)
+                    deadline = loop.time() + self._timeout
+            except LogUnavailable:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_TRY_AGAIN)
+                continue
             if not pending or after == began:
                 return
 

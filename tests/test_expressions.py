@@ -77,7 +77,8 @@ def test_what_cannot_be_computed_says_why(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "a b", "x := 1", "lambda: 1", "open('f')", "input._x", "().__class__", "f'{input}'", "await x", "2 ** 9",
-     "max(**input)", "a @ b", "1j", "b'x'", "...", "nodes", "nodes[input.a]", "[nodes]", "x" * 10_001, "(" * 300 + ")" * 300],
+     "max(**input)", "a @ b", "1j", "b'x'", "...", "nodes", "nodes[input.a]", "[nodes]", "x" * 10_001,
+     "(" * 300 + ")" * 300],
 )  # fmt: skip
 def test_what_is_not_part_of_the_language_does_not_parse(text: str) -> None:
     with pytest.raises(ExpressionError):

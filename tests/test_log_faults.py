@@ -154,6 +154,43 @@ async def test_cancelled_waiters_never_hang_the_writer(connection: Connection) -
     assert after.position
 
 
+@pytest.mark.parametrize("count", [1, BATCH_FROM * 2])
+async def test_a_connection_that_is_lost_before_a_write_began_leaves_nobody_waiting(
+    connection: Connection, count: int
+) -> None:
+    appends = [asyncio.create_task(connection.log.append(name(), entry(), 0)) for _ in range(count)]
+    while not connection.log._writer._sending:
+        await asyncio.sleep(0)
+    connection.log.disconnected()
+    assert all(recorded.position for recorded in await asyncio.gather(*appends))
+
+
+async def test_a_conflict_is_told_though_the_connection_is_lost_while_the_log_is_searched(
+    connection: Connection,
+) -> None:
+    execution = name()
+    await connection.log.append(execution, entry(), 0)
+    appending = asyncio.create_task(connection.log.append(execution, entry(), 0))
+    while not connection.log._asking:
+        await asyncio.sleep(0)
+    connection.log.disconnected()
+    with pytest.raises(VersionConflict):
+        await appending
+
+
+async def test_a_read_goes_on_when_the_connection_is_lost_in_the_midst_of_it(connection: Connection) -> None:
+    execution = name()
+    position, written = 0, []
+    for number in range(5):
+        written.append(await connection.log.append(execution, entry(number + 1), position))
+        position = written[-1].position
+    reading = asyncio.ensure_future(anext(aiter(connection.log.read(execution))))
+    while not connection.log._gets._waiting:
+        await asyncio.sleep(0)
+    connection.log.disconnected()
+    assert await reading == written[0]
+
+
 async def test_several_appends_to_one_execution_do_not_share_a_batch(connection: Connection) -> None:
     crowd = [connection.log.append(name(), entry(), 0) for _ in range(BATCH_FROM * 2)]
     execution = name()
