@@ -84,6 +84,7 @@ async def test_every_stream_has_as_many_copies_as_were_asked_for(replicated: Con
     streams = await replicated.nats.jetstream().streams_info()
     assert {str(info.config.name): info.config.num_replicas for info in streams} == {
         "PERDURE_EVENTS": 3,
+        "PERDURE_SNAPSHOTS": 3,
         "PERDURE_INBOX": 3,
         "KV_PERDURE": 3,
     }

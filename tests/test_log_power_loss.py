@@ -149,7 +149,7 @@ async def test_after_a_power_cut_every_acknowledged_entry_is_there_once(run: Run
 
 
 async def test_a_power_cut_beside_a_new_block_of_messages_loses_nothing(tmp_path: Path) -> None:
-    run = await recorded(tmp_path / "traced", lambda writer: writer.singly(18, "x" * 600_000))
+    run = await recorded(tmp_path / "traced", lambda writer: writer.singly(90, "x" * 120_000))
     opened = [call for call in calls(run.record) if call.name == "openat" and call.paths[0].endswith("/msgs/2.blk")]
     new_block = opened[0].began
     beside = [ack.began for ack in run.acks if ack.began > new_block][:2]
