@@ -1,24 +1,16 @@
 """The connection: NATS opened and checked, the streams and the bucket there, the log, inbox and registry on them."""
 
 import asyncio
-import logging
-import re
 from dataclasses import dataclass
 
 from nats.aio.client import Client as Nats
-from nats.js.api import StreamConfig
-from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from perdure.cluster import inbox
 from perdure.cluster.inbox import Inbox
 from perdure.cluster.registry import Registry
-from perdure.errors import EnvironmentProblem
 from perdure.events import jetstream_log
 from perdure.events.jetstream_log import JetStreamLog
-
-MIN_VERSION = (2, 14)
-_CONNECT_SECONDS = 10.0
-_log = logging.getLogger("perdure.nats")
+from perdure.events.nats_connection import connect, ensure_stream
 
 
 @dataclass
@@ -43,33 +35,6 @@ async def open_connection(url: str, token: str | None, timeout: float = 10.0) ->
     """
     client = Nats()
     log = JetStreamLog(client, timeout)
-    await _connect(client, log, url, token)
-    try:
-        _check_version(client, url)
-        _, _, registry = await asyncio.gather(
-            _ensure(client, jetstream_log.stream_config()),
-            _ensure(client, inbox.stream_config()),
-            Registry.open(client),
-        )
-    except BaseException:
-        await client.close()
-        raise
-    return Connection(client, log, Inbox(client, timeout), registry)
-
-
-async def _connect(client: Nats, log: JetStreamLog, url: str, token: str | None) -> None:
-    """Connect for the first time: fail as soon as every server has failed, for the client alone would try for ever."""
-    servers, connected = url.split(","), False
-    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    errors: list[Exception] = []
-
-    async def report(error: Exception) -> None:
-        if connected:
-            _log.warning("NATS: %s", error or type(error).__name__)
-            return
-        errors.append(error)
-        if len(errors) >= len(servers) and not failed.done():
-            failed.set_result(None)
 
     async def disconnected() -> None:
         log.disconnected()
@@ -77,40 +42,14 @@ async def _connect(client: Nats, log: JetStreamLog, url: str, token: str | None)
     async def reconnected() -> None:
         log.reconnected()
 
-    opening = asyncio.create_task(
-        client.connect(
-            servers, token=token, name="perdure", error_cb=report, connect_timeout=5,
-            disconnected_cb=disconnected, reconnected_cb=reconnected,
-            max_reconnect_attempts=-1, reconnect_time_wait=0.2,  # type: ignore[arg-type]
-        )
-    )  # fmt: skip
-    await asyncio.wait({opening, failed}, timeout=_CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    if opening.done() and not opening.exception():
-        connected = True
-        return
-    opening.cancel()
-    await asyncio.gather(opening, return_exceptions=True)
-    await client.close()
-    reason = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors)) or "no answer"
-    raise EnvironmentProblem(f"cannot connect to NATS at {url}: {reason}; check PERDURE_NATS_URL and the token file")
-
-
-def _check_version(client: Nats, url: str) -> None:
-    version = str(client.connected_server_version)
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if numbers < MIN_VERSION:
-        wanted = ".".join(map(str, MIN_VERSION))
-        raise EnvironmentProblem(f"the NATS server at {url} is {version}; perdure needs {wanted} or newer")
-
-
-async def _ensure(client: Nats, config: StreamConfig) -> None:
-    """Create a stream where it is not there yet; one that is there is used as it is."""
-    js = client.jetstream()
+    await connect(client, url, token, disconnected, reconnected)
     try:
-        await js.stream_info(str(config.name))
-    except NotFoundError:
-        await js.add_stream(config)
-    except ServiceUnavailableError as error:
-        raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
-    except APIError as error:
-        raise EnvironmentProblem(f"the stream {config.name} cannot be used: {error.description}") from error
+        _, _, registry = await asyncio.gather(
+            ensure_stream(client, jetstream_log.stream_config()),
+            ensure_stream(client, inbox.stream_config()),
+            Registry.open(client),
+        )
+    except BaseException:
+        await client.close()
+        raise
+    return Connection(client, log, Inbox(client, timeout), registry)

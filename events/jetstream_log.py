@@ -19,7 +19,6 @@ from perdure.events.subjects import EVENTS, LIVE, events_subject, execution_of
 STREAM = "PERDURE_EVENTS"
 _NO_MESSAGE = 10037
 _TRY_AGAIN = 0.05  # seconds
-_READ_BATCH = 1000
 _LOOK_AGAIN = 5.0  # seconds; a follower that heard nothing looks once, in case a live copy was lost
 
 
@@ -143,9 +142,8 @@ class JetStreamLog:
     async def last(self, execution: str | None = None) -> int:
         """Return the last position; see Log.last."""
         subject = events_subject(execution) if execution else f"{EVENTS}.>"
-        query = json.dumps({"last_by_subj": subject}).encode()
-        headers = (await self._request(f"$JS.API.DIRECT.GET.{STREAM}", query)).headers or {}
-        return 0 if headers.get("Status") == "404" else int(headers["Nats-Sequence"])
+        message = await self._gets.last(subject)
+        return int((message.headers or {})["Nats-Sequence"]) if message else 0
 
     async def _tail_by(self, deadline: float, subject: str, after: int, cause: Exception) -> list[Recorded]:
         """Read the tail as soon as the log answers; raise LogUnavailable when it does not by the deadline."""
@@ -177,22 +175,9 @@ class JetStreamLog:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
 
     async def _read(self, subject: str, after: int, limit: int | None) -> AsyncIterator[Recorded]:
-        left = limit
-        while left is None or left > 0:
-            batch = _READ_BATCH if left is None else min(left, _READ_BATCH)
-            query = {"seq": after + 1, "next_by_subj": subject, "batch": batch}
-            pending, began = 0, after
-            async for message in self._gets.batch(query):
-                headers = message.headers or {}
-                before = int(headers["Nats-Last-Sequence"])
-                if before and before != after:
-                    pending = 1  # one on the way to us was dropped: read again from there
-                    break
-                after, pending = int(headers["Nats-Sequence"]), int(headers["Nats-Num-Pending"])
-                left = None if left is None else left - 1
-                yield _recorded(headers["Nats-Subject"], after, message.data)
-            if not pending or after == began:
-                return
+        async for message in self._gets.read(subject, after, limit):
+            headers = message.headers or {}
+            yield _recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
 
 
 def _recorded(subject: str, position: int, data: bytes) -> Recorded:
