@@ -40,9 +40,10 @@ async def ensure_stream(client: Nats, config: StreamConfig) -> None:
     """Create a stream where it is not there yet; one that is there is used as it is."""
     js = client.jetstream()
     try:
-        await js.stream_info(str(config.name))
-    except NotFoundError:
-        await js.add_stream(config)
+        try:
+            await js.stream_info(str(config.name))
+        except NotFoundError:
+            await js.add_stream(config)
     except ServiceUnavailableError as error:
         raise EnvironmentProblem("the NATS server runs without JetStream; start it with -js") from error
     except APIError as error:
