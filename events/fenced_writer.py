@@ -8,6 +8,7 @@ import asyncio
 import json
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -60,6 +61,7 @@ class FencedWriter:
         self._gets = gets
         self._stream = stream
         self._timeout = timeout
+        self._numbers = count()
         self._batches = asyncio.Semaphore(_BATCHES_IN_FLIGHT)
 
     async def write(self, subjects: Sequence[str], decide: Callable[[Tails], Awaitable[list[Message]]]) -> range:
@@ -69,7 +71,7 @@ class FencedWriter:
         IntegrityError on a conflict. Raises OperationalError when the stream does not answer in time, and DataError
         when it can never take the messages.
         """
-        write, unsure, count = uuid4().hex, None, 0
+        write, unsure, size = uuid4().hex, None, 0
         deadline = asyncio.get_running_loop().time() + self._timeout
         while True:
             tails: Tails = {}
@@ -78,10 +80,10 @@ class FencedWriter:
                 messages, conflict = await _decided(decide, tails)
                 # Found only after the conflict was seen: what another reader saw of our write, the leader has by now.
                 if unsure is not None and (first := await self._find(write, subjects[0], unsure)):
-                    return range(first, first + count)
+                    return range(first, first + size)
                 if conflict:
                     raise conflict
-                count = len(messages)
+                size = len(messages)
                 return await self._store(messages, tails, write)
             except (_NotStored, LogUnavailable) as error:
                 cause: Exception = error
@@ -98,12 +100,8 @@ class FencedWriter:
     async def _store(self, messages: list[Message], tails: Tails, write: str) -> range:
         for message in messages:
             self._check_size(message)
-        fenced: dict[str, str] = {}
-        headers = []
-        for message in messages:
-            fence = {} if message.subject in fenced else {_FENCE: str(sequence_of(tails.get(message.subject)))}
-            fenced |= {message.subject: ""}
-            headers.append({**message.headers, **fence})
+        fences = {message.subject: {_FENCE: str(sequence_of(tails.get(message.subject)))} for message in messages}
+        headers = [{**message.headers, **fences.pop(message.subject, {})} for message in messages]
         try:
             if len(messages) == 1:
                 last = await self._request(messages[0], {**headers[0], _WRITE_ID: write})
@@ -118,21 +116,17 @@ class FencedWriter:
 
     async def _batch(self, messages: list[Message], headers: list[dict[str, str]], write: str) -> int:
         """Publish an atomic batch and return the sequence of its last message; a batch is stored without a gap."""
+        batch = f"{write}-{next(self._numbers)}"  # an earlier try may still be open under its own id
         for number, extra in enumerate(headers, 1):
-            extra |= {"Nats-Batch-Id": write, "Nats-Batch-Sequence": str(number)}
+            extra |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
         for message, extra in zip(messages[:-1], headers, strict=False):
             await self._nats.publish(message.subject, message.data, headers=extra)
         return await self._request(messages[-1], {**headers[-1], "Nats-Batch-Commit": "1"})
 
     async def _request(self, message: Message, headers: dict[str, str]) -> int:
         """Publish a message that the server answers and return its sequence."""
-        answer: dict[str, Any] = json.loads(
-            (
-                await self._loss.guard(
-                    self._nats.request(message.subject, message.data, timeout=self._timeout / 2, headers=headers)
-                )
-            ).data
-        )
+        request = self._nats.request(message.subject, message.data, timeout=self._timeout / 2, headers=headers)
+        answer: dict[str, Any] = json.loads((await self._loss.guard(request)).data)
         error = answer.get("error")
         if error is None:
             return int(answer["seq"])

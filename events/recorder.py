@@ -13,6 +13,7 @@ from eventsourcing.utils import Environment, EnvType, resolve_topic
 
 from perdure.errors import EnvironmentProblem
 from perdure.events import stored_events as form
+from perdure.events.entry_recorder import EntryRecorder, entries
 from perdure.events.jetstream_recorders import (
     JetStreamAggregateRecorder,
     JetStreamApplicationRecorder,
@@ -68,6 +69,10 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
     def process_recorder(self) -> JetStreamProcessRecorder:
         """Return a recorder of an event-processing application, of the class that PROCESS_RECORDER_TOPIC may name."""
         return self._class_of(self.PROCESS_RECORDER_TOPIC, JetStreamProcessRecorder)(self._store())
+
+    def entry_recorder(self) -> EntryRecorder:
+        """Return a reader of perdure's own log, whatever the application."""
+        return EntryRecorder(Store(self._linked(), entries(), self._timeout))
 
     def close(self) -> None:
         """Close the connection; recorders of this factory raise OperationalError from then on."""

@@ -21,7 +21,7 @@ LIVE = "perdure.es-live"
 _TOPIC, _VERSION = "Es-Topic", "Es-Version"
 _TOP = "Es-Top-Version"  # of the subject up to here; only where it is not the message's own version
 _EMPTY = "="  # the token of an empty name, which no other name has
-_PLAIN = " :.<>[](),"
+_PLAIN = ":.<>[](),"
 
 
 class Source(NamedTuple):

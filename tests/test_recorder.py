@@ -1,63 +1,23 @@
 """The recorders pass every test that the `eventsourcing` library has for a persistence module."""
 
-import gc
 import os
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from eventsourcing.persistence import InfrastructureFactory, Tracking
+from eventsourcing.persistence import Tracking
 from eventsourcing.tests import application, persistence, projection  # as modules: pytest collects what it finds
 from eventsourcing.utils import Environment, get_topic
+from recorder_factory import factory
 
-from perdure.cluster.nats_server import NatsServer
 from perdure.events.jetstream_recorders import (
     JetStreamAggregateRecorder,
     JetStreamApplicationRecorder,
     JetStreamProcessRecorder,
     JetStreamTrackingRecorder,
 )
-from perdure.events.link import Link
 from perdure.events.recorder import JetStreamFactory
 
-
-@pytest.fixture(scope="module")
-def link(server: NatsServer) -> Iterator[Link]:
-    link = Link(server.url, server.token)
-    yield link
-    link.close()
-
-
-@pytest.fixture(autouse=True)
-def environment(server: NatsServer, store: Path, link: Link, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test streams of its own; afterwards nothing is left of them, and no thread."""
-    prefix = f"T{uuid4().hex}"
-    monkeypatch.setenv("PERSISTENCE_MODULE", "perdure.events.recorder")
-    monkeypatch.setenv("PERDURE_NATS_URL", server.url)
-    monkeypatch.setenv("PERDURE_NATS_TOKEN_FILE", str(store / "token"))
-    monkeypatch.setenv("PERDURE_STREAM_PREFIX", prefix)
-    before = set(threading.enumerate())
-    yield
-    gc.collect()  # the library leaves factories unclosed
-    for thread in set(threading.enumerate()) - before:
-        thread.join(5)
-        assert not thread.is_alive(), f"{thread.name} outlived its test"
-    link.run(delete_streams(link, prefix))
-
-
-async def delete_streams(link: Link, prefix: str) -> None:
-    js = link.nats.jetstream()
-    for stream in await js.streams_info():
-        if str(stream.config.name).startswith(prefix):
-            await js.delete_stream(str(stream.config.name))
-
-
-def factory(name: str = "") -> JetStreamFactory:
-    made = InfrastructureFactory.construct(Environment(name, os.environ))
-    assert isinstance(made, JetStreamFactory)
-    return made
+pytestmark = pytest.mark.usefixtures("recorder_environment")
 
 
 class Counters(JetStreamTrackingRecorder, projection.EventCountersView):
@@ -148,7 +108,9 @@ class TestExampleApplication(application.ExampleApplicationTestCase):
 
 
 class TestApplication(application.ApplicationTestCase):
-    pass
+    @pytest.mark.filterwarnings("default:'log' is deprecated:DeprecationWarning")  # it is what this one is about
+    def test_application_log(self) -> None:
+        super().test_application_log()
 
 
 class TestEventCountersView(projection.EventCountersViewTestCase):
