@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from eventsourcing.persistence import (
     Tracking,
     TrackingRecorder,
 )
+from nats.aio.msg import Msg
 
 from perdure.errors import LogUnavailable
 from perdure.events import stored_events as form
@@ -94,23 +96,42 @@ class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
 
     async def _event_messages(self, events: Sequence[StoredEvent], tails: Tails) -> list[Message]:
         """Return the events as messages. Versions may have gaps and come out of order, as snapshots of the past do."""
-        seen: dict[str, set[int]] = {}
-        tops: dict[str, int | None] = {}
+        lowest: dict[str, int] = {}
+        pairs = [(self._store.source.subject_of(event.originator_id), event) for event in events]
+        for subject, event in pairs:
+            lowest[subject] = min(event.originator_version, lowest.get(subject, event.originator_version))
+        known = {subject: await self._versions(subject, tails.get(subject), lowest[subject]) for subject in lowest}
         messages = []
-        for event in events:
-            subject, version = self._store.source.subject_of(event.originator_id), event.originator_version
-            tail = tails.get(subject)
-            if subject not in seen:
-                tops[subject] = form.top_version(tail) if tail else None
-                behind = tail is not None and min(_versions(events, event)) <= form.top_version(tail)
-                seen[subject] = await self._store.reader.versions_of(subject) if behind else set()
-            if version in seen[subject]:
+        for subject, event in pairs:
+            version = event.originator_version
+            if version in known[subject].taken:
                 raise IntegrityError(f"version {version} of the originator {event.originator_id} is recorded already")
-            seen[subject].add(version)
-            top = tops[subject]
-            messages.append(Message(subject, event.state, form.headers_of(event, top)))
-            tops[subject] = version if top is None else max(top, version)
+            messages.append(Message(subject, event.state, form.headers_of(event, known[subject].add(version))))
         return messages
+
+    async def _versions(self, subject: str, tail: Msg | None, lowest: int) -> "_Versions":
+        """Return what is known of an originator, of which versions from `lowest` on are to be added."""
+        if tail is None:
+            return _Versions(set(), None, in_order=True)
+        top = self._store.reader.top_of(tail)
+        taken = await self._store.reader.versions_of(subject) if lowest <= top else set()
+        return _Versions(taken, top, form.in_order(tail))
+
+
+@dataclass
+class _Versions:
+    """Of one originator. taken: only where they matter; top: the greatest one."""
+
+    taken: set[int]
+    top: int | None
+    in_order: bool
+
+    def add(self, version: int) -> int | None:
+        """Take a version; return the greatest one where they do not come in order."""
+        self.taken.add(version)
+        self.in_order &= self.top is None or version > self.top
+        self.top = version if self.top is None else max(self.top, version)
+        return None if self.in_order else self.top
 
 
 class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecorder):
@@ -238,7 +259,3 @@ def _tracking_message(stream: str, tracking: Tracking, tails: Tails) -> Message:
             f"position {tracking.notification_id} of {tracking.application_name} is not beyond {last}, the last one"
         )
     return Message(subject, str(tracking.notification_id).encode(), _ROLLUP)
-
-
-def _versions(events: Sequence[StoredEvent], like: StoredEvent) -> list[int]:
-    return [event.originator_version for event in events if event.originator_id == like.originator_id]

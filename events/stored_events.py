@@ -19,8 +19,10 @@ from perdure.events.subjects import execution_of, token_of
 ROOT = "perdure.es"
 LIVE = "perdure.es-live"
 _TOPIC, _VERSION = "Es-Topic", "Es-Version"
-_TOP = "Es-Top-Version"  # of the subject up to here; only where it is not the message's own version
+_TOP = "Es-Top-Version"  # of the subject up to here; only, and from then on, where versions did not come in order
 _EMPTY = "="  # the token of an empty name, which no other name has
+_SEEK_FROM = 100  # events to be left out, from which on looking for the first one wanted pays
+_NEAR = 500  # sequences
 _PLAIN = ":.<>[](),"
 
 
@@ -65,11 +67,9 @@ def value_subject(stream: str, name: str) -> str:
 
 
 def headers_of(event: StoredEvent, top: int | None) -> dict[str, str]:
-    """Return the headers of an event whose originator's greatest version before it is `top`."""
+    """Return the headers of an event. top: the greatest version up to it, where versions did not come in order."""
     headers = {_TOPIC: quote(event.topic, _PLAIN), _VERSION: str(event.originator_version)}
-    if top is not None and top > event.originator_version:
-        headers[_TOP] = str(top)
-    return headers
+    return headers if top is None else {**headers, _TOP: str(top)}
 
 
 def sequence_of(message: Msg | None) -> int:
@@ -77,10 +77,9 @@ def sequence_of(message: Msg | None) -> int:
     return int((message.headers or {})["Nats-Sequence"]) if message else 0
 
 
-def top_version(message: Msg) -> int:
-    """Return the greatest version of the originator up to this message."""
-    headers = message.headers or {}
-    return int(headers.get(_TOP) or headers[_VERSION])
+def in_order(message: Msg) -> bool:
+    """Return whether the versions of the originator up to this message came in order."""
+    return _TOP not in (message.headers or {})
 
 
 class EventReader:
@@ -94,22 +93,41 @@ class EventReader:
         self, originator: UUID | str, gt: int | None, lte: int | None, limit: int | None, *, desc: bool
     ) -> list[StoredEvent]:
         """Return the events of one originator with versions in `(gt, lte]`, by version."""
-        subject = self._source.subject_of(originator)
+        subject, after = self._source.subject_of(originator), 0
         if gt is not None or (desc and limit == 1):
             # An aggregate that is cached, or the last snapshot: the last message mostly is the whole answer.
             last = await self._gets.last(subject)
             if last is None:
                 return []
             event = self._source.decode(last)
-            in_order = (last.headers or {}).get(_TOP) is None
-            if in_order and gt is not None and event.originator_version <= gt:
+            top = self.top_of(last)
+            if gt is not None and top <= gt:
                 return []
-            if in_order and desc and limit == 1 and (lte is None or event.originator_version <= lte):
+            if desc and limit == 1 and event.originator_version == top and (lte is None or top <= lte):
                 return [_plain(event)]
-        found = [_plain(self._source.decode(message)) async for message in self._gets.read(subject)]
+            if gt is not None and gt >= _SEEK_FROM and in_order(last):
+                after = await self._seek(subject, gt, sequence_of(last))
+        found = [_plain(self._source.decode(message)) async for message in self._gets.read(subject, after)]
         found = [event for event in found if (gt is None or event.originator_version > gt)]
         found = [event for event in found if (lte is None or event.originator_version <= lte)]
         return sorted(found, key=lambda event: event.originator_version, reverse=desc)[:limit]
+
+    def top_of(self, message: Msg) -> int:
+        """Return the greatest version of an originator up to this message of it."""
+        top = (message.headers or {}).get(_TOP)
+        return int(top) if top else self._source.decode(message).originator_version
+
+    async def _seek(self, subject: str, gt: int, last: int) -> int:
+        """Return a sequence not far before the first version greater than `gt`, where versions came in order."""
+        low, high = 0, last
+        while high - low > _NEAR:
+            middle = (low + high) // 2
+            nearest = [message async for message in self._gets.read(subject, middle, 1)]
+            if nearest and self._source.decode(nearest[0]).originator_version <= gt:
+                low = sequence_of(nearest[0])
+            else:
+                high = middle
+        return low
 
     async def versions_of(self, subject: str) -> set[int]:
         """Return every version on an originator's subject."""

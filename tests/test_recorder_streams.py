@@ -82,7 +82,25 @@ def test_versions_may_come_late_as_those_of_snapshots_do(recorder: JetStreamProc
     assert versions(desc=True, limit=1, lte=6) == [5]
     assert versions(gt=7) == [8, 9]
     assert versions(gt=9) == []
+    snapshots.insert_events([event(id_, 10), event(id_, 11)])
+    assert versions(gt=8) == [9, 10, 11]
+    assert versions(desc=True, limit=1) == [11]
     assert recorder.max_notification_id() is None  # on a stream of their own
+
+
+def test_a_long_history_is_not_read_from_its_beginning(recorder: JetStreamProcessRecorder) -> None:
+    for start in range(0, 4000, 400):
+        turns = [event(f"a{n % 2}", n // 2) for n in range(start, start + 400)]
+        recorder.insert_events(turns)
+    read: list[int] = []
+    decode = recorder._store.reader._source.decode
+    source = recorder._store.source._replace(decode=lambda message: read.append(1) or decode(message))  # type: ignore[func-returns-value]
+    recorder._store.reader._source = source
+    for gt in (99, 100, 101, 999, 1500, 1997, 1998, 1999, 2500):
+        read.clear()
+        found = recorder.select_events("a1", gt=gt)
+        assert [item.originator_version for item in found] == list(range(gt + 1, 2000))
+        assert len(read) < len(found) + 300
 
 
 def test_more_than_the_server_takes_at_once_is_refused_whole(recorder: JetStreamProcessRecorder) -> None:
