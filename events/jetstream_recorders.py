@@ -30,7 +30,7 @@ from perdure.events.link import Link
 from perdure.events.stored_events import EventReader, Source
 
 T = TypeVar("T")
-_ROLLUP = {"Nats-Rollup": "sub"}  # of tracking and values only the last one is kept
+_KEPT = 100  # positions about, that are kept of an upstream: to remove each at once doubles what a batch costs
 _PAGE = 500  # events that a subscriber reads at once
 _LOOK_FIRST, _LOOK_LAST = 0.05, 5.0  # seconds; a subscriber that heard nothing looks again, ever less often
 
@@ -237,7 +237,7 @@ class JetStreamTrackingRecorder(JetStreamRecorder, TrackingRecorder):
         async def decide(tails: Tails) -> list[Message]:
             tail = tails.get(subject)
             position = _tracking_message(stream, tracking, tails)
-            return [position, Message(subject, change(tail.data if tail else None), _ROLLUP)]
+            return [position, Message(subject, change(tail.data if tail else None), position.headers)]
 
         subjects = [form.tracking_subject(stream, tracking.application_name), subject]
         self._store.run(self._store.writer.write(subjects, decide))
@@ -258,4 +258,5 @@ def _tracking_message(stream: str, tracking: Tracking, tails: Tails) -> Message:
         raise IntegrityError(
             f"position {tracking.notification_id} of {tracking.application_name} is not beyond {last}, the last one"
         )
-    return Message(subject, str(tracking.notification_id).encode(), _ROLLUP)
+    old = last is not None and tracking.notification_id // _KEPT > last // _KEPT
+    return Message(subject, str(tracking.notification_id).encode(), {"Nats-Rollup": "sub"} if old else {})

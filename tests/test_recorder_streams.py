@@ -88,6 +88,15 @@ def test_versions_may_come_late_as_those_of_snapshots_do(recorder: JetStreamProc
     assert recorder.max_notification_id() is None  # on a stream of their own
 
 
+def test_old_positions_and_values_are_removed(recorder: JetStreamProcessRecorder) -> None:
+    for number in range(1, 251):
+        recorder.update_value("sum", lambda value: b"%d" % (int(value or 0) + 1), Tracking("up", number))
+    link, stream = recorder._store.link, recorder._store.source.stream
+    kept = link.run(link.nats.jetstream().stream_info(stream)).state.messages
+    assert (recorder.value("sum"), recorder.max_tracking_id("up")) == (b"250", 250)
+    assert kept <= 200
+
+
 def test_a_long_history_is_not_read_from_its_beginning(recorder: JetStreamProcessRecorder) -> None:
     for start in range(0, 4000, 400):
         turns = [event(f"a{n % 2}", n // 2) for n in range(start, start + 400)]
