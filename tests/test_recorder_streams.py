@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -123,16 +124,74 @@ def test_more_than_the_server_takes_at_once_is_refused_whole(recorder: JetStream
     assert len(recorder.insert_events([event(str(number), 1) for number in range(1000)]) or []) == 1000
 
 
-def test_of_concurrent_inserts_of_one_version_exactly_one_wins(recorder: JetStreamProcessRecorder) -> None:
-    def insert(number: int) -> bool:
+@pytest.fixture
+def between(recorder: JetStreamProcessRecorder) -> Callable[[Callable[[], object]], None]:
+    """Return what lets somebody else act once between the recorder's look at the stream and its write."""
+    writer, todo = recorder._store.writer, list[Callable[[], object]]()
+    store = writer._store
+
+    async def late(*arguments: Any) -> range:
+        if todo:
+            await asyncio.to_thread(todo.pop())
+        return await store(*arguments)
+
+    writer._store = late  # type: ignore[method-assign]
+    return todo.append
+
+
+Between = Callable[[Callable[[], object]], None]
+
+
+@pytest.mark.parametrize("others", [[], ["b"], ["b", "c", "b"]])
+def test_a_version_that_another_takes_in_between_is_refused_with_all_that_was_to_come_with_it(
+    recorder: JetStreamProcessRecorder, between: Between, others: list[str]
+) -> None:
+    other = factory().process_recorder()
+    between(lambda: other.insert_events([event("a", 1, "theirs")]))
+    events = [*(event(id_, number) for number, id_ in enumerate(others)), event("a", 1, "ours")]
+    with pytest.raises(IntegrityError, match="version 1 of the originator a"):
+        recorder.insert_events(events)
+    assert [item.topic for item in recorder.select_notifications(None, 10)] == ["theirs"]
+
+
+def test_a_position_that_another_takes_in_between_is_refused_with_its_events(
+    recorder: JetStreamProcessRecorder, between: Between
+) -> None:
+    other = factory().process_recorder()
+    between(lambda: other.insert_tracking(Tracking("up", 5)))
+    with pytest.raises(IntegrityError, match="position 5 of up is not beyond 5"):
+        recorder.insert_events([event("a", 1)], tracking=Tracking("up", 5))
+    between(lambda: other.insert_tracking(Tracking("up", 7)))
+    with pytest.raises(IntegrityError, match="position 6 of up is not beyond 7"):
+        recorder.insert_tracking(Tracking("up", 6))
+    assert (count(recorder), recorder.max_tracking_id("up")) == (0, 7)
+
+
+def test_what_another_stores_in_between_without_a_conflict_only_costs_another_look(
+    recorder: JetStreamProcessRecorder, between: Between
+) -> None:
+    other = factory().process_recorder()
+    between(lambda: other.insert_events([event("a", 1)]))
+    assert recorder.insert_events([event("a", 2), event("b", 1)]) == [2, 3]
+    recorder.update_value("sum", lambda _value: b"1", Tracking("up", 1))
+    between(lambda: other.update_value("sum", lambda value: b"%d" % (int(value or 0) + 10), Tracking("elsewhere", 1)))
+    recorder.update_value("sum", lambda value: b"%d" % (int(value or 0) + 1), Tracking("up", 2))
+    assert recorder.value("sum") == b"12"
+
+
+def test_of_concurrent_inserts_of_one_version_exactly_one_wins() -> None:
+    recorders = [factory().application_recorder() for _ in range(2)]
+
+    def insert(number: int, version: int) -> bool:
         try:
-            recorder.insert_events([event("a", 1), event(f"b{number}", 1)][: 1 + number % 2])
+            recorders[number % 2].insert_events([event("a", version), event(f"b{number}", version)][: 1 + number % 3])
         except IntegrityError:
             return False
         return True
 
-    with ThreadPoolExecutor(20) as threads:
-        assert sum(threads.map(insert, range(20))) == 1
+    with ThreadPoolExecutor(8) as threads:
+        for version in range(20):
+            assert sum(threads.map(insert, range(8), [version] * 8)) == 1
 
 
 def test_a_reader_that_polls_misses_no_id() -> None:
