@@ -135,7 +135,7 @@ def between(recorder: JetStreamProcessRecorder) -> Callable[[Callable[[], object
             await asyncio.to_thread(todo.pop())
         return await store(*arguments)
 
-    writer._store = late  # type: ignore[method-assign]
+    writer._store = late  # type: ignore[assignment, method-assign]
     return todo.append
 
 
