@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from dataclasses import dataclass
 
 from nats.aio.client import Client as Nats
@@ -11,14 +10,11 @@ from nats.errors import Error as NatsError
 from perdure.cluster import inbox
 from perdure.cluster.inbox import Inbox
 from perdure.cluster.registry import BUCKET, Registry
-from perdure.cluster.server_checks import check_sync, check_version, ensure_stream, masked, opened
-from perdure.errors import EnvironmentProblem
 from perdure.events import jetstream_log, snapshots
 from perdure.events.jetstream_log import JetStreamLog
+from perdure.events.nats_connection import connect
+from perdure.events.server_checks import check_sync, ensure_stream, opened
 from perdure.events.snapshots import JetStreamSnapshots
-
-_CONNECT_SECONDS = 10.0
-_log = logging.getLogger("perdure.nats")
 
 
 @dataclass
@@ -48,9 +44,15 @@ async def open_connection(
     """
     client = Nats()
     log = JetStreamLog(client, timeout, replicas)
-    await _connect(client, log, url, token)
+
+    async def disconnected() -> None:
+        log.disconnected()
+
+    async def reconnected() -> None:
+        log.reconnected()
+
+    await connect(client, url, token, disconnected, reconnected)
     try:
-        check_version(client, url)
         _, _, _, _, registry = await asyncio.gather(
             log.open(),
             ensure_stream(client, jetstream_log.stream_config(replicas)),
@@ -64,43 +66,3 @@ async def open_connection(
         await client.close()
         raise
     return Connection(client, log, JetStreamSnapshots(client, timeout), Inbox(client, timeout), registry)
-
-
-async def _connect(client: Nats, log: JetStreamLog, url: str, token: str | None) -> None:
-    """Connect for the first time: fail as soon as every server has failed, for the client alone would try for ever."""
-    servers, connected = url.split(","), False
-    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    errors: list[Exception] = []
-
-    async def report(error: Exception) -> None:
-        if connected:
-            _log.warning("NATS: %s", error or type(error).__name__)
-            return
-        errors.append(error)
-        if len(errors) >= len(servers) and not failed.done():
-            failed.set_result(None)
-
-    async def disconnected() -> None:
-        log.disconnected()
-
-    async def reconnected() -> None:
-        log.reconnected()
-
-    opening = asyncio.create_task(
-        client.connect(
-            servers, token=token, name="perdure", error_cb=report, connect_timeout=5,
-            disconnected_cb=disconnected, reconnected_cb=reconnected,
-            max_reconnect_attempts=-1, reconnect_time_wait=0.2,  # type: ignore[arg-type]
-        )
-    )  # fmt: skip
-    await asyncio.wait({opening, failed}, timeout=_CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    if opening.done() and not opening.exception():
-        connected = True
-        return
-    opening.cancel()
-    await asyncio.gather(opening, return_exceptions=True)
-    await client.close()
-    reason = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors)) or "no answer"
-    raise EnvironmentProblem(
-        f"cannot connect to NATS at {masked(url)}: {reason}; check PERDURE_NATS_URL and the token file"
-    )

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -10,10 +10,14 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 
 from perdure.errors import LogUnavailable
 
 _MAX_BYTES = 8_000_000  # of one answer, so that what waits to be read stays small
+_READ_BATCH = 1000
+_TRY_AGAIN = 0.05  # seconds
+_MULTI = 1000  # subjects in one question; the server answers 1,024 at most
 _NO_RESPONDERS, _TOO_MANY = "503", "413"
 
 
@@ -66,6 +70,56 @@ class DirectGet:
         """End every read under way with LogUnavailable: the rest of its answer will not come."""
         for answers in self._waiting.values():
             answers.put_nowait(None)
+
+    async def read(self, subject: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Msg]:
+        """Yield the messages of a subject behind a sequence, oldest first, at most `limit`.
+
+        subject: may hold wildcards. What was stored while it reads is read too. Where no answer comes it asks again;
+        raises LogUnavailable when none has come for twice the timeout.
+        """
+        loop = asyncio.get_running_loop()
+        left, deadline = limit, loop.time() + 2 * self._timeout
+        while left is None or left > 0:
+            batch = _READ_BATCH if left is None else min(left, _READ_BATCH)
+            pending, began = 0, after
+            try:
+                async for message in self.batch({"seq": after + 1, "next_by_subj": subject, "batch": batch}):
+                    headers = message.headers or {}
+                    before = int(headers["Nats-Last-Sequence"])
+                    if before and before != after:
+                        pending = 1  # one on the way to us was dropped: read again from there
+                        break
+                    after, pending = int(headers["Nats-Sequence"]), int(headers["Nats-Num-Pending"])
+                    left = None if left is None else left - 1
+                    yield message
+                    deadline = loop.time() + 2 * self._timeout
+            except LogUnavailable:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_TRY_AGAIN)
+                continue
+            if not pending or after == began:
+                return
+
+    async def last(self, subject: str) -> Msg | None:
+        """Return the last message of a subject, which may hold wildcards; None where there is none."""
+        try:
+            query = json.dumps({"last_by_subj": subject}).encode()
+            message = await self._nats.request(self._subject, query, timeout=self._timeout)
+        except NoRespondersError:
+            raise LogUnavailable(f"the stream {self._stream} does not exist or has no leader") from None
+        except (NatsError, ConnectionError) as error:
+            raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
+        return None if (message.headers or {}).get("Status") == "404" else message
+
+    async def lasts(self, subjects: Sequence[str]) -> dict[str, Msg]:
+        """Return the last message of each subject that has one."""
+        found: dict[str, Msg] = {}
+        for start in range(0, len(subjects), _MULTI):
+            some = subjects[start : start + _MULTI]
+            async for message in self.batch({"multi_last": some, "batch": len(some)}):
+                found[(message.headers or {})["Nats-Subject"]] = message
+        return found
 
     async def _next(self, answers: "asyncio.Queue[Msg | None]") -> Msg | None:
         async with asyncio.timeout(self._timeout):

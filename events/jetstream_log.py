@@ -24,7 +24,6 @@ STREAM = "PERDURE_EVENTS"
 _T = TypeVar("_T")
 _NO_MESSAGE = 10037
 _TRY_AGAIN = 0.05  # seconds
-_READ_BATCH = 1000
 _LOOK_AGAIN = 5.0  # seconds; a follower that heard nothing looks once, in case a live copy was lost
 
 
@@ -242,31 +241,9 @@ class JetStreamLog:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
 
     async def _read(self, subject: str, after: int, limit: int | None) -> AsyncIterator[Recorded]:
-        """Read batch after batch; ask again where no answer came, until none has come for `timeout`."""
-        loop = asyncio.get_running_loop()
-        left, deadline = limit, loop.time() + self._timeout
-        while left is None or left > 0:
-            batch = _READ_BATCH if left is None else min(left, _READ_BATCH)
-            query = {"seq": after + 1, "next_by_subj": subject, "batch": batch}
-            pending, began = 0, after
-            try:
-                async for message in self._gets.batch(query):
-                    headers = message.headers or {}
-                    before = int(headers["Nats-Last-Sequence"])
-                    if before and before != after:
-                        pending = 1  # one on the way to us was dropped: read again from there
-                        break
-                    after, pending = int(headers["Nats-Sequence"]), int(headers["Nats-Num-Pending"])
-                    left = None if left is None else left - 1
-                    yield _recorded(headers["Nats-Subject"], after, message.data)
-                    deadline = loop.time() + self._timeout
-            except LogUnavailable:
-                if loop.time() > deadline:
-                    raise
-                await asyncio.sleep(_TRY_AGAIN)
-                continue
-            if not pending or after == began:
-                return
+        async for message in self._gets.read(subject, after, limit):
+            headers = message.headers or {}
+            yield _recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
 
 
 def _recorded(subject: str, position: int, data: bytes) -> Recorded:

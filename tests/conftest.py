@@ -1,14 +1,18 @@
 """What the tests share: one embedded server a session, and one local Ray where a test asks for it."""
 
+import gc
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer, nats_server
 from perdure.cluster.settings import Settings
+from perdure.events.link import Link
 
 for name in [name for name in os.environ if name.startswith(("PERDURE_", "OPENAI_")) or name == "RAY_ADDRESS"]:
     del os.environ[name]  # the tests' settings are their own
@@ -36,3 +40,36 @@ async def connection(server: NatsServer) -> AsyncIterator[Connection]:
     connection = await open_connection(server.url, server.token)
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+def link(server: NatsServer) -> Iterator[Link]:
+    link = Link(server.url, server.token)
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def recorder_environment(
+    server: NatsServer, store: Path, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Make the recorders the library's persistence, with streams of the test's own; leave no stream and no thread."""
+    prefix = f"T{uuid4().hex}"
+    monkeypatch.setenv("PERSISTENCE_MODULE", "perdure.events.recorder")
+    monkeypatch.setenv("PERDURE_NATS_URL", server.url)
+    monkeypatch.setenv("PERDURE_NATS_TOKEN_FILE", str(store / "token"))
+    monkeypatch.setenv("PERDURE_STREAM_PREFIX", prefix)
+    yield
+    gc.collect()  # the library leaves factories unclosed
+    for thread in threading.enumerate():
+        if thread.name == "perdure-link" and thread is not link._thread:
+            thread.join(5)
+            assert not thread.is_alive(), "a connection outlived its test"
+    link.run(_delete_streams(link, prefix))
+
+
+async def _delete_streams(link: Link, prefix: str) -> None:
+    js = link.nats.jetstream()
+    for stream in await js.streams_info():
+        if str(stream.config.name).startswith(prefix):
+            await js.delete_stream(str(stream.config.name))

@@ -13,9 +13,9 @@ from nats.js.api import RetentionPolicy, StreamConfig
 
 from perdure.cluster.connection import open_connection
 from perdure.cluster.nats_server import _binary
-from perdure.cluster.server_checks import differences
 from perdure.errors import EnvironmentProblem
 from perdure.events.jetstream_log import STREAM, stream_config
+from perdure.events.server_checks import differences
 
 Start = Callable[[str], str]
 

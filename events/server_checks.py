@@ -86,6 +86,7 @@ def differences(found: StreamConfig, wanted: StreamConfig) -> list[str]:
         f"{field} is {_plain(getattr(found, field))}, and must be {_plain(getattr(wanted, field))}"
         for field in _MUST_MATCH
         if _plain(getattr(found, field)) != _plain(getattr(wanted, field))
+        and not (field == "retention" and wanted.retention is None)  # then any will do
     ]
     problems += [
         f"{field} is {getattr(found, field)}, and must be unlimited"

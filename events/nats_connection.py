@@ -1,0 +1,73 @@
+"""NATS opened and checked: fail soon and clearly at first, then reconnect for ever."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from nats.aio.client import Client as Nats
+
+from perdure.errors import EnvironmentProblem
+from perdure.events.server_checks import check_version, masked
+
+_CONNECT_SECONDS = 10.0
+_log = logging.getLogger("perdure.nats")
+
+
+async def connect(
+    client: Nats,
+    url: str,
+    token: str | None,
+    disconnected: Callable[[], Awaitable[None]],
+    reconnected: Callable[[], Awaitable[None]],
+) -> None:
+    """Connect and check the server's version; the client is closed where that fails.
+
+    url: one server's, or several separated by commas. Raises EnvironmentProblem naming what is wrong with the server
+    and how to mend it.
+    """
+    await _connect(client, url, token, disconnected, reconnected)
+    try:
+        check_version(client, url)
+    except BaseException:
+        await client.close()
+        raise
+
+
+async def _connect(
+    client: Nats,
+    url: str,
+    token: str | None,
+    disconnected: Callable[[], Awaitable[None]],
+    reconnected: Callable[[], Awaitable[None]],
+) -> None:
+    """Connect for the first time: fail as soon as every server has failed, for the client alone would try for ever."""
+    servers, connected = url.split(","), False
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    errors: list[Exception] = []
+
+    async def report(error: Exception) -> None:
+        if connected:
+            _log.warning("NATS: %s", error or type(error).__name__)
+            return
+        errors.append(error)
+        if len(errors) >= len(servers) and not failed.done():
+            failed.set_result(None)
+
+    opening = asyncio.create_task(
+        client.connect(
+            servers, token=token, name="perdure", error_cb=report, connect_timeout=5,
+            disconnected_cb=disconnected, reconnected_cb=reconnected,
+            max_reconnect_attempts=-1, reconnect_time_wait=0.2,  # type: ignore[arg-type]
+        )
+    )  # fmt: skip
+    await asyncio.wait({opening, failed}, timeout=_CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    if opening.done() and not opening.exception():
+        connected = True
+        return
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    await client.close()
+    reason = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors)) or "no answer"
+    raise EnvironmentProblem(
+        f"cannot connect to NATS at {masked(url)}: {reason}; check PERDURE_NATS_URL and the token file"
+    )
