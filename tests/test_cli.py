@@ -182,7 +182,14 @@ def test_a_killed_run_leaves_no_process_and_goes_on(environment: dict[str, str],
         ("name: x\nnodes: {a: {set: 1}}\n", ["--set", "a"], "write key=value"),
         ("name: x\nnodes: {a: {set: 1}}\n", ["--input", "3", "--set", "a=1"], "the input is not an object"),
         ("name: x\nnodes: {a: {set: 1}}\n", ["--id", ""], "the execution id ''"),
-        ("name: x\nnodes: {a: {set: 1}}\n", ["--isolation", "none"], "isolation"),
+        ("name: x\nnodes: {a: {set: 1}}\n", ["--isolation", "process"], "leave out --isolation"),
+        ("name: x\nnodes: {a: {set: 1}}\n", ["--input", "NaN"], "NaN is not JSON"),
+        ("name: x\nnodes: {a: {set: 1}}\n", ["--input", "[" * 100_000], "not JSON"),
+        ("name: x\nnodes: {a: {set: 1}}\n", ["--input", "@/bin/ls"], "not text in UTF-8"),
+        ("name: x\nnodes: {a: {set: 1}}\n", ["--replies", "/bin/ls"], "cannot be read"),
+        ("name: x\ninput: {$ref: '#/nope'}\nnodes: {a: {set: 1}}\n", [], "refers to '/nope'"),
+        ("name: x\ntools: [x.yaml]\nnodes: {a: {tool: t}}\n", [], "must end in .py"),
+        ("name: x\nnodes: {a: {tool: 'builtins:type'}}\n", [], "is a class; give a function"),
         ("name: x\nnodes: {a: {set: 1}}\n", ["--replies", "none.yaml"], "none.yaml: cannot be read"),
     ],
 )
@@ -248,3 +255,111 @@ def test_help_loads_nothing_heavy(environment: dict[str, str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     heavy = {"ray", "nats", "openai", "pydantic", "sqlalchemy", "jsonschema", "yaml", "msgspec"}
     assert not heavy & set(json.loads(done.stdout.replace("'", '"')))
+
+
+def test_what_a_tool_prints_stays_out_of_the_data(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import os\nfrom perdure import tool\n@tool\ndef loud() -> int:\n"
+        "    print('loud')\n    os.write(1, b'louder')\n    return 1\n"
+    )
+    (tmp_path / "loud.yaml").write_text("name: loud\ntools: [tools.py]\nnodes: {a: {tool: loud}}\n")
+    done = perdure(environment, "run", str(tmp_path / "loud.yaml"), "--local")
+    assert json.loads(done.stdout) == {"a": 1}
+    assert "loud" in done.stderr
+    assert "louder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise StopIteration(7)", "StopIteration: 7"),
+        ("raise ValueError('x' * 3_000_000)", "more characters"),
+        ("raise ValueError('\\ud800')", "ValueError"),
+        ("return float('nan')", "the result of tool 'odd' is not JSON data: it has NaN"),
+        ("return 10 ** 5000", "is not JSON data"),
+        ("return '\\ud800'", "text that is not valid Unicode"),
+        ("return object()", "is not JSON data"),
+        ("class Odd(Exception):\n        def __str__(self): raise RuntimeError\n    raise Odd", "Odd"),
+        ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_whatever_a_tool_does_is_an_ordinary_failure(
+    environment: dict[str, str], tmp_path: Path, kind: str, body: str, expected: str
+) -> None:
+    if (kind, body[:19]) == ("async def", "raise StopIteration"):
+        expected = "StopIteration"  # Python itself turns it into a RuntimeError
+    (tmp_path / "tools.py").write_text(f"from perdure import tool\n@tool\n{kind} odd():\n    {body}\n")
+    (tmp_path / "odd.yaml").write_text("name: odd\ntools: [tools.py]\nnodes: {a: {tool: odd}}\n")
+    done = perdure(environment, "run", str(tmp_path / "odd.yaml"), "--local", code=1)
+    assert "failed at node 'a' (attempt 1)" in done.stderr
+    assert expected in done.stderr
+
+
+def test_a_large_input_is_refused_and_large_values_travel(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "large.json").write_text(json.dumps({"name": "x" * 1_100_000}))
+    done = perdure(environment, *HELLO, "--input", f"@{tmp_path / 'large.json'}", code=2)
+    assert "put what is large into a file" in done.stderr
+    (tmp_path / "large.json").write_text(json.dumps({"name": "x" * 900_000}))
+    done = perdure(environment, *HELLO, "--input", f"@{tmp_path / 'large.json'}")
+    assert len(json.loads(done.stdout)) == 900_008
+
+
+def test_the_second_run_of_an_id_takes_over_when_the_first_is_killed(environment: dict[str, str], slow: Path) -> None:
+    words = command("run", str(slow), "--local", "--id", "slow-1")
+    with (
+        subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as first,
+        subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second,
+    ):
+        wait_for(slow.parent / "waiting")
+        assert second.stderr is not None
+        while "second" not in second.stderr.readline():
+            pass
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        (slow.parent / "go").touch()
+        assert json.loads(second.communicate(timeout=40)[0]) == "waited"
+    assert (slow.parent / "effects").read_text() == "first\nthird\n"
+
+
+def test_a_suspended_execution_says_that_nobody_drives_it(environment: dict[str, str], slow: Path) -> None:
+    with subprocess.Popen(command("run", str(slow), "--local", "--id", "slow-1"), env=environment) as running:
+        wait_for(slow.parent / "waiting")
+        running.send_signal(signal.SIGTERM)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert "nobody drives this execution now" in perdure(environment, "show", "slow-1").stderr
+
+
+def test_a_store_may_have_any_name(environment: dict[str, str], tmp_path: Path) -> None:
+    done = perdure({**environment, "PERDURE_STORE": str(tmp_path / "é ü\"'$")}, *HELLO, "--set", "name=Ann")
+    assert json.loads(done.stdout) == "Hello, Ann!"
+
+
+def test_a_password_in_the_server_s_url_is_not_shown(environment: dict[str, str]) -> None:
+    done = perdure({**environment, "PERDURE_NATS_URL": "nats://user:hunter2@127.0.0.1:1"}, "list", code=3)
+    assert "***@127.0.0.1:1" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_history_is_exported_purged_and_not_started_again(environment: dict[str, str], tmp_path: Path) -> None:
+    perdure(environment, *HELLO, "--set", "name=Ann", "--id", "hello-1")
+    exported = perdure(environment, "log", "export", "hello-1").stdout
+    assert perdure(environment, "log", "purge", "--older-than", "1d").stdout == ""
+    assert perdure(environment, "log", "purge", "--older-than", "0s", "--dry-run").stdout == "hello-1\n"
+    assert perdure(environment, "log", "purge", "--older-than", "0s").stdout == "hello-1\n"
+    assert "purged" in perdure(environment, *HELLO, "--set", "name=Ann", "--id", "hello-1", code=2).stderr
+    (tmp_path / "history.jsonl").write_text(exported)
+    elsewhere = {**environment, "PERDURE_STORE": str(tmp_path / "elsewhere")}
+    assert perdure(elsewhere, "log", "import", str(tmp_path / "history.jsonl")).stdout == "hello-1\n"
+    assert json.loads(perdure(elsewhere, "show", "hello-1").stdout) == "Hello, Ann!"
+    assert "cut short" in perdure(elsewhere, "log", "import", "/dev/null", code=2).stderr
+    assert "not a duration" in perdure(elsewhere, "log", "purge", "--older-than", "soon", code=2).stderr
+
+
+def test_the_schemas_of_events_are_printed_and_written(environment: dict[str, str], tmp_path: Path) -> None:
+    printed = json.loads(perdure(environment, "schema", "events").stdout)
+    perdure(environment, "schema", "events", "--out", str(tmp_path / "schemas"))
+    assert {f"{name}.v1.json" for name in printed} == {file.name for file in (tmp_path / "schemas").iterdir()}
