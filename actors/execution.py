@@ -160,14 +160,17 @@ class Execution:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _load(self) -> Folded:
-        folded = await load(self._around.log, self._around.snapshots, self.id)
+        folded, self._tail_entries = await load(self._around.log, self._around.snapshots, self.id)
         if folded.epoch > self._around.epoch:
             raise Deposed(f"execution {self.id!r} is owned by epoch {folded.epoch}, this is {self._around.epoch}")
         self._folded = folded
         return folded
 
     def _snapshot_when_due(self, folded: Folded, size: int) -> None:
-        """Save the state beside the hot path, once the entries since the last time outweigh it."""
+        """Save the state beside the hot path, once the entries since the last time are many, and outweigh it.
+
+        Entries that a load had to fold count too: after a long load the next append saves what it was worth.
+        """
         self._tail_entries += 1
         self._tail_bytes += size
         if self._around.snapshots is None or self._tail_entries < EVERY or self._tail_bytes < self._snapshot_bytes:

@@ -45,8 +45,11 @@ def pack(folded: Folded) -> bytes | None:
     )  # fmt: skip
 
 
-def unpack(data: bytes) -> Folded | None:
-    """Return the folded execution; None where the data cannot be read, or is of another format."""
+def unpack(data: bytes) -> tuple[Folded, str] | None:
+    """Return the folded execution without its last entry, and that entry's digest, by which it must be found.
+
+    None where the data cannot be read, or is of another format.
+    """
     try:
         saved = _decoder.decode(data)
     except msgspec.DecodeError:
@@ -61,4 +64,4 @@ def unpack(data: bytes) -> Folded | None:
         settled=sum(node.status in SETTLED for node in saved.nodes.values()),
         outcome=saved.outcome,
     )
-    return Folded(state, saved.n, saved.position, saved.prev, saved.epoch, Map(dict.fromkeys(saved.handled)))
+    return Folded(state, saved.n, saved.position, saved.epoch, Map(dict.fromkeys(saved.handled))), saved.prev

@@ -127,15 +127,20 @@ def _with_node(state: Started, name: str, node: NodeState) -> Started:
 class Folded(msgspec.Struct, frozen=True):
     """An execution as of its entry number `n`: its state, and what the next append needs to know.
 
-    handled: ids of the commands already answered. prev: digest of the last entry. epoch: the newest owner's.
+    handled: ids of the commands already answered. epoch: the newest owner's. last: the last entry as it is stored.
     """
 
     state: ExecutionState = INITIAL
     n: int = 0
     position: int = 0
-    prev: str = ""
     epoch: int = 0
     handled: Map[str, None] = Map()
+    last: Recorded | None = None
+
+    @property
+    def prev(self) -> str:
+        """The digest of the last entry, which the next one names; "" before the first."""
+        return self.last.digest if self.last is not None else ""
 
     def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
         """Fold one more stored entry (decoded already, where the caller has it)."""
@@ -144,16 +149,18 @@ class Folded(msgspec.Struct, frozen=True):
             raise CorruptEntry(
                 f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
             )
-        handled = self.handled
+        handled, state = self.handled, self.state
         for cause in entry.causes:
             handled = handled.set(cause, None)
+        for event in entry.events:
+            state = evolve(state, event)
         return Folded(
-            state=fold(entry.events, self.state),
+            state=state,
             n=entry.n,
             position=recorded.position,
-            prev=recorded.digest,
             epoch=max(self.epoch, entry.epoch),
             handled=handled,
+            last=recorded,
         )
 
 

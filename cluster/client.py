@@ -1,6 +1,7 @@
 """The asynchronous client: opens or joins what it needs, starts executions, and follows them through the log."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal, Self
@@ -19,6 +20,7 @@ from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import (
+    CorruptEntry,
     EnvironmentProblem,
     ExecutionExists,
     ExecutionFailed,
@@ -30,6 +32,8 @@ from perdure.events.vocabulary import ExecutionFailed as Failed
 from perdure.events.vocabulary import ExecutionPurged, ExecutionStarted, ExecutionSucceeded
 
 Status = Literal["queued", "running", "succeeded", "failed"]
+
+_log = logging.getLogger("perdure.client")
 
 CONFIRM_SECONDS = 2.0
 _STARTS_IN_FLIGHT = 256
@@ -233,14 +237,14 @@ class AsyncRun:
         """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""
         async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
             async for recorded in entries:
-                for happened in recorded.unpack():
+                for happened in _readable(recorded):
                     yield happened
                     if isinstance(happened.event, ExecutionSucceeded | Failed):
                         return
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
-        folded = await load_execution(self._connection.log, self._connection.snapshots, self.id)
+        folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
         if not isinstance(folded.state, Started):
             raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
         return folded.state
@@ -296,3 +300,12 @@ def _reached(settings: Settings, server: NatsServer) -> Settings:
     return settings.model_copy(
         update={"nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute()}
     )
+
+
+def _readable(recorded: Recorded) -> list[Happened]:
+    """Return an entry's events; none, with a warning, where a newer release wrote what this one cannot read."""
+    try:
+        return recorded.unpack()
+    except CorruptEntry as error:
+        _log.warning("left out: %s", error)
+        return []

@@ -12,7 +12,7 @@ from perdure.cluster.inbox import Inbox
 from perdure.cluster.registry import BUCKET, Registry
 from perdure.events import jetstream_log, snapshots
 from perdure.events.jetstream_log import JetStreamLog
-from perdure.events.nats_connection import connect
+from perdure.events.nats_connection import Client, connect
 from perdure.events.server_checks import check_sync, ensure_stream, opened
 from perdure.events.snapshots import JetStreamSnapshots
 
@@ -42,7 +42,7 @@ async def open_connection(
     warns unless the server is seen to sync every write to disk. Raises EnvironmentProblem naming what is wrong with
     the server and how to mend it.
     """
-    client = Nats()
+    client = Client()
     log = JetStreamLog(client, timeout, replicas)
 
     async def disconnected() -> None:

@@ -166,9 +166,14 @@ def spill(execution: str, entry: Entry, data: bytes) -> tuple[Entry, dict[str, b
     return slim, values
 
 
+def names_blobs(recorded: Recorded) -> bool:
+    """Say whether an entry may have left values in blobs, without decoding it."""
+    return b'"blobs":[' in recorded.data
+
+
 async def unspill(recorded: Recorded, blobs: Blobs) -> Recorded:
     """Return the recorded entry with the values that it left in blobs; raise CorruptBlob where one cannot be had."""
-    if b'"blobs":[' not in recorded.data:
+    if not names_blobs(recorded):
         return recorded
     values: dict[str, bytes] = {}
     for blob in recorded.slim.blobs:

@@ -88,7 +88,10 @@ class GroupWriter:
         """
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._queue.append(_Write(subject, data, headers, expected, done))
-        self._pump_soon()
+        if self._sending:
+            self._pump_soon()
+        else:
+            self._pump()  # nobody to wait for
         return await done
 
     def disconnected(self) -> None:
@@ -170,6 +173,7 @@ class GroupWriter:
 
     async def _single(self, write: _Write) -> list[_Write]:
         ack = await self._publish(write, {})
+        self._busy.discard(write.subject)  # already: who is answered may write on at once
         if ack.error is None:
             _answer(write, ack.seq)
         elif ack.error.get("err_code") in _WRONG_LAST_SEQUENCE:

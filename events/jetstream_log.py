@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import RePublish, RetentionPolicy, StorageType, StreamConfig
 
 from perdure.errors import LogUnavailable, VersionConflict
-from perdure.events.blobs import Blobs, JetStreamBlobs, spill, unspill
+from perdure.events.blobs import Blobs, JetStreamBlobs, names_blobs, spill, unspill
 from perdure.events.direct_get import DirectGet
 from perdure.events.entry import Entry, Recorded, encode
 from perdure.events.group_writer import GroupWriter, RefusedWrite, StaleWrite, UnknownWrite
@@ -134,17 +134,18 @@ class JetStreamLog:
     async def read(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of one execution; see Log.read."""
         async for recorded in self.read_stored(execution, after, limit):
-            yield await unspill(recorded, self.blobs)
+            yield await unspill(recorded, self.blobs) if names_blobs(recorded) else recorded
 
     async def read_stored(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of one execution as they are stored, their large values left in blobs."""
-        async for recorded in self._read(events_subject(execution), after, limit):
-            yield recorded
+        async for message in self._gets.read(events_subject(execution), after, limit):
+            yield Recorded(execution, int((message.headers or {})["Nats-Sequence"]), message.data)
 
     async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of all executions; see Log.read_all."""
-        async for recorded in self._read(f"{EVENTS}.>", after, limit):
-            yield recorded
+        async for message in self._gets.read(f"{EVENTS}.>", after, limit):
+            headers = message.headers or {}
+            yield _recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
 
     async def follow(self, execution: str | None = None, after: int = 0) -> AsyncIterator[Recorded]:
         """Yield entries as they come; see Log.follow."""
@@ -239,11 +240,6 @@ class JetStreamLog:
             return asking.result()
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
-
-    async def _read(self, subject: str, after: int, limit: int | None) -> AsyncIterator[Recorded]:
-        async for message in self._gets.read(subject, after, limit):
-            headers = message.headers or {}
-            yield _recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
 
 
 def _recorded(subject: str, position: int, data: bytes) -> Recorded:

@@ -13,6 +13,22 @@ _CONNECT_SECONDS = 10.0
 _log = logging.getLogger("perdure.nats")
 
 
+class Client(Nats):
+    """nats-py's client with a quicker reading of headers.
+
+    Its own looks at every character of every name, which is half the time of reading a long history: 11 headers stand
+    before each entry. Where a later nats-py has no such method, this one is not called, and nothing breaks.
+    """
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        try:
+            return dict([line.split(": ", 1) for line in raw.decode("utf-8", "replace").split("\r\n") if line])
+        except ValueError:  # not as servers and our own clients write them
+            headers: dict[str, str] = Nats._parse_header_lines(raw)
+            return headers
+
+
 async def connect(
     client: Nats,
     url: str,

@@ -3,13 +3,13 @@
 from importlib.metadata import entry_points
 from urllib.parse import urlparse
 
-from nats.aio.client import Client as Nats
 from nats.js.errors import NotFoundError
 
 from perdure.errors import BadInput
 from perdure.events.jetstream_log import STREAM, JetStreamLog, stream_config
 from perdure.events.log import Log
 from perdure.events.memory_log import MemoryLog
+from perdure.events.nats_connection import Client
 
 GROUP = "perdure.logs"
 """The entry point group: its name is a URL scheme, its value an `async` function from the URL to a Log."""
@@ -33,7 +33,7 @@ async def _open_memory(_url: str) -> Log:
 
 
 async def _open_nats(url: str) -> Log:
-    client = Nats()
+    client = Client()
     await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=1)
     try:
         await client.jetstream().stream_info(STREAM)

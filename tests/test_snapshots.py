@@ -14,6 +14,7 @@ from test_state_properties import plans, play
 from perdure.actors.loading import load
 from perdure.actors.snapshot import EVERY, STATE_FORMAT, _Saved, pack, unpack
 from perdure.actors.state import INITIAL, Folded, Started, fold
+from perdure.actors.work import Work
 from perdure.cluster.connection import Connection
 from perdure.definitions.plan import Plan
 from perdure.events.memory_log import MemoryLog
@@ -45,8 +46,9 @@ def test_state_from_a_snapshot_and_the_tail_equals_state_from_all(plan: Plan, da
         assert saved is None
         return
     assert saved is not None
-    folded = unpack(saved)
-    assert folded is not None
+    unpacked = unpack(saved)
+    assert unpacked is not None
+    folded, _ = unpacked
     assert fold(events[cut:], folded.state) == state == fold(events, INITIAL)
 
 
@@ -79,12 +81,38 @@ class CountingLog(MemoryLog):
 async def test_a_long_execution_is_loaded_from_its_snapshot_and_the_tail() -> None:
     world, snapshots = await long_world()
     assert isinstance(world.log, MemoryLog)
-    whole = await load(world.log, None, EXECUTION)
+    whole, read = await load(world.log, None, EXECUTION)
+    assert read == whole.n
     counting = CountingLog(world.log)
-    assert await load(counting, snapshots, EXECUTION) == whole
+    assert await load(counting, snapshots, EXECUTION) == (whole, whole.n - EVERY)
     assert isinstance(whole.state, Started)
     assert whole.state.status == "succeeded"
     assert counting.given == EVERY + 1 + (whole.n - EVERY)  # the short read, the snapshot's own entry, the tail
+
+
+async def test_after_a_long_load_the_next_append_saves_a_snapshot() -> None:
+    """As where the snapshot was lost, or its format has changed."""
+    plan = plan_of({**{f"n{i}": {"tool": "t", "needs": [f"n{i - 1}"] if i else []} for i in range(EVERY + 5)}})
+    gate = asyncio.Event()
+
+    async def tool(work: Work) -> None:
+        if work.node.name == f"n{EVERY + 2}":
+            await gate.wait()
+
+    world, snapshots = World(plan, tool), MemorySnapshots()
+    first = asyncio.create_task(world.actor().run(start(plan)))
+    async for recorded in world.log.follow(EXECUTION):
+        if recorded.entry.n > EVERY + 2:
+            break
+    first.cancel()
+    await asyncio.wait([first])
+    gate.set()
+    actor = world.actor(2)
+    actor._around = type(actor._around)(**{**actor._around.__dict__, "snapshots": snapshots})
+    await actor.run(start(plan))
+    assert actor._saving is not None
+    await actor._saving
+    assert EXECUTION in snapshots.saved
 
 
 async def test_a_short_execution_never_asks_for_a_snapshot() -> None:
@@ -119,6 +147,7 @@ async def test_a_snapshot_that_does_not_fit_is_ignored(spoil: Any) -> None:
     world, snapshots = await long_world()
     snapshots.saved[EXECUTION] = spoil(snapshots.saved[EXECUTION])
     assert await load(world.log, snapshots, EXECUTION) == await load(world.log, None, EXECUTION)
+    assert snapshots.loads == 1
 
 
 async def test_snapshots_on_jetstream_keep_the_last_whole_one(connection: Connection) -> None:
