@@ -1,6 +1,7 @@
 """The execution actor: a mailbox, the one transact loop, and the reconcile that makes the world match the state."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -232,16 +233,25 @@ class Execution:
             self._near.pop(key).cancel()
         for timer in self._far.keys() - wanted.keys():
             del self._far[timer]
-            await self._around.timers.disarm(self.id, timer)
+            with contextlib.suppress(LogUnavailable):  # then it fires, and decides to nothing
+                await self._around.timers.disarm(self.id, timer)
         for timer, due in wanted.items():
             seconds = (due - now).total_seconds()
             if (timer, due) in self._near or self._far.get(timer) == due:
                 continue
-            if seconds <= self._around.near:
-                self._near[timer, due] = loop.call_later(max(0.0, seconds), self._fire, timer, due)
-            else:
-                await self._around.timers.arm(self.id, lane, timer, due)
+            if seconds > self._around.near and await self._armed(lane, timer, due):
                 self._far[timer] = due
+            else:
+                self._near[timer, due] = loop.call_later(max(0.0, seconds), self._fire, timer, due)
+
+    async def _armed(self, lane: str, timer: str, due: datetime) -> bool:
+        """Leave a timer to the inbox; False where that is away, and the timer must be kept here."""
+        try:
+            await self._around.timers.arm(self.id, lane, timer, due)
+        except LogUnavailable as error:
+            _log.warning("execution %s: %s; the timer %s is kept in this process", self.id, error, timer)
+            return False
+        return True
 
     def _fire(self, timer: str, due: datetime) -> None:
         name = f"{self.id}/{timer}/{due.isoformat()}"  # as the inbox names it, so that both count once

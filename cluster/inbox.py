@@ -119,7 +119,10 @@ class Inbox:
 
     async def disarm(self, execution: str, timer: str) -> None:
         """Remove a scheduled timer; one that is not there is no error."""
-        await self._js.purge_stream(STREAM, subject=_timer_subject(execution, timer))
+        try:
+            await self._js.purge_stream(STREAM, subject=_timer_subject(execution, timer))
+        except (NatsError, ConnectionError) as error:
+            raise LogUnavailable(f"the inbox did not remove a timer: {error or type(error).__name__}") from error
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         try:

@@ -133,6 +133,23 @@ async def test_a_far_timer_is_left_to_the_inbox_and_the_execution_is_left() -> N
     assert (await world.state()).status == "succeeded"
 
 
+async def test_a_far_timer_stays_here_while_the_inbox_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of({"a": {"tool": "t", "retry": {"attempts": 2, "delay": 0.05, "jitter": False}}})
+
+    def flaky(work: Work) -> str:
+        if work.attempt < 2:
+            raise ValueError("not yet")
+        return "done"
+
+    async def away(*_: object) -> None:
+        raise LogUnavailable("away")
+
+    world = World(plan, flaky)
+    monkeypatch.setattr(world, "arm", away)
+    await world.actor(near=0).run(start(plan))
+    assert (await world.state()).status == "succeeded"
+
+
 async def test_a_failure_disarms_far_timers_and_cancels_running_work() -> None:
     hanging = asyncio.Event()
     cancelled: list[str] = []
