@@ -34,6 +34,8 @@ def main() -> None:
         )
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     signal.signal(signal.SIGCHLD, lambda *_: _leave(store, server) if _has_ended(server.pid) else None)
+    if _has_ended(server.pid):  # before we listened for it
+        _leave(store, server)
     with (store / "clients").open("w") as clients:
         url = _url(store / f"{Path(binary).name}_{server.pid}.ports", clients)
         if url is not None:
