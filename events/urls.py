@@ -3,13 +3,12 @@
 from importlib.metadata import entry_points
 from urllib.parse import urlparse
 
-from nats.js.errors import NotFoundError
-
 from perdure.errors import BadInput
-from perdure.events.jetstream_log import STREAM, JetStreamLog, stream_config
+from perdure.events.jetstream_log import JetStreamLog, stream_config
 from perdure.events.log import Log
 from perdure.events.memory_log import MemoryLog
-from perdure.events.nats_connection import Client
+from perdure.events.nats_connection import Client, connect
+from perdure.events.server_checks import ensure_stream
 
 GROUP = "perdure.logs"
 """The entry point group: its name is a URL scheme, its value an `async` function from the URL to a Log."""
@@ -34,9 +33,15 @@ async def _open_memory(_url: str) -> Log:
 
 async def _open_nats(url: str) -> Log:
     client = Client()
-    await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=1)
-    try:
-        await client.jetstream().stream_info(STREAM)
-    except NotFoundError:
-        await client.jetstream().add_stream(stream_config())
-    return JetStreamLog(client)
+    log = JetStreamLog(client)
+
+    async def disconnected() -> None:
+        log.disconnected()
+
+    async def reconnected() -> None:
+        log.reconnected()
+
+    await connect(client, url, None, disconnected, reconnected)
+    await ensure_stream(client, stream_config())
+    await log.open()
+    return log

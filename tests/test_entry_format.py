@@ -4,15 +4,18 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
+from uuid import uuid4
 
 import pytest
 from jsonschema import Draft202012Validator
 from log_contract import entry
 
-from perdure.errors import BadInput, CorruptEntry
+from perdure.cluster.nats_server import NatsServer
+from perdure.errors import BadInput, CorruptEntry, EnvironmentProblem
 from perdure.events import entry as entry_module
 from perdure.events import upcasting, urls
 from perdure.events.entry import Entry, Recorded, decode, encode
+from perdure.events.jetstream_log import JetStreamLog
 from perdure.events.memory_log import MemoryLog
 from perdure.events.schema import event_schemas
 from perdure.events.vocabulary import Error, Event, ExecutionFailed, NodeSucceeded, TimerArmed
@@ -103,3 +106,13 @@ async def test_a_log_is_opened_by_its_url(monkeypatch: pytest.MonkeyPatch) -> No
     assert opened == ["sqlite:///file"]
     with pytest.raises(BadInput, match="one of memory, nats, sqlite"):
         await urls.open_log("kafka://x")
+
+
+async def test_a_log_on_nats_is_opened_by_its_url_or_refused_at_once(server: NatsServer) -> None:
+    log = await urls.open_log(server.url.replace("nats://", f"nats://{server.token}@"))
+    assert isinstance(log, JetStreamLog)
+    stored = await log.append(f"by-url-{uuid4().hex}", entry(), 0)
+    assert [recorded async for recorded in log.read(stored.execution)] == [stored]
+    await log._nats.close()
+    with pytest.raises(EnvironmentProblem, match="cannot connect to NATS"):
+        await urls.open_log("nats://127.0.0.1:1")
