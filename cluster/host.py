@@ -159,11 +159,11 @@ class Host:
                 lease.renew()
             await acknowledge(self._nats, lease.message)
             self._active.pop(command.execution, None)
-            self._changed.set()
         except PerdureError as error:
             self._active.pop(command.execution, None)
             self._break(error)
         finally:
+            self._changed.set()  # however it ended, there is room for another
             lease.renewed.set()
 
     async def _tell(self, lease: _Lease, command: Command, message: Msg) -> None:
