@@ -14,11 +14,27 @@ _log = logging.getLogger("perdure.nats")
 
 
 class Client(Nats):
-    """nats-py's client with a quicker reading of headers.
+    """nats-py's client with a quicker reading and writing of headers.
 
-    Its own looks at every character of every name, which is half the time of reading a long history: 11 headers stand
-    before each entry. Where a later nats-py has no such method, this one is not called, and nothing breaks.
+    Its own looks at every character of every name: half the time of reading a long history (11 headers stand before
+    each entry), and a third of that of sending a crowd of appends (7 headers each). The two methods are private to
+    nats-py, so its minor version is pinned; where a later one calls them no more, nothing breaks.
     """
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, str] | None
+    ) -> None:
+        block = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
+        if not headers or block.count("\n") != len(headers) or block.count("\r") != len(headers):
+            return await super()._send_publish(subject, reply, payload, payload_size, headers)
+        head = f"NATS/1.0\r\n{block}\r\n".encode()
+        command = f"HPUB {subject} {reply} {len(head)} {len(head) + payload_size}\r\n".encode()
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        await self._send_command(b"".join((command, head, payload, b"\r\n")))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+        return None
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
