@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from perdure.definitions.model import Agent
+from perdure.definitions.parts import Agent
 from perdure.errors import PerdureError
 
 if TYPE_CHECKING:

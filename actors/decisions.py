@@ -15,7 +15,7 @@ from perdure.actors.inputs import (
     StartExecution,
 )
 from perdure.actors.state import SETTLED, ExecutionState, NodeState, Purged, Started, evolve
-from perdure.definitions.model import Retry
+from perdure.definitions.parts import Retry
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.definitions.templates import Template, render
 from perdure.errors import ExpressionError
@@ -51,15 +51,15 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     match given:
         case ReportSuccess(node, attempt, output) if _is_running(state, node, attempt):
             decision.emit(NodeSucceeded(node, attempt, output))
-            decision.advance(plan.nodes[node].dependants)
+            decision.advance(plan.node(node).dependants)
         case ReportFailure(node, attempt, error) if _is_running(state, node, attempt):
-            decision.fail_attempt(plan.nodes[node], attempt, error)
+            decision.fail_attempt(plan.node(node), attempt, error)
         case ReportLoss(node, attempt) if _is_running(state, node, attempt):
-            decision.resume(plan.nodes[node], state.nodes[node])
+            decision.resume(plan.node(node), state.nodes[node])
         case Recover():
             for name, node_state in sorted(state.running.items()):
                 if not decision.over:
-                    decision.resume(plan.nodes[name], node_state)
+                    decision.resume(plan.node(name), node_state)
         case FireTimer(timer=timer, due=due) if state.timers.get(timer) == due:  # else it was armed anew since
             decision.emit(TimerFired(timer))
             decision.retry(timer.removeprefix("retry/"))
@@ -75,7 +75,7 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
     started = ExecutionStarted(given.workflow, given.digest, given.input, given.lane, given.tools, given.priority)
     decision = _Decision(plan, execution, Started(started), at)
     decision.events.append(started)
-    decision.advance(plan.nodes)
+    decision.advance(plan.main.nodes)
     return decision.events
 
 
@@ -110,11 +110,11 @@ class _Decision:
         for name in todo:
             if self.over:
                 return
-            if name not in self.state.nodes and self.is_ready(self.plan.nodes[name]):
-                self.begin(self.plan.nodes[name])
+            if name not in self.state.nodes and self.is_ready(self.plan.node(name)):
+                self.begin(self.plan.node(name))
                 if name in self.state.nodes and self.state.nodes[name].status in SETTLED:
-                    todo += self.plan.nodes[name].dependants
-        if not self.over and self.state.settled == len(self.plan.nodes):
+                    todo += self.plan.node(name).dependants
+        if not self.over and self.state.settled == len(self.plan.main.nodes):
             self.succeed()
 
     def is_ready(self, node: PlanNode) -> bool:
@@ -131,16 +131,16 @@ class _Decision:
             if not self.condition(node):
                 self.emit(NodeSkipped(node.name, "its condition is false"))
                 return
-            value = render(node.template, self.scope(node.reads))
+            value = render(node.templates["set" if node.kind == "set" else "with"], self.scope(node.reads))
         except ExpressionError as error:
             self.fail(node.name, 1, Error("ExpressionError", str(error)))
             return
         self.emit(NodeSucceeded(node.name, 1, value) if node.kind == "set" else NodeScheduled(node.name, 1, value))
 
     def condition(self, node: PlanNode) -> bool:
-        if node.condition is None:
+        if "if" not in node.templates:
             return True
-        value = render(node.condition, self.scope(node.reads))
+        value = render(node.templates["if"], self.scope(node.reads))
         if not isinstance(value, bool):
             raise ExpressionError(f"'if' of node {node.name!r} gave {value!r}; a condition gives true or false")
         return value
@@ -197,10 +197,10 @@ class _Decision:
             self.emit(ExecutionSucceeded(output))
 
     def output(self) -> Any:
-        template: Template = self.plan.output
+        template: Template = self.plan.main.output
         if template is not None:
-            return render(template, self.scope(self.plan.output_reads))
-        return {name: self.state.nodes[name].output for name in self.plan.leaves}
+            return render(template, self.scope(self.plan.main.output_reads))
+        return {name: self.state.nodes[name].output for name in self.plan.main.leaves}
 
 
 def _delay(retry: Retry, attempt: int) -> float:

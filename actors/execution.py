@@ -263,7 +263,7 @@ class Execution:
         assert folded is not None  # noqa: S101 (reconcile runs on a loaded state)
         assert plan is not None  # noqa: S101
         assert isinstance(folded.state, Started)  # noqa: S101
-        node = plan.nodes[name]
+        node = plan.node(name)
         report: Input
         try:
             place = folded.state.started.tools.get(node.target)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, overload
 from pydantic import ValidationError, validate_call
 
 from perdure.definitions.json_values import to_json_value
+from perdure.definitions.parts import Tool as Declared
 from perdure.errors import BadInput, ToolNotFound
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -52,14 +53,18 @@ def tool(function: Function | None = None, *, name: str | None = None) -> Any:
     return register(function) if function is not None else register
 
 
-def locate(names: Iterable[str], files: Iterable[str], base: str | None, *, shared: bool) -> dict[str, str]:
+def locate(names: Iterable[str], given: Iterable[str | Declared], base: str | None, *, shared: bool) -> dict[str, str]:
     """Return where each named tool's code is, as `module:attribute` or `/path/file.py:attribute`.
 
-    files: the definition's tool files, relative to `base`. shared: other processes must find the code too.
+    given: the definition's tool files, relative to `base`, and its declared tools. shared: other processes must find
+    the code too.
     Raises ToolNotFound or BadInput.
     """
     by_name: dict[str, str] = {}
-    for file in files:
+    for file in given:
+        if not isinstance(file, str):
+            by_name[file.name] = file.call
+            continue
         path = Path(base or ".", file).resolve()
         by_name.update(
             {tool_name: f"{path}:{attribute}" for tool_name, attribute in _tools_in(_load_file(str(path))).items()}

@@ -4,8 +4,8 @@ from typing import Any
 
 from perdure.actors import tools
 from perdure.cluster.settings import Settings
+from perdure.definitions.calls import agents_called, tools_called
 from perdure.definitions.loading import Definition
-from perdure.definitions.model import AgentNode, ToolNode
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -22,11 +22,10 @@ def checked(
         raise BadInput(f"the priority {priority!r} is not a number within 0 to 9")
     value = tools.to_json(value, "the input")
     check_input(definition, value)
-    nodes = definition.workflow.nodes.values()
-    if any(isinstance(node, AgentNode) for node in nodes):
+    workflow = definition.workflow
+    if agents_called(workflow):
         check_endpoint(settings)
-    names = {node.tool for node in nodes if isinstance(node, ToolNode)}
-    return value, tools.locate(names, definition.workflow.tools, definition.base, shared=True)
+    return value, tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
 
 
 def check_input(definition: Definition, value: Any) -> None:

@@ -1,101 +1,152 @@
-"""Checks a whole workflow before anything runs, and gives every problem with the path of its place."""
+"""Checks a whole workflow before anything runs, and gives every finding with the path of its place."""
 
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
-from typing import Any
+from itertools import pairwise
 
-from perdure.definitions.model import AgentNode, Node, SetNode, Workflow
-from perdure.definitions.plan import find_cycle, needs_of
-from perdure.definitions.templates import Template, compile_condition, compile_template, expressions
+from perdure.definitions.chart_checks import chart_findings
+from perdure.definitions.expression_checks import expression_findings
+from perdure.definitions.findings import Finding
+from perdure.definitions.messages import did_you_mean
+from perdure.definitions.model import Workflow
+from perdure.definitions.node_checks import node_findings
+from perdure.definitions.nodes import Node
+from perdure.definitions.places import Body, bodies_of
+from perdure.definitions.plan import find_cycle, needs_of, targets_of
+from perdure.definitions.schema_checks import schema_findings
+from perdure.definitions.states import Statechart
+from perdure.definitions.type_checks import type_findings
 from perdure.definitions.yaml_source import Path
-from perdure.errors import ExpressionError
 
-ROOTS = frozenset({"input", "nodes", "execution"})
-
-Problem = tuple[Path, str]
-"""The path of the wrong value within the definition, and what is wrong with it."""
-
-
-def problems_of(workflow: Workflow) -> list[Problem]:
-    """Return every problem of a well-formed workflow; an empty list says that it can be compiled."""
-    problems = [*_schema_problems(workflow), *_output_problems(workflow)]
-    for name, node in workflow.nodes.items():
-        problems += _node_problems(workflow, name, node)
-    if not problems:
-        problems += _cycle_problems(workflow)
-    return problems
+_DAG_KEYS = ("nodes",)
+_CHART_KEYS = ("states", "initial", "context", "events")
+RESERVED = frozenset({"on_failure", "on_cancel", "finally"})
+"""Names that stand for what runs at the end, in the paths of its nodes."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint such as `; did you mean 'classify'?`, or nothing where no known word is close."""
-    close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def findings_of(workflow: Workflow) -> list[Finding]:
+    """Return every finding of a well-formed workflow; one without errors can be compiled."""
+    found = [*_kind_findings(workflow), *schema_findings(workflow), *_limit_findings(workflow)]
+    for body in bodies_of(workflow):
+        found += _body_findings(workflow, body)
+    found += expression_findings(workflow)
+    if workflow.states:
+        found += chart_findings(workflow, chart_of(workflow), ())
+    for name, child in workflow.workflows.items():
+        found += [
+            Finding(("workflows", name, *each.path), each.message, each.warning, each.key)
+            for each in findings_of(child)
+        ]
+    if not any(not each.warning for each in found):
+        found += _cycle_findings(workflow)
+    if not any(not each.warning for each in found):
+        found += type_findings(workflow)
+    return found
 
 
-def _node_problems(workflow: Workflow, name: str, node: Node) -> Iterator[Problem]:
-    at: Path = ("nodes", name)
+def chart_of(workflow: Workflow) -> Statechart:
+    """Return the statechart of a workflow of that kind."""
+    initial = [workflow.initial] if isinstance(workflow.initial, str) else workflow.initial
+    return Statechart(initial=initial, context=workflow.context, events=workflow.events, states=workflow.states)
+
+
+def _kind_findings(workflow: Workflow) -> Iterator[Finding]:
+    given = {key for key in (*_DAG_KEYS, *_CHART_KEYS) if getattr(workflow, key) not in (None, {}, [])}
+    needed, refused = ("nodes", _CHART_KEYS) if workflow.kind == "dag" else ("states", _DAG_KEYS)
+    if needed not in given:
+        yield Finding((), f"a workflow of kind {workflow.kind} has {needed!r}, and this one has none")
+    other = "statechart" if workflow.kind == "dag" else "dag"
+    for key in sorted(given.intersection(refused)):
+        yield Finding(
+            (key,), f"{key!r} belongs to a workflow with `kind: {other}`; this one is a {workflow.kind}", key=True
+        )
+
+
+def _limit_findings(workflow: Workflow) -> Iterator[Finding]:
+    for name, limit in workflow.limits.items():
+        if limit.concurrency is None and limit.rate is None:
+            yield Finding(("limits", name), f"limit {name!r} limits nothing; give it 'concurrency' or 'rate'", key=True)
+
+
+def _body_findings(workflow: Workflow, body: Body) -> Iterator[Finding]:
+    if body.outer is None:
+        for name in RESERVED & body.nodes.keys():
+            yield Finding(
+                (*body.path, name), f"{name!r} is the name of what runs at the end; rename the node", key=True
+            )
+    elif not body.nodes:
+        yield Finding(body.path, "there are no nodes here")
+    for name, (node, at) in body.nodes.items():
+        yield from _need_findings(body, name, node, at)
+        yield from node_findings(workflow, body, name, node, at)
+    yield from _led_findings(body)
+
+
+def _need_findings(body: Body, name: str, node: Node, at: Path) -> Iterator[Finding]:
     for index, need in enumerate(node.needs):
-        if need not in workflow.nodes:
-            yield (
-                (*at, "needs", index),
-                f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, workflow.nodes)}",
-            )
-        elif need == name:
-            yield (*at, "needs", index), f"node {name!r} needs itself"
-    if isinstance(node, AgentNode) and node.agent not in workflow.agents:
-        hint = did_you_mean(node.agent, workflow.agents) or "; declare it under 'agents'"
-        yield (*at, "agent"), f"node {name!r} asks agent {node.agent!r}, which does not exist{hint}"
-    if node.if_ is not None:
-        yield from _template_problems(workflow, (*at, "if"), node.if_, condition=True)
-    part = "set" if isinstance(node, SetNode) else "with"
-    yield from _template_problems(workflow, (*at, part), node.set if isinstance(node, SetNode) else node.with_)
+        if need == name:
+            yield Finding((*at, "needs", index), f"node {name!r} needs itself")
+        elif need not in body.nodes:
+            yield Finding((*at, "needs", index), _unknown_need(body, name, need))
 
 
-def _output_problems(workflow: Workflow) -> Iterator[Problem]:
-    yield from _template_problems(workflow, ("output",), workflow.output)
+def _unknown_need(body: Body, name: str, need: str) -> str:
+    if need in body.readable():
+        return f"node {name!r} needs {need!r}, which is around it and has settled before; leave it out"
+    return f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, body.nodes)}"
 
 
-def _template_problems(workflow: Workflow, at: Path, value: Any, *, condition: bool = False) -> Iterator[Problem]:
-    if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _template_problems(workflow, (*at, key), item)
-        return
-    try:
-        template: Template = compile_condition(value) if condition else compile_template(value)
-    except ExpressionError as error:
-        yield at, str(error)
-        return
-    for expression in expressions(template):
-        for root in sorted(expression.roots - ROOTS):
-            hint = did_you_mean(root, ROOTS) or f"; there are {', '.join(sorted(ROOTS))}"
-            yield at, f"unknown name {root!r} in '{expression.text}'{hint}"
-        for node in sorted(expression.nodes - workflow.nodes.keys()):
-            yield (
-                at,
-                f"'{expression.text}' reads node {node!r}, which does not exist{did_you_mean(node, workflow.nodes)}",
-            )
-        if at[0] == "nodes" and at[1] in expression.nodes:
-            yield at, f"node {at[1]!r} reads its own result in '{expression.text}'"
+def _led_findings(body: Body) -> Iterator[Finding]:
+    """Check what switches and catches lead to: there, once, and not to themselves."""
+    led: dict[str, str] = {}
+    for name, (node, at) in body.nodes.items():
+        for path, target, how in _leads(node, at):
+            if target not in body.nodes:
+                hint = did_you_mean(target, body.nodes)
+                yield Finding(path, f"node {name!r} leads to {target!r}, which does not exist{hint}")
+            elif target == name:
+                yield Finding(path, f"node {name!r} leads to itself; use a loop to go back")
+            elif led.setdefault(target, f"{how} {name!r}") != f"{how} {name!r}":
+                yield Finding(path, f"{target!r} is already led to by {led[target]}; only one node may lead to it")
 
 
-def _cycle_problems(workflow: Workflow) -> Iterator[Problem]:
-    cycle = find_cycle({name: needs_of(node) for name, node in workflow.nodes.items()})
-    if cycle:
-        yield ("nodes", cycle[0]), f"the nodes wait for each other in a circle: {' needs '.join(cycle)}"
+def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
+    if targets := targets_of(node):
+        switch = getattr(node, "switch")  # noqa: B009 (only switches have targets)
+        for index, case in enumerate(switch.cases):
+            for number, target in enumerate(case.then):
+                yield (*at, "switch", "cases", index, "then", number), target, "the switch"
+        for number, target in enumerate(targets[len(targets) - len(switch.default or []) :]):
+            yield (*at, "switch", "default", number), target, "the switch"
+    for index, catch in enumerate(node.catch):
+        if catch.then is not None:
+            yield (*at, "catch", index, "then"), catch.then, "the catch of"
 
 
-def _schema_problems(workflow: Workflow) -> Iterator[Problem]:
-    schemas: list[tuple[Path, dict[str, Any]]] = []
-    if workflow.input is not None:
-        schemas.append((("input",), workflow.input))
-    schemas += [(("agents", name, "output"), agent.output) for name, agent in workflow.agents.items() if agent.output]
-    if not schemas:
-        return
-    from jsonschema import Draft202012Validator, SchemaError
+def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
+    for body in bodies_of(workflow):
+        needs = {name: _waits_for(body, name) for name in body.nodes}
+        cycle = find_cycle(needs)
+        if cycle:
+            _, at = body.nodes[cycle[0]]
+            why = _why_circle(body, cycle)
+            yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(cycle)}{why}", key=True)
 
-    for at, schema in schemas:
-        try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            yield (*at, *error.path), f"not a valid JSON Schema: {error.message}"
+
+def _waits_for(body: Body, name: str) -> tuple[str, ...]:
+    node, at = body.nodes[name]
+    leading = [
+        other for other, (each, where) in body.nodes.items() for _, target, _ in _leads(each, where) if target == name
+    ]
+    return tuple(
+        dict.fromkeys([*(need for need in needs_of(node, at) if need in body.nodes and need != name), *leading])
+    )
+
+
+def _why_circle(body: Body, cycle: Iterable[str]) -> str:
+    """Name what is not written under `needs`, for that is what people do not see."""
+    for name, need in pairwise(cycle):
+        node, _ = body.nodes[name]
+        if need not in node.needs:
+            leads = any(target == name for _, target, _ in _leads(*body.nodes[need]))
+            return f" ({need!r} leads to {name!r})" if leads else f" ({name!r} reads the output of {need!r})"
+    return ""

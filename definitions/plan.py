@@ -1,48 +1,132 @@
-"""The compiled form of a workflow that the engine runs: nodes in order, their needs, parsed templates, digest."""
+"""The compiled form of a workflow that the engine runs: bodies of nodes in order, their needs, parsed expressions."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
-from perdure.definitions.model import Agent, AgentNode, Node, Retry, SetNode, ToolNode, Workflow
+from perdure.definitions.model import Workflow
+from perdure.definitions.nodes import AggregateNode, Compensation, Join, Node, SwitchNode, kind_of
+from perdure.definitions.parts import Agent, Retry
+from perdure.definitions.places import Field, Inner, fields_of, inner_of
 from perdure.definitions.templates import Template, compile_condition, compile_template, expressions
+from perdure.definitions.yaml_source import Path
 
-Kind = Literal["agent", "tool", "set"]
+ONE_TRY = Retry(attempts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCatch:
+    """What follows an error: the types that it is for (None: all), and the node or the output."""
+
+    on: frozenset[str] | None
+    then: str | None
+    output: Template
 
 
 @dataclass(frozen=True, slots=True)
 class PlanNode:
-    """One compiled node. `needs` holds the written and the inferred ones; `timeout` is in seconds."""
+    """One compiled node.
+
+    needs: the written and the inferred ones, the switch or caught node that leads here included. reads: the nodes that
+    its expressions read, in its own body or around it. templates: its compiled fields by their last key. timeout: in
+    seconds. bodies: what runs within it. arm_of, handler_of: the switch and the caught node that lead here.
+    """
 
     name: str
-    kind: Kind
-    target: str
+    kind: str
+    model: Node
     needs: tuple[str, ...]
     dependants: tuple[str, ...]
     reads: frozenset[str]
-    condition: Template
-    template: Template
+    templates: Mapping[str, Template]
     retry: Retry
-    timeout: float | None
-    run_on: Literal["loop", "actor"] | None
+    catches: tuple[PlanCatch, ...]
+    bodies: Mapping[str, "PlanBody"]
+    arm_of: str | None = None
+    handler_of: str | None = None
+
+    @property
+    def target(self) -> str:
+        """The name of the agent or tool that it calls; "" where it calls none."""
+        called = self.model.aggregate if isinstance(self.model, AggregateNode) else self.model
+        return getattr(called, "agent", None) or getattr(called, "tool", None) or ""
+
+    @property
+    def join(self) -> Join:
+        """How its needs must have ended."""
+        return self.model.join
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that one attempt may take."""
+        return self.model.timeout
+
+    @property
+    def run_on(self) -> Literal["loop", "actor"] | None:
+        """Where it is asked to run."""
+        return self.model.run_on
+
+    @property
+    def compensate(self) -> Compensation | None:
+        """The call that undoes it."""
+        return self.model.compensate
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A compiled workflow; `nodes` is in topological order, `output_reads` are the nodes that `output` names."""
+@dataclass(frozen=True)
+class PlanBody:
+    """A compiled body; `nodes` is in topological order, `output_reads` are the nodes that `output` names."""
 
-    name: str
-    digest: str
     nodes: Mapping[str, PlanNode]
-    agents: Mapping[str, Agent]
     output: Template
     output_reads: frozenset[str]
     leaves: tuple[str, ...]
 
+    @cached_property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """The nodes by the length of the longest way to them: those of a level can run in parallel."""
+        level: dict[str, int] = {}
+        for name, node in self.nodes.items():
+            level[name] = 1 + max((level[need] for need in node.needs), default=-1)
+        rows: list[list[str]] = [[] for _ in range(max(level.values()) + 1)] if level else []
+        for name, row in level.items():
+            rows[row].append(name)
+        return tuple(map(tuple, rows))
 
-ONE_TRY = Retry(attempts=1)
+    @cached_property
+    def edges(self) -> tuple[tuple[str, str, Literal["data", "control"]], ...]:
+        """From, to, and whether the one behind reads the other's output or only waits for it."""
+        return tuple(
+            (need, name, "data" if need in node.reads else "control")
+            for name, node in self.nodes.items()
+            for need in node.needs
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled workflow: its main body, the bodies that run at its end, and its agents."""
+
+    name: str
+    digest: str
+    main: PlanBody
+    agents: Mapping[str, Agent]
+    ends: Mapping[str, PlanBody] = field(default_factory=dict)
+
+    def node(self, path: str) -> PlanNode:
+        """Return the node at a path such as `check[3]/verify` or `race/left/search`."""
+        body, node = self.main, None
+        names = [part.partition("[")[0] for part in path.split("/")]
+        if names[0] in self.ends and len(names) > 1:
+            body, names = self.ends[names[0]], names[1:]
+        while names:
+            node = body.nodes[names.pop(0)]
+            if names:
+                body = node.bodies[names.pop(0) if node.kind == "parallel" else "do"]
+        assert node is not None  # noqa: S101 (a path has at least one name)
+        return node
 
 
 def digest_of(workflow: Workflow) -> str:
@@ -54,36 +138,127 @@ def digest_of(workflow: Workflow) -> str:
 
 def compile_plan(workflow: Workflow) -> Plan:
     """Compile a workflow that `problems_of` found sound."""
-    needs = {name: needs_of(node) for name, node in workflow.nodes.items()}
+    ends = {"on_failure": workflow.on_failure, "on_cancel": workflow.on_cancel, "finally": workflow.finally_}
+    return Plan(
+        name=workflow.name,
+        digest=digest_of(workflow),
+        main=_compile_nodes(workflow.nodes, ("nodes",), compile_template(workflow.output)),
+        agents=workflow.agents,
+        ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
+    )
+
+
+def _compile_nodes(nodes: Mapping[str, Node], at: Path, output: Template) -> PlanBody:
+    return compile_body({name: (node, (*at, name)) for name, node in nodes.items()}, output)
+
+
+def compile_body(placed: Mapping[str, tuple[Node, Path]], output: Template) -> PlanBody:
+    """Compile the nodes of one body, and those within them."""
+    drafts = {name: _Draft(name, node, at) for name, (node, at) in placed.items()}
+    arms, handlers = _led_to(placed)
+    needs = {
+        name: tuple(dict.fromkeys([*draft.needs, *_lead(name, arms), *_lead(name, handlers)]))
+        for name, draft in drafts.items()
+    }
+    needs = {name: tuple(need for need in wanted if need in placed) for name, wanted in needs.items()}
     dependants: dict[str, list[str]] = {name: [] for name in needs}
     for name, wanted in needs.items():
         for need in wanted:
             dependants[need].append(name)
     nodes = {
-        name: _compile_node(name, workflow.nodes[name], needs[name], dependants[name])
+        name: drafts[name].finished(needs[name], dependants[name], arms.get(name), handlers.get(name))
         for name in _ordered(needs, dependants)
     }
-    output = compile_template(workflow.output)
-    return Plan(
-        name=workflow.name,
-        digest=digest_of(workflow),
-        nodes=nodes,
-        agents=workflow.agents,
-        output=output,
-        output_reads=reads_of(output),
-        leaves=tuple(name for name in nodes if not dependants[name]),
-    )
+    leaves = tuple(name for name in nodes if not dependants[name] and name not in handlers)
+    return PlanBody(nodes, output, reads_of(output), leaves)
 
 
-def needs_of(node: Node) -> tuple[str, ...]:
-    """Return the written needs and then those that the node's expressions read."""
-    read = sorted(reads_of(*_templates(node)))
-    return tuple(dict.fromkeys([*node.needs, *read]))
+def _lead(name: str, leading: Mapping[str, str]) -> list[str]:
+    return [leading[name]] if name in leading else []
+
+
+def _led_to(placed: Mapping[str, tuple[Node, Path]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return which switch leads to each arm, and which caught node to each handler."""
+    arms = {target: name for name, (node, _) in placed.items() for target in targets_of(node)}
+    handlers = {catch.then: name for name, (node, _) in placed.items() for catch in node.catch if catch.then}
+    return arms, handlers
+
+
+def targets_of(node: Node) -> list[str]:
+    """Return the nodes that a switch may choose; none for other nodes."""
+    if not isinstance(node, SwitchNode):
+        return []
+    return [name for case in node.switch.cases for name in case.then] + (node.switch.default or [])
+
+
+def needs_of(node: Node, at: Path = ()) -> tuple[str, ...]:
+    """Return the written needs and then those that expressions in the node, or within it, read."""
+    return _Draft("", node, at).needs
 
 
 def reads_of(*templates: Template) -> frozenset[str]:
     """Return the names of the nodes that the templates' expressions read."""
     return frozenset(name for template in templates for part in expressions(template) for name in part.nodes)
+
+
+def compile_field(each: Field) -> Template:
+    """Compile a field; raise ExpressionError where an expression in it cannot be read."""
+    return compile_condition(each.value) if each.bare else compile_template(each.value)
+
+
+class _Draft:
+    """A node under compilation: its fields compiled, its bodies too, its needs known."""
+
+    def __init__(self, name: str, node: Node, at: Path) -> None:
+        self.name = name
+        self.node = node
+        fields = [(each.path[len(at) :], compile_field(each)) for each in fields_of(node, at)]
+        self.templates = {"/".join(map(str, path)): template for path, template in fields}
+        self.bodies = {key: _compile_inner(inner) for key, inner in inner_of(node, at)}
+        free = {read for body in self.bodies.values() for read in _free(body)}
+        self.reads = (reads_of(*self.templates.values()) | free) - {name}
+        listed = node.aggregate.from_ or [] if isinstance(node, AggregateNode) else []
+        self.needs = tuple(dict.fromkeys([*node.needs, *listed, *sorted(self.reads)]))
+
+    def finished(
+        self, needs: tuple[str, ...], dependants: Iterable[str], arm_of: str | None, handler_of: str | None
+    ) -> PlanNode:
+        catches = tuple(
+            PlanCatch(
+                frozenset(catch.on) if catch.on is not None else None,
+                catch.then,
+                self.templates.get(f"catch/{index}/output"),
+            )
+            for index, catch in enumerate(self.node.catch)
+        )
+        return PlanNode(
+            name=self.name,
+            kind=kind_of(self.node) or "",
+            model=self.node,
+            needs=needs,
+            dependants=tuple(dependants),
+            reads=self.reads,
+            templates=self.templates,
+            retry=self.node.retry or ONE_TRY,
+            catches=catches,
+            bodies=self.bodies,
+            arm_of=arm_of,
+            handler_of=handler_of,
+        )
+
+
+def _compile_inner(inner: Inner) -> PlanBody:
+    if inner.called and inner.output.value is None:
+        return compile_body(inner.nodes, compile_condition("nodes.do.output"))
+    return compile_body(inner.nodes, compile_field(inner.output))
+
+
+def _free(body: PlanBody) -> set[str]:
+    """Return the names that a body reads and does not have: they are around it."""
+    read = set(body.output_reads)
+    for node in body.nodes.values():
+        read |= node.reads
+    return read - body.nodes.keys()
 
 
 def find_cycle(needs: Mapping[str, tuple[str, ...]]) -> list[str] | None:
@@ -106,29 +281,6 @@ def find_cycle(needs: Mapping[str, tuple[str, ...]]) -> list[str] | None:
             else:
                 current = following if following in needs else current
     return None
-
-
-def _templates(node: Node) -> tuple[Template, Template]:
-    condition = compile_condition(node.if_) if node.if_ is not None else None
-    return condition, compile_template(node.set if isinstance(node, SetNode) else node.with_)
-
-
-def _compile_node(name: str, node: Node, needs: tuple[str, ...], dependants: list[str]) -> PlanNode:
-    condition, template = _templates(node)
-    work = node if isinstance(node, AgentNode | ToolNode) else None
-    return PlanNode(
-        name=name,
-        kind="agent" if isinstance(node, AgentNode) else "tool" if isinstance(node, ToolNode) else "set",
-        target=node.agent if isinstance(node, AgentNode) else node.tool if isinstance(node, ToolNode) else "",
-        needs=needs,
-        dependants=tuple(dependants),
-        reads=reads_of(condition, template),
-        condition=condition,
-        template=template,
-        retry=(work.retry if work else None) or ONE_TRY,
-        timeout=work.timeout if work else None,
-        run_on=work.run_on if work else None,
-    )
 
 
 def _ordered(needs: Mapping[str, tuple[str, ...]], dependants: Mapping[str, list[str]]) -> Iterator[str]:

@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import yaml
 
 from perdure.definitions.json_values import to_json_value
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, Problem
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 100
 MAX_NODES = 200_000
 _SUSPECT = 1000
+_SHOWN = 200  # characters of a line that a problem shows
 
 Path = tuple[str | int, ...]
 _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
@@ -38,22 +39,33 @@ for _tag, _pattern, _first in (
     _CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
+Mark = tuple[str, int, int]
+"""A place: file, line and column, from 1."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """A parsed document: its plain data, its file name, and where each value stands."""
+    """A parsed document: its plain data, its file name, where each value and key stands, and the lines of its files."""
 
     name: str
     data: Any
-    values: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    values: dict[Path, Mark] = field(default_factory=dict)
+    keys: dict[Path, Mark] = field(default_factory=dict)
+    lines: dict[str, list[str]] = field(default_factory=dict)
 
-    def place(self, path: Path, *, key: bool = False) -> str:
-        """Name the place of a value (or of its key) as `file:line:column`, or of its nearest parent."""
+    def problem(self, path: Path, message: str, *, key: bool = False, warning: bool = False) -> Problem:
+        """Return a problem at a value (or at its key), or at its nearest parent that is written down."""
+        severity: Literal["error", "warning"] = "warning" if warning else "error"
+        if not self.values:
+            at = ".".join(map(str, path)) or "the top"
+            return Problem(self.name, f"at {at}: {message}", severity=severity)
         marks = self.keys if key else self.values
         while path and path not in marks:
             path, marks = path[:-1], self.values
-        line, column = marks.get(path, (1, 1))
-        return f"{self.name}:{line}:{column}"
+        file, line, column = marks.get(path, (self.name, 1, 1))
+        lines = self.lines.get(file, [])
+        text = lines[line - 1] if line <= len(lines) else ""
+        return Problem(file, message, line, column, text[:_SHOWN] if column <= _SHOWN else "", severity)
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -62,7 +74,8 @@ def parse_yaml(text: str, name: str) -> Source:
     Raises DefinitionError when it is not YAML, too large, too deep, or has a key twice.
     """
     if len(text.encode()) > MAX_BYTES:
-        raise DefinitionError([f"{name}: the document is over {MAX_BYTES} bytes; move large data into input"])
+        raise DefinitionError([Problem(name, f"the document is over {MAX_BYTES} bytes; move large data into input")])
+    lines = text.splitlines()
     try:
         _check_depth(text, name)
         loader = _CoreSchemaLoader(text)
@@ -71,14 +84,21 @@ def parse_yaml(text: str, name: str) -> Source:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise DefinitionError([f"{place}: not valid YAML: {error.problem or error.context}"]) from None
+        raise DefinitionError([_yaml_problem(error, name, lines)]) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise DefinitionError([f"{name}: not valid YAML: {error or 'nested too deeply'}"]) from None
-    source = Source(name, None)
+        raise DefinitionError([Problem(name, f"not valid YAML: {error or 'nested too deeply'}")]) from None
+    source = Source(name, None, lines={name: lines})
     data = _Builder(source).build(root, ()) if root is not None else None
-    return Source(name, data, source.values, source.keys)
+    return replace(source, data=data)
+
+
+def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> Problem:
+    mark: Any = error.problem_mark or error.context_mark
+    what = f"not valid YAML: {error.problem or error.context}"
+    if mark is None:
+        return Problem(name, what)
+    text = lines[mark.line] if mark.line < len(lines) else ""
+    return Problem(name, what, mark.line + 1, mark.column + 1, text)
 
 
 class _Builder:
@@ -91,7 +111,7 @@ class _Builder:
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         self.count += 1
-        self.source.values[path] = _mark(node)
+        self.source.values[path] = (self.source.name, *_mark(node))
         if self.count > MAX_NODES or len(path) > MAX_DEPTH:
             raise self.error(node, f"more than {MAX_NODES} values (or {MAX_DEPTH} levels) once aliases expand")
         if isinstance(node, yaml.MappingNode):
@@ -125,7 +145,7 @@ class _Builder:
             if key in own:
                 raise self.error(key_node, f"the key {key!r} stands twice in this mapping; keep one")
             own[key] = self.build(value_node, (*path, key))
-            self.source.keys[(*path, key)] = _mark(key_node)
+            self.source.keys[(*path, key)] = (self.source.name, *_mark(key_node))
         return {**merged, **own}
 
     def merge(self, node: yaml.Node, path: Path) -> dict[str, Any]:
@@ -153,7 +173,8 @@ class _Builder:
 
     def error(self, node: yaml.Node, what: str) -> DefinitionError:
         line, column = _mark(node)
-        return DefinitionError([f"{self.source.name}:{line}:{column}: {what}"])
+        lines = self.source.lines[self.source.name]
+        return DefinitionError([Problem(self.source.name, what, line, column, lines[line - 1])])
 
 
 _CONVERT: dict[str, Callable[[str], Any]] = {
@@ -175,9 +196,8 @@ def _check_depth(text: str, name: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             mark: Any = event.start_mark
-            raise DefinitionError(
-                [f"{name}:{mark.line + 1}:{mark.column + 1}: nested more than {MAX_DEPTH} levels deep"]
-            )
+            what = f"nested more than {MAX_DEPTH} levels deep"
+            raise DefinitionError([Problem(name, what, mark.line + 1, mark.column + 1)])
 
 
 def _mark(node: yaml.Node) -> tuple[int, int]:

@@ -1,6 +1,26 @@
 """The one error root and its leaves: each leaf says whose fault it is and how to mend it."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a definition, and where; `text` is the line as it is written there."""
+
+    file: str
+    message: str
+    line: int = 0
+    column: int = 0
+    text: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        """Return `file:line:column: message`, and the line below with a caret under the place."""
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        warning = "warning: " if self.severity == "warning" else ""
+        shown = f"\n{self.line:>6} | {self.text}\n{'':>6} | {' ' * (self.column - 1)}^" if self.text else ""
+        return f"{place}: {warning}{self.message}{shown}"
 
 
 class PerdureError(Exception):
@@ -16,10 +36,10 @@ class BadInput(PerdureError):
 
 
 class DefinitionError(BadInput):
-    """A workflow definition is wrong; `problems` holds every problem found, one line each."""
+    """A workflow definition is wrong; `problems` holds every problem that was found."""
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
 

@@ -71,14 +71,14 @@ class ScriptedModel:
         for index, item in enumerate(replies):
             if not isinstance(item, dict) or "reply" not in item or not item.keys() <= {"match", "reply", "delay"}:
                 what = "a reply is a mapping with 'reply', and perhaps 'match' and 'delay'"
-                raise BadInput(f"{source.place((index,))}: {what}")
+                raise BadInput(str(source.problem((index,), what)))
             if not isinstance(item.get("delay", 0), int | float):
-                raise BadInput(f"{source.place((index, 'delay'))}: 'delay' is not a number of seconds")
+                raise BadInput(str(source.problem((index, "delay"), "'delay' is not a number of seconds")))
             try:
                 re.compile(item.get("match", ""))
             except (re.error, TypeError) as error:
-                place = source.place((index, "match"))
-                raise BadInput(f"{place}: 'match' is not a regular expression: {error}") from None
+                what = f"'match' is not a regular expression: {error}"
+                raise BadInput(str(source.problem((index, "match"), what))) from None
         return cls([Reply(**item) for item in replies], str(path))
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perdure.actors.agents import Endpoint, InvalidReply, Refused, Unavailable, ask
-from perdure.definitions.model import Agent
+from perdure.definitions.parts import Agent
 from perdure.errors import BadInput
 from perdure.testing import Reply, ScriptedModel
 

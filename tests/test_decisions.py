@@ -163,7 +163,7 @@ def test_the_delay_grows_by_the_backoff_and_stops_at_the_cap() -> None:
 def test_jitter_spreads_the_delay_over_its_upper_half_and_is_the_same_every_time() -> None:
     plan = plan_of({name: {"tool": "t", "retry": {"delay": 10}} for name in "abcdefgh"})
     dues = []
-    for name in plan.nodes:
+    for name in plan.main.nodes:
         first, again = (
             Given(plan, started(plan), NodeScheduled(name, 1)).when(ReportFailure(name, 1, BOOM)) for _ in range(2)
         )

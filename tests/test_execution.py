@@ -227,7 +227,7 @@ async def test_of_two_owners_at_once_the_newer_wins_and_every_result_is_recorded
     assert isinstance(outcomes[0], Deposed)
     assert outcomes[1] is None
     succeeded = Counter(event.node for event in await world.events() if isinstance(event, NodeSucceeded))
-    assert succeeded == dict.fromkeys(DIAMOND.nodes, 1)
+    assert succeeded == dict.fromkeys(DIAMOND.main.nodes, 1)
 
 
 async def test_a_command_that_is_told_is_recorded_when_tell_returns() -> None:
@@ -330,7 +330,7 @@ def test_any_interleaving_of_crashes_ends_the_same_with_every_result_recorded_on
         if lost:  # only a node that was under way in four crashes may fail
             assert any(node.error and node.error.type == "WorkerLost" for node in state.nodes.values())
         else:
-            assert succeeded == dict.fromkeys(DIAMOND.nodes, 1)
+            assert succeeded == dict.fromkeys(DIAMOND.main.nodes, 1)
 
     asyncio.run(play())
 

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.definitions.loading import load
-from perdure.definitions.model import Agent, AgentNode, SetNode, ToolNode, Workflow
+from perdure.definitions.model import Workflow
+from perdure.definitions.nodes import AgentNode, SetNode, ToolNode
+from perdure.definitions.parts import Agent
 from perdure.definitions.plan import digest_of, find_cycle
 from perdure.errors import BadInput, DefinitionError
 
@@ -38,7 +40,7 @@ def problems_in(text: str) -> str:
 
 
 def test_a_good_definition_compiles_to_a_plan() -> None:
-    plan = load(GOOD).plan
+    plan = load(GOOD).plan.main
     assert list(plan.nodes) == ["first", "second", "third"]
     assert plan.nodes["second"].needs == ("first",)
     assert plan.nodes["first"].dependants == ("second",)
@@ -176,7 +178,7 @@ nodes:
     tool: u
 """
     plan = load(text).plan
-    assert (plan.nodes["b"].target, plan.nodes["b"].retry.attempts) == ("u", 2)
+    assert (plan.main.nodes["b"].target, plan.main.nodes["b"].retry.attempts) == ("u", 2)
 
 
 @pytest.mark.parametrize(

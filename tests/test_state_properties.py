@@ -76,7 +76,7 @@ def test_no_node_starts_before_its_needs_are_settled_and_each_succeeds_at_most_o
     settled: set[str] = set()
     for event in events:
         if isinstance(event, NodeScheduled):
-            assert set(plan.nodes[event.node].needs) <= settled
+            assert set(plan.main.nodes[event.node].needs) <= settled
         if isinstance(event, NodeSucceeded):
             assert event.node not in settled
         if isinstance(event, NodeSucceeded | NodeSkipped | NodeFailed | NodeCancelled):
@@ -102,5 +102,5 @@ def test_an_ended_execution_leaves_nothing_behind(plan: Plan, data: st.DataObjec
         assert not state.timers
         assert all(node.status not in ("running", "retrying") for node in state.nodes.values())
     if state.status == "succeeded":
-        assert set(state.nodes) == set(plan.nodes)
-        assert state.settled == len(plan.nodes)
+        assert set(state.nodes) == set(plan.main.nodes)
+        assert state.settled == len(plan.main.nodes)

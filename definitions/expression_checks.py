@@ -1,0 +1,65 @@
+"""Checks every expression of a definition: that it can be read, and that what it names is there."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from perdure.definitions.expressions import Expression
+from perdure.definitions.findings import Finding
+from perdure.definitions.messages import did_you_mean
+from perdure.definitions.model import Workflow
+from perdure.definitions.places import Place, places_of
+from perdure.definitions.templates import compile_condition, compile_template, expressions
+from perdure.definitions.yaml_source import Path
+from perdure.errors import ExpressionError
+
+_ELSEWHERE = {
+    "secrets": "secrets may be read in 'with' only: they are resolved at the call, and never logged",
+    "context": "'context' is there in statecharts",
+    "event": "'event' is there in statecharts",
+    "error": "'error' is there in 'catch', 'on_failure', 'finally' and 'compensate'",
+    "loop": "'loop' is there within a loop",
+    "output": "'output', a node's own result, is there in its 'output'",
+    "args": "'args' is there in the approval of a tool",
+}
+
+
+def expression_findings(workflow: Workflow) -> Iterator[Finding]:
+    """Yield what is wrong in the expressions of a DAG."""
+    for place in places_of(workflow):
+        yield from _value_findings(place, place.field.path, place.field.value)
+
+
+def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _value_findings(place, (*at, key), item)
+        return
+    if value is None or not (isinstance(value, str) or place.field.bare):
+        return
+    try:
+        template = compile_condition(value) if place.field.bare else compile_template(value)
+    except ExpressionError as error:
+        yield Finding(at, str(error))
+        return
+    for expression in expressions(template):
+        yield from _name_findings(place, at, expression)
+
+
+def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[Finding]:
+    for root in sorted(expression.roots - place.roots):
+        yield Finding(at, root_problem(root, place.roots, expression.text))
+    readable = place.body.readable()
+    for node in sorted(expression.nodes - readable):
+        yield Finding(
+            at, f"'{expression.text}' reads node {node!r}, which does not exist{did_you_mean(node, readable)}"
+        )
+    if place.node in expression.nodes and place.field.path[-2:] != ("compensate", "with"):
+        yield Finding(at, f"node {place.node!r} reads its own result in '{expression.text}'")
+
+
+def root_problem(root: str, known: frozenset[str], text: str) -> str:
+    """Say that a name does not exist there, and what does."""
+    if root in _ELSEWHERE:
+        return f"unknown name {root!r} in '{text}': {_ELSEWHERE[root]}"
+    hint = did_you_mean(root, known) or f"; there are {', '.join(sorted(known))}"
+    return f"unknown name {root!r} in '{text}'{hint}"

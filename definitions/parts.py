@@ -1,0 +1,157 @@
+"""The small parts that nodes, states and workflows share: names, conditions, retries, agents, limits."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from perdure.definitions.durations import Duration
+
+NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+class Part(BaseModel):
+    """The base of every part of a definition: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _condition(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        return value
+    raise PydanticCustomError("condition", "a condition is an expression, or true or false; quote it")
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Condition = Annotated[bool | str, BeforeValidator(_condition)]
+"""A bare expression that gives true or false, with or without `${{ }}`."""
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
+"""A list of names; one name may stand for a list of one."""
+
+
+def _duration_or_expression(value: Any) -> Any:
+    if isinstance(value, str) and "${{" in value:
+        return value
+    return _seconds(value)
+
+
+def _seconds(value: Any) -> Any:
+    from perdure.definitions.durations import parse_duration
+
+    seconds = parse_duration(value)
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= 100 * 365 * 86400:
+        raise PydanticCustomError("duration", "a duration lies between 0 and 100 years")
+    return float(seconds)
+
+
+DurationOrExpression = Annotated[float | str, BeforeValidator(_duration_or_expression)]
+"""A duration, or text with a `${{ }}` expression that gives one."""
+
+
+class Retry(Part):
+    """How often and how soon a failed attempt is tried again."""
+
+    attempts: int = Field(default=3, ge=1, le=1000, description="All tries together, the first included.")
+    delay: Duration = Field(default=1.0, description="Seconds before the second try.")
+    backoff: float = Field(default=2.0, ge=1, description="The factor by which each further delay grows.")
+    cap: Duration = Field(default=60.0, description="The longest delay in seconds.")
+    jitter: bool = Field(
+        default=True, description="Spread each delay over its upper half, so that retries do not march in step."
+    )
+    on: Names | None = Field(default=None, description="Error types to retry; all of them where absent.")
+    not_on: Names = Field(default=[], description="Error types that are never retried.")
+    exhausted: Literal["fail", "pause"] = Field(
+        default="fail",
+        description="What follows the last try: the node fails, or the execution pauses for somebody to mend it.",
+    )
+
+
+class Agent(Part):
+    """A language model with instructions, reached through an OpenAI-compatible endpoint."""
+
+    model: str = Field(description="The model's name at the endpoint; the setting PERDURE_MODEL overrides it.")
+    instructions: str = Field(description="The system message.")
+    output: dict[str, Any] | None = Field(
+        default=None, description="JSON Schema of the reply; the reply is text where absent."
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="Sampling temperature; the endpoint's default where absent."
+    )
+
+
+class Tool(Part):
+    """A tool by name, with what is known of it: its code, and the schemas that calls are checked against."""
+
+    name: str = Field(description="The name that nodes call it by.")
+    call: str = Field(description="Where its code is: an import path such as `package.module:function`.")
+    description: str = Field(default="", description="What it is for.")
+    input: dict[str, Any] | None = Field(default=None, description="JSON Schema of its arguments, an object.")
+    output: dict[str, Any] | None = Field(default=None, description="JSON Schema of what it returns.")
+
+
+class Resources(Part):
+    """What a node asks of the cluster; a node that asks for anything runs in a node actor."""
+
+    num_cpus: float | None = Field(default=None, ge=0, description="CPUs.")
+    num_gpus: float | None = Field(default=None, ge=0, description="GPUs.")
+    memory: int | None = Field(default=None, ge=0, description="Bytes.")
+    custom: dict[str, float] = Field(default={}, description="Custom Ray resources by name.")
+
+
+class Limit(Part):
+    """A limit that executions and nodes share, for the whole cluster."""
+
+    concurrency: int | None = Field(default=None, ge=1, description="How many hold it at once.")
+    rate: float | None = Field(default=None, gt=0, description="How much may be taken per period.")
+    per: Duration = Field(default=1.0, gt=0, description="The period in seconds.")
+    burst: float | None = Field(default=None, gt=0, description="How much may be taken at once; the rate where absent.")
+    key: str | None = Field(default=None, description="An expression; every value of it has a limit of its own.")
+    at_limit: Literal["queue", "reject", "cancel_older"] = Field(
+        default="queue", description="What happens to who comes when there is nothing left."
+    )
+
+
+class LimitUse(Part):
+    """The use of a limit that is declared under `limits`."""
+
+    name: str = Field(description="The limit's name.")
+    cost: float | str = Field(default=1, description="How much of a rate is taken: a number or an expression.")
+
+
+class Concurrency(Part):
+    """How many executions of this workflow run at once."""
+
+    limit: int = Field(ge=1, description="How many executions run at once.")
+    key: str | None = Field(default=None, description="An expression; every value of it is counted on its own.")
+    at_limit: Literal["queue", "reject", "cancel_older"] = Field(
+        default="queue", description="What happens to who comes when as many run."
+    )
+
+
+class ChildWorkflow(Part):
+    """The workflow that a node starts as an execution of its own."""
+
+    name: str = Field(
+        description="A registered name (`billing`, `billing@3`, `billing@sha256:...`), a name under `workflows`, "
+        "or a file relative to the definition (`./billing.yaml`)."
+    )
+    id: str | None = Field(
+        default=None, description="The child's execution id, with `${{ }}`; made from the parent's where absent."
+    )
+    detach: bool = Field(default=False, description="Do not wait: the output is the child's id, at once.")
+    on_parent_close: Literal["cancel", "terminate", "abandon"] = Field(
+        default="cancel", description="What becomes of a running child when the parent ends."
+    )
+
+
+def _child(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Child = Annotated[ChildWorkflow, BeforeValidator(_child)]
+"""A child workflow; its name alone may stand for it."""

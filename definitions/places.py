@@ -1,0 +1,225 @@
+"""Where expressions stand in a definition, and what each of them may read."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from perdure.definitions.model import Workflow
+from perdure.definitions.nodes import (
+    AgentNode,
+    AggregateNode,
+    ApprovalNode,
+    Branch,
+    FailNode,
+    ForeachNode,
+    LoopNode,
+    Node,
+    ParallelNode,
+    SetNode,
+    SwitchNode,
+    ToolNode,
+    WaitNode,
+    WorkflowNode,
+)
+from perdure.definitions.yaml_source import Path
+
+ROOTS = frozenset({"input", "nodes", "execution"})
+"""What every expression may read."""
+
+_NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A value with expressions: its place, whether it is a bare expression, and what it reads beyond the roots."""
+
+    path: Path
+    value: Any
+    bare: bool = False
+    adds: frozenset[str] = _NONE
+    secrets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """A body within a node: its nodes with their places, its result, and the names that it adds."""
+
+    path: Path
+    nodes: Mapping[str, tuple[Node, Path]]
+    output: Field
+    adds: frozenset[str] = _NONE
+    called: bool = False
+    """Whether it is a single call, whose output is the body's result."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body with the names that its expressions may read; `outer` is the body around it."""
+
+    nodes: Mapping[str, tuple[Node, Path]]
+    roots: frozenset[str]
+    outer: "Body | None" = None
+    path: Path = ()
+
+    @cached_property
+    def handlers(self) -> frozenset[str]:
+        """The nodes that a catch leads to: they, and what is within them, may read `error`."""
+        return frozenset(catch.then for node, _ in self.nodes.values() for catch in node.catch if catch.then)
+
+    def roots_of(self, name: str) -> frozenset[str]:
+        """Return what the expressions of one of its nodes may begin with."""
+        return self.roots | {"error"} if name in self.handlers else self.roots
+
+    def within(self, name: str, inner: Inner) -> "Body":
+        """Return a body within one of its nodes."""
+        return Body(inner.nodes, self.roots_of(name) | inner.adds, self, inner.path)
+
+    def readable(self) -> set[str]:
+        """Return the names of all nodes that expressions in this body may read."""
+        return set(self.nodes) | (self.outer.readable() if self.outer else set())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A field in its body; `node` is the node that it belongs to."""
+
+    field: Field
+    body: Body
+    node: str | None = None
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """Return the names that the expression may begin with."""
+        roots = self.body.roots_of(self.node) if self.node else self.body.roots
+        return roots | self.field.adds | (frozenset({"secrets"}) if self.field.secrets else _NONE)
+
+
+def fields_of(node: Node, at: Path) -> Iterator[Field]:
+    """Yield the fields of one node, without those of the bodies within it."""
+    if node.if_ is not None:
+        yield Field((*at, "if"), node.if_, bare=True)
+    yield from _own_fields(node, at)
+    if node.output is not None:
+        yield Field((*at, "output"), node.output, adds=frozenset({"output"}))
+    for index, catch in enumerate(node.catch):
+        yield Field((*at, "catch", index, "output"), catch.output, adds=frozenset({"error"}))
+    if node.compensate is not None and node.compensate.with_:
+        yield Field((*at, "compensate", "with"), node.compensate.with_, adds=frozenset({"error"}), secrets=True)
+
+
+def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one case per kind)
+    match node:
+        case AgentNode() | ToolNode():
+            yield Field((*at, "with"), node.with_, secrets=True)
+        case WorkflowNode():
+            yield Field((*at, "with"), node.with_, secrets=True)
+            yield Field((*at, "workflow", "id"), node.workflow.id)
+        case WaitNode(wait=wait):
+            for key in ("duration", "until", "timeout"):
+                yield Field((*at, "wait", key), getattr(wait, key))
+        case ApprovalNode(approval=approval):
+            for key in ("title", "details", "assignees", "timeout"):
+                yield Field((*at, "approval", key), getattr(approval, key))
+        case SwitchNode(switch=switch):
+            for index, case in enumerate(switch.cases):
+                yield Field((*at, "switch", "cases", index, "when"), case.when, bare=True)
+        case ForeachNode(foreach=foreach):
+            yield _items((*at, "foreach", "items"), foreach.items)
+        case LoopNode(loop=loop):
+            yield Field((*at, "loop", "initial"), loop.initial)
+            for key, value in (("while", loop.while_), ("until", loop.until)):
+                if value is not None:
+                    yield Field((*at, "loop", key), value, bare=True, adds=frozenset({"loop"}))
+        case AggregateNode(aggregate=aggregate):
+            yield Field((*at, "with"), node.with_, secrets=True)
+            if aggregate.items is not None:
+                yield _items((*at, "aggregate", "items"), aggregate.items)
+        case SetNode():
+            yield Field((*at, "set"), node.set)
+        case FailNode(fail=fail):
+            for key in ("message", "data"):
+                yield Field((*at, "fail", key), getattr(fail, key))
+        case _:
+            pass
+
+
+def _items(path: Path, value: Any) -> Field:
+    return Field(path, value, bare=isinstance(value, str | bool))
+
+
+def inner_of(node: Node, at: Path) -> Iterator[tuple[str, Inner]]:
+    """Yield the bodies within a node by name: `do`, or the branches of a parallel."""
+    match node:
+        case ForeachNode(foreach=foreach):
+            adds = frozenset({foreach.as_, foreach.index})
+            output = Field((*at, "foreach", "output"), foreach.output, adds=adds)
+            yield "do", _inner(node, at, output, adds)
+        case LoopNode(loop=loop):
+            adds = frozenset({"loop"})
+            yield "do", _inner(node, at, Field((*at, "loop", "output"), loop.output, adds=adds), adds)
+        case ParallelNode(parallel=parallel):
+            for name, branch in parallel.branches.items():
+                where = (*at, "parallel", "branches", name)
+                yield name, _inner(branch, where, Field((*where, "output"), branch.output), _NONE)
+        case _:
+            pass
+
+
+def _inner(part: ForeachNode | LoopNode | Branch, at: Path, output: Field, adds: frozenset[str]) -> Inner:
+    if part.do is not None:
+        nodes = {name: (node, (*at, "do", name)) for name, node in part.do.items()}
+        return Inner((*at, "do"), nodes, output, adds)
+    return Inner(at, {"do": (_call(part), at)}, output, adds, called=True)
+
+
+def _call(part: ForeachNode | LoopNode | Branch) -> Node:
+    """Return the node that a single call in the place of `do` stands for."""
+    with_ = part.with_ or {}
+    if part.agent is not None:
+        return AgentNode(agent=part.agent, with_=with_)
+    if part.tool is not None:
+        return ToolNode(tool=part.tool, with_=with_)
+    if part.workflow is not None:
+        return WorkflowNode(workflow=part.workflow, with_=with_)
+    return SetNode(set=None)  # there is nothing to do: the checks say so
+
+
+def bodies_of(workflow: Workflow) -> Iterator[Body]:
+    """Yield every body of nodes, outer ones first: the main one, handlers at the end, and those within nodes."""
+    main = Body(_with_places(workflow.nodes, ("nodes",)), ROOTS, path=("nodes",))
+    yield from _nested(main)
+    for key, nodes, roots in (
+        ("on_failure", workflow.on_failure, ROOTS | {"error"}),
+        ("on_cancel", workflow.on_cancel, ROOTS),
+        ("finally", workflow.finally_, ROOTS | {"error"}),
+    ):
+        if nodes:
+            yield from _nested(Body(_with_places(nodes, (key,)), roots, main, path=(key,)))
+
+
+def _with_places(nodes: Mapping[str, Node], at: Path) -> dict[str, tuple[Node, Path]]:
+    return {name: (node, (*at, name)) for name, node in nodes.items()}
+
+
+def _nested(body: Body) -> Iterator[Body]:
+    yield body
+    for name, (node, at) in body.nodes.items():
+        for _, inner in inner_of(node, at):
+            yield from _nested(body.within(name, inner))
+
+
+def places_of(workflow: Workflow) -> Iterator[Place]:
+    """Yield every field of a DAG in its body; those of statecharts are yielded by `chart_checks`."""
+    main: Body | None = None
+    for body in bodies_of(workflow):
+        main = main or body
+        for name, (node, at) in body.nodes.items():
+            for each in fields_of(node, at):
+                yield Place(each, body, name)
+            for _, inner in inner_of(node, at):
+                yield Place(inner.output, body.within(name, inner))
+    assert main is not None  # noqa: S101 (bodies_of yields the main one first)
+    yield Place(Field(("output",), workflow.output), main)
+    for name, value in workflow.search.items():
+        yield Place(Field(("search", name), value, bare=True), main)
