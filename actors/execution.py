@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import uuid4
 
+from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
+from perdure.actors.evolve import Folded, fold
 from perdure.actors.inputs import (
     Command,
+    Continue,
     FireTimer,
     Input,
     Recover,
@@ -22,7 +25,7 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.loading import load
 from perdure.actors.snapshot import EVERY, pack
-from perdure.actors.state import ExecutionState, Folded, Started, fold
+from perdure.actors.state import ExecutionState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
@@ -146,6 +149,8 @@ class Execution:
                 raise
             else:
                 self._folded = folded.after(recorded, entry)
+                if len(events) > MANY:  # it was left off there
+                    self._mailbox.put_nowait((Continue(), None))
                 self._snapshot_when_due(self._folded, len(recorded.data))
                 return
 
@@ -268,7 +273,7 @@ class Execution:
         try:
             place = folded.state.started.tools.get(node.target)
             report = ReportSuccess(
-                name, attempt, await self._around.work(Work(self.id, node, attempt, value, plan, place))
+                name, attempt, await self._around.work(Work(self.id, name, node, attempt, value, plan, place))
             )
         except WorkerLost:
             report = ReportLoss(name, attempt)

@@ -31,7 +31,7 @@ from perdure.events.entry import Happened, Recorded
 from perdure.events.vocabulary import ExecutionFailed as Failed
 from perdure.events.vocabulary import ExecutionPurged, ExecutionStarted, ExecutionSucceeded
 
-Status = Literal["queued", "running", "succeeded", "failed"]
+Status = Literal["queued", "running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]
 
 _log = logging.getLogger("perdure.client")
 

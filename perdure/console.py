@@ -12,21 +12,34 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from perdure.actors.state import INITIAL, ExecutionState, Started, evolve
+from perdure.actors.evolve import evolve
+from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ExecutionFailed,
+    ExecutionFailing,
     ExecutionStarted,
     NodeAttemptFailed,
+    NodeCaught,
     NodeFailed,
+    NodeOpened,
     NodeResumed,
     NodeScheduled,
     NodeSucceeded,
+    NodeWaiting,
 )
 
 STYLES = {
     "running": "cyan",
+    "paused": "yellow",
+    "cancelling": "yellow",
+    "waiting": "blue",
+    "open": "cyan",
     "retrying": "yellow",
+    "catching": "yellow",
+    "caught": "green",
+    "compensated": "magenta",
+    "terminated": "bold red",
     "succeeded": "green",
     "failed": "bold red",
     "skipped": "dim",
@@ -53,20 +66,20 @@ class Progress:
         if isinstance(event, ExecutionStarted):
             self.started = happened.at
         node = getattr(event, "node", None)
-        if node is None or isinstance(event, ExecutionFailed):
+        if node is None or isinstance(event, ExecutionFailed | ExecutionFailing):
             return None
-        if isinstance(event, NodeScheduled | NodeResumed):
+        if isinstance(event, NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
-        elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed):
+        elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed | NodeCaught):
             self.ended[node] = happened.at
         return str(node)
 
     def line(self, name: str) -> tuple[str, str, str, str, str]:
         """Return what there is to say of a node: name, status, attempt, seconds, remark."""
         assert isinstance(self.state, Started)  # noqa: S101 (a node is named by events after the start)
-        node = self.state.nodes[name]
+        node = self.state.node(name) or NodeState("cancelled")
         seconds = ""
-        if name in self.began and name in self.ended and node.status != "running":
+        if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
         remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else "")
         attempt = f"attempt {node.attempt}" if node.attempt else ""

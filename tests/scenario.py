@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from perdure.actors.decisions import decide
+from perdure.actors.evolve import fold
 from perdure.actors.inputs import Input, StartExecution
-from perdure.actors.state import ExecutionState, Started, fold
+from perdure.actors.state import ExecutionState, Started
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import Event, ExecutionStarted
