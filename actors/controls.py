@@ -97,10 +97,11 @@ def _resume(draft: Draft, given: ResumeExecution) -> None:
 def _cancel(draft: Draft, given: CancelExecution) -> None:
     if draft.state.cancelling:
         return
-    draft.emit(ExecutionCancelling(given.reason, given.by))
-    reason = given.reason or "the execution was cancelled"
     if draft.state.main.status != "running" or draft.state.failing:
-        return  # it is ending already: what runs last still runs
+        draft.emit(CommandRefused(given.id, "the execution is at its end already; terminate it to end it at once"))
+        return
+    reason = given.reason or "the execution was cancelled"
+    draft.emit(ExecutionCancelling(given.reason, given.by))
     stop(draft, "", reason)
     if not compensate(draft, "", "execution", Error("Cancelled", reason)):
         draft.later("end")

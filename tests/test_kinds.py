@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from scenario import EXECUTION, NOW, Given, plan_of, start
+from scenario import BOOM, EXECUTION, NOW, Given, due, failure, output, plan_of, running, start
 
-from perdure.actors.inputs import DecideApproval, FireTimer, ReportFailure, ReportSuccess, SignalExecution
+from perdure.actors.inputs import DecideApproval, ReportFailure, ReportSuccess, SignalExecution
 from perdure.events.vocabulary import (
     BodySucceeded,
     BranchTaken,
@@ -27,28 +27,6 @@ from perdure.events.vocabulary import (
     TimerCancelled,
     TimerFired,
 )
-
-BOOM = Error("Boom", "it broke")
-
-
-def running(nodes: dict[str, Any], value: Any = None, **parts: Any) -> Given:
-    plan = plan_of(nodes, **parts)
-    return Given(plan).when(start(plan, value))
-
-
-def due(given: Given, timer: str) -> FireTimer:
-    return FireTimer(f"fire-{timer}", EXECUTION, timer, given.now.timers[timer])
-
-
-def output(given: Given) -> Any:
-    assert isinstance(given.now.outcome, ExecutionSucceeded), given.now.outcome
-    return given.now.outcome.output
-
-
-def failure(given: Given) -> Error:
-    assert isinstance(given.now.outcome, ExecutionFailed), given.now.outcome
-    return given.now.outcome.error
-
 
 # set, output, fail
 
@@ -72,8 +50,8 @@ def test_a_fail_node_fails_with_its_type_message_and_data() -> None:
 
 
 ROUTE = {
-    "route": {"switch": {"cases": [{"when": "input > 10", "then": "big"}, {"when": "input > 5", "then": ["mid", "also"]}],
-                         "default": "small"}},
+    "route": {"switch": {"default": "small", "cases": [
+        {"when": "input > 10", "then": "big"}, {"when": "input > 5", "then": ["mid", "also"]}]}},
     "big": {"tool": "t"}, "mid": {"tool": "t"}, "also": {"set": 1}, "small": {"set": "s"},
     "after": {"set": "${{ nodes.mid.status }}", "needs": ["big", "mid", "small"]},
 }  # fmt: skip
