@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterable, Iterator
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from perdure.actors.state import Started
 from perdure.cluster.client import AsyncClient, AsyncRun, Status, connect_async
@@ -13,6 +13,11 @@ from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import BadInput
 from perdure.events.entry import Happened
+
+if TYPE_CHECKING:
+    from perdure.cluster.workflow_versions import RegisteredWorkflow
+    from perdure.cluster.workflows import Registration
+    from perdure.cluster.workflows import Workflows as AsyncWorkflows
 
 Result = TypeVar("Result")
 
@@ -65,6 +70,11 @@ class Client:
         """Return the newest executions of the store; see AsyncClient.executions."""
         return self._loop.run(self._client.executions(status, limit))
 
+    @property
+    def workflows(self) -> "Workflows":
+        """The workflows that are registered in this store under their names."""
+        return Workflows(self._client.workflows, self._loop)
+
     def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
         try:
@@ -77,6 +87,38 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Workflows:
+    """The registered workflows of a store; see perdure.cluster.workflows.Workflows."""
+
+    def __init__(self, workflows: "AsyncWorkflows", loop: "_Loop") -> None:
+        self._workflows = workflows
+        self._loop = loop
+
+    def register(self, workflow: WorkflowLike) -> "Registration":
+        """Make a definition the next version of its name; the same one again changes nothing."""
+        return self._loop.run(self._workflows.register(workflow))
+
+    def list(self) -> "Sequence[RegisteredWorkflow]":
+        """Return every registered workflow, by name."""
+        return self._loop.run(self._workflows.list())
+
+    def show(self, name: str) -> "RegisteredWorkflow":
+        """Return a workflow with all of its versions. Raises WorkflowNotFound."""
+        return self._loop.run(self._workflows.show(name))
+
+    def activate(self, name: str, version: int) -> "RegisteredWorkflow":
+        """Make `name` alone start this version, also where it was deprecated; return the workflow."""
+        return self._loop.run(self._workflows.activate(name, version))
+
+    def deprecate(self, name: str, version: int, why: str) -> "RegisteredWorkflow":
+        """Refuse new starts of a version; executions of it go on. Return the workflow."""
+        return self._loop.run(self._workflows.deprecate(name, version, why))
+
+    def definition(self, which: str) -> str:
+        """Return a definition as JSON text, of a `name`, `name@3`, `name@sha256:...` or `sha256:...`."""
+        return self._loop.run(self._workflows.definition(which))
 
 
 class Run:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_log
+from perdure import cli_log, cli_workflows
 from perdure.cli_support import (
     Stopped,
     input_from,
@@ -26,6 +26,7 @@ from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, LogUna
 if TYPE_CHECKING:
     from perdure.cluster.client import AsyncRun
     from perdure.cluster.settings import Settings
+    from perdure.definitions.loading import Definition
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -33,6 +34,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 app.add_typer(cli_log.app, name="log")
+app.add_typer(cli_workflows.app, name="workflows")
 
 Store = Annotated[
     Path | None,
@@ -48,7 +50,12 @@ def _root() -> None:
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="The workflow definition, YAML or JSON.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The workflow definition, YAML or JSON, or a registered NAME or NAME@3.", show_default=False
+        ),
+    ],
     input: Annotated[
         str | None, typer.Option(help="The input as JSON, or @FILE that holds it.", show_default=False)
     ] = None,
@@ -74,17 +81,19 @@ def run(
 
     Example: perdure run examples/hello.yaml --set name=Ann
     """
+    from perdure.cluster.references import is_reference, parse_reference
     from perdure.definitions.loading import load
 
     if local and isolation:
         raise BadInput("--local runs everything in one process; leave out --isolation, or --local")
-    definition = load(file)
+    workflow = str(file) if is_reference(str(file)) else file
+    name = parse_reference(workflow).name if isinstance(workflow, str) else load(workflow).workflow.name
     value = input_from(input, set or [])
-    execution = f"{definition.workflow.name}-{secrets.token_hex(4)}" if id is None else id
+    execution = f"{name}-{secrets.token_hex(4)}" if id is None else id
     how = {"isolation": isolation, "store": store}
     try:
         with only_data_on_stdout():
-            outcome = until_stopped(_run(file, value, execution, local=local, replies=replies, how=how))
+            outcome = until_stopped(_run(workflow, value, execution, local=local, replies=replies, how=how))
     except Stopped as stopped:
         say(f"suspended; it goes on with the same command and --id {execution}")
         raise typer.Exit(stopped.exit_code) from None
@@ -105,6 +114,9 @@ def run(
 def show(
     execution: Annotated[str, typer.Argument(help="The execution's id.", show_default=False)],
     follow: Annotated[bool, typer.Option("--follow", help="Go on showing progress until it ends.")] = False,
+    definition: Annotated[
+        bool, typer.Option("--definition", help="Print the definition that it runs, as YAML, and nothing else.")
+    ] = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,6 +125,9 @@ def show(
     Example: perdure show order-42 --follow
     """
     settings = settings_of_existing(store)
+    if definition:
+        cli_workflows.print_definition(asyncio.run(_ran(execution, settings)), as_json=as_json)
+        return
     try:
         until_stopped(_show(execution, settings, follow=follow, as_json=as_json))
     except Stopped as stopped:
@@ -178,23 +193,35 @@ def main() -> None:
 
 
 async def _run(
-    file: Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]
+    workflow: str | Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]
 ) -> Any:
     from perdure import console
     from perdure.cluster.checks import checked
     from perdure.cluster.client import AsyncClient
-    from perdure.definitions.loading import load
 
     with _model(replies) as model:
         settings = settings_from({**how, "openai_base_url": model.base_url if model else None})
-        checked(settings, load(file), value, execution)  # before anything is started for it
+        checked(settings, await _definition(workflow, execution, settings), value, execution)  # and nothing is started
         async with await AsyncClient.open(settings, "local" if local else "ray", drive=execution) as client:
             if model:
                 say(f"agents get scripted replies from {replies}: no language model is asked")
             say(f"execution {execution}")
-            started = await client.start(file, value, id=execution, confirm=False)
+            started = await client.start(workflow, value, id=execution, confirm=False)
             await console.follow(console.Progress(execution), started.events())
             return await started.result()
+
+
+async def _definition(workflow: str | Path, execution: str, settings: "Settings") -> "Definition":
+    from perdure.cluster.client import AsyncClient
+    from perdure.definitions.loading import load
+
+    if isinstance(workflow, Path):
+        return load(workflow)
+    if not settings.nats_url and not settings.store.exists():
+        where = f"no store at {settings.store.absolute()} that could have a workflow of this name"
+        raise BadInput(f"{workflow}: there is no such file, and {where}")
+    async with await AsyncClient.open(settings, "none") as client:
+        return await client.definition_of(workflow, execution)
 
 
 async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: bool) -> None:
@@ -219,6 +246,14 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
         state = await started.state()
         if state.status == "succeeded":
             print_json(getattr(state.outcome, "output", None))
+
+
+async def _ran(execution: str, settings: "Settings") -> str:
+    from perdure.cluster.client import AsyncClient
+
+    async with await AsyncClient.open(settings, "none") as client:
+        state = await client.get(execution).state()
+        return await client.workflows.definition(state.started.digest)
 
 
 async def _described(run: "AsyncRun") -> dict[str, Any]:

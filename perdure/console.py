@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
@@ -148,6 +148,16 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             escape(error),
         )
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+
+
+def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """Show versions of registered workflows, one a line, or the sentence that there are none."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table if rows else empty)
 
 
 def as_json(value: Any) -> str:

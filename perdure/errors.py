@@ -59,6 +59,14 @@ class ExecutionNotFound(BadInput):
     """No execution with this id is in the log."""
 
 
+class WorkflowNotFound(BadInput):
+    """No workflow is registered under this name, or not in this version."""
+
+
+class WorkflowDeprecated(BadInput):
+    """The version of a registered workflow takes no new starts; the message says why, and the way out."""
+
+
 class EnvironmentProblem(PerdureError):
     """Something outside the workflow is missing or broken: server, cluster, disk, credentials."""
 
