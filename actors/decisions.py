@@ -15,6 +15,7 @@ from perdure.actors.inputs import (
     StartExecution,
 )
 from perdure.actors.state import SETTLED, ExecutionState, NodeState, Purged, Started, evolve
+from perdure.definitions.expressions import MOMENT, Moment
 from perdure.definitions.model import Retry
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.definitions.templates import Template, render
@@ -131,7 +132,7 @@ class _Decision:
             if not self.condition(node):
                 self.emit(NodeSkipped(node.name, "its condition is false"))
                 return
-            value = render(node.template, self.scope(node.reads))
+            value = render(node.template, self.scope(node.reads, node.name))
         except ExpressionError as error:
             self.fail(node.name, 1, Error("ExpressionError", str(error)))
             return
@@ -140,17 +141,18 @@ class _Decision:
     def condition(self, node: PlanNode) -> bool:
         if node.condition is None:
             return True
-        value = render(node.condition, self.scope(node.reads))
+        value = render(node.condition, self.scope(node.reads, node.name))
         if not isinstance(value, bool):
             raise ExpressionError(f"'if' of node {node.name!r} gave {value!r}; a condition gives true or false")
         return value
 
-    def scope(self, reads: Iterable[str]) -> dict[str, Any]:
+    def scope(self, reads: Iterable[str], part: str) -> dict[str, Any]:
         nodes = self.state.nodes
         return {
             "input": self.state.started.input,
             "execution": {"id": self.execution, "workflow": self.state.started.workflow},
             "nodes": {name: _visible(nodes.get(name)) for name in reads},
+            MOMENT: Moment(self.at, f"{self.execution}/{part}"),
         }
 
     def fail_attempt(self, node: PlanNode, attempt: int, error: Error) -> None:
@@ -199,7 +201,7 @@ class _Decision:
     def output(self) -> Any:
         template: Template = self.plan.output
         if template is not None:
-            return render(template, self.scope(self.plan.output_reads))
+            return render(template, self.scope(self.plan.output_reads, "$output"))
         return {name: self.state.nodes[name].output for name in self.plan.leaves}
 
 

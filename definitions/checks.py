@@ -1,9 +1,9 @@
 """Checks a whole workflow before anything runs, and gives every problem with the path of its place."""
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from typing import Any
 
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import AgentNode, Node, SetNode, Workflow
 from perdure.definitions.plan import find_cycle, needs_of
 from perdure.definitions.templates import Template, compile_condition, compile_template, expressions
@@ -24,12 +24,6 @@ def problems_of(workflow: Workflow) -> list[Problem]:
     if not problems:
         problems += _cycle_problems(workflow)
     return problems
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint such as `; did you mean 'classify'?`, or nothing where no known word is close."""
-    close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _node_problems(workflow: Workflow, name: str, node: Node) -> Iterator[Problem]:

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from perdure.definitions.checks import Problem, did_you_mean, problems_of
+from perdure.definitions.checks import Problem, problems_of
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Agent, AgentNode, Retry, SetNode, ToolNode, Workflow
 from perdure.definitions.plan import Plan, compile_plan
 from perdure.definitions.yaml_source import Path, Source, parse_yaml
