@@ -29,11 +29,8 @@ def _function_call(compiler: Compiler, node: ast.Call, name: str) -> Code:
         hint = did_you_mean(name, FUNCTIONS) or f"; there are {', '.join(sorted(FUNCTIONS))}"
         raise ExpressionError(f"there is no function {name!r}{hint}")
     codes, options = _arguments(compiler, node)
-    if name in ("match", "matches") and node.args and isinstance(node.args[0], ast.Constant):
-        written = node.args[0].value
-        if isinstance(written, str):
-            pattern = compile_pattern(written)
-            codes[0] = lambda run: pattern
+    if "pattern" in function.signature.parameters:
+        _compile_pattern(node, codes, options)
     bound = function.bind(codes, options)
     if bound is None:
         raise ExpressionError(f"{name!r} is called as {function.form}")
@@ -41,6 +38,18 @@ def _function_call(compiler: Compiler, node: ast.Call, name: str) -> Code:
         given = function.signature.bind(*codes, **options).arguments
         return partial(_default, given["path"], given["value"])
     return bound
+
+
+def _compile_pattern(node: ast.Call, codes: list[Code], options: dict[str, Code]) -> None:
+    """Compile a pattern that is written out now, so that one that is wrong is an error now."""
+    named = {keyword.arg: keyword.value for keyword in node.keywords}
+    written = named.get("pattern", node.args[0] if node.args else None)
+    if isinstance(written, ast.Constant) and isinstance(written.value, str):
+        pattern = compile_pattern(written.value)
+        if "pattern" in named:
+            options["pattern"] = lambda run: pattern
+        else:
+            codes[0] = lambda run: pattern
 
 
 def _default(path: Code, value: Code, run: Run) -> Any:

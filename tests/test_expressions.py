@@ -115,6 +115,7 @@ def test_what_cannot_be_computed_says_why(text: str, expected: str) -> None:
         ("[input for input in [1]]", "a variable cannot be called 'input': that is the name of data"),
         ("[1 for k, nodes in []]", "a variable cannot be called 'nodes'"),
         ("nodes[input.a].output", "name the node that is read"),
+        ("matches(text=input.name, pattern='(')", "'(' is not a pattern: missing ): ("),
         ("matches('(', input.name)", "'(' is not a pattern: missing ): ("),
         (r"matches('\d', input.name)", "write r'...' around a pattern"),
         ("9" * 100, "a number of more than 256 bits"),
