@@ -161,6 +161,8 @@ def _parse_json(run: Run, text: str) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise ExpressionError(f"parse_json: {error}") from None
+    except RecursionError:
+        raise ExpressionError("parse_json: it is nested too deeply") from None
 
 
 @_function("now()", "The time of the decision, as recorded: replay reads the same. ISO 8601 in UTC.", "now()",

@@ -79,6 +79,7 @@ def test_it_computes(text: str, expected: Any) -> None:
         ("[x for x, y in [[1]]]", "cannot take a list of 1 apart into 2 variables"),
         ("'%1000000000d' % 1", "text has no operator %"),
         ("parse_json('{')", "parse_json: "),
+        ("parse_json('[' * 100000)", "parse_json: it is nested too deeply"),
         ("date('2026-01-01T12:00:00')", "has no time zone; add one, as in 2026-01-01T12:00:00Z"),
         ("date('soon')", "'soon' is not a time; write 2026-01-31T12:00:00Z"),
         ("date_add('2026-01-01T12:00:00Z', '2 days')", "not a duration: '2 days'"),
