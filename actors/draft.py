@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.actors.evolve import evolve
 from perdure.actors.state import SETTLED, NodeState, Started
+from perdure.definitions.expressions import MOMENT, Moment
 from perdure.definitions.nodes import ForeachNode, LoopNode
 from perdure.definitions.paths import UNDO, body_of, inner_body, is_within, name_of, node_in, owner_of, steps_to
 from perdure.definitions.plan import Plan
@@ -114,6 +115,8 @@ class Draft:
         names: dict[str, Any] = {
             "input": self.state.started.input,
             "execution": {"id": self.execution, "workflow": self.state.started.workflow},
+            # What was decided before marks the place, so that no two evaluations give the same ids.
+            MOMENT: Moment(self.at, f"{self.execution}/{path or body}/{len(self.events)}"),
         }
         error = self._error_at(body, path)
         if error is not None:

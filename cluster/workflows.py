@@ -19,7 +19,7 @@ from perdure.cluster.connection import Connection
 from perdure.cluster.references import DIGEST, parse_reference
 from perdure.cluster.settings import Settings
 from perdure.cluster.workflow_versions import Event, Moved, RegisteredWorkflow, Version, evolve, fold
-from perdure.definitions.checks import did_you_mean
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import CorruptEntry, EnvironmentProblem, LogUnavailable, WorkflowNotFound
 from perdure.events.server_checks import ensure_stream

@@ -44,7 +44,14 @@ class DefinitionError(BadInput):
 
 
 class ExpressionError(BadInput):
-    """An expression does not parse, or cannot be evaluated on the data that it was given."""
+    """An expression does not parse, or cannot be evaluated on the data that it was given.
+
+    `offset` is the place within the string that holds it, in characters, where that is known.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
 
 
 class ToolNotFound(BadInput):
