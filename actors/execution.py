@@ -15,6 +15,7 @@ from perdure.actors.evolve import Folded, fold
 from perdure.actors.inputs import (
     Command,
     Continue,
+    Control,
     FireTimer,
     Input,
     Recover,
@@ -137,7 +138,8 @@ class Execution:
             causes = [given.id for given in inputs if isinstance(given, Command)]
             fresh = [given for given in inputs if getattr(given, "id", None) not in folded.handled]
             events = await self._decide(folded.state, fresh, at)
-            if not events:
+            told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
+            if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
                 return
             entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
             try:

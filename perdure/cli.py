@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_log, cli_workflows
+from perdure import cli_controls, cli_log, cli_workflows
 from perdure.cli_support import (
+    AsJson,
     Stopped,
+    Store,
     input_from,
     only_data_on_stdout,
     print_json,
@@ -21,10 +23,10 @@ from perdure.cli_support import (
     settings_of_existing,
     until_stopped,
 )
-from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, LogUnavailable, PerdureError
+from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, ExecutionStopped, LogUnavailable, PerdureError
 
 if TYPE_CHECKING:
-    from perdure.cluster.client import AsyncRun
+    from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
     from perdure.definitions.loading import Definition
 
@@ -33,14 +35,11 @@ app = typer.Typer(
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
 
+_STATUSES = ("running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated")
+
+app.add_typer(cli_controls.app)
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
-
-Store = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 
 
 @app.callback()
@@ -101,6 +100,11 @@ def run(
         raise EnvironmentProblem(
             f"{error}\nnothing that was recorded is lost; it goes on with the same command and --id {execution}"
         ) from None
+    except ExecutionStopped as error:
+        if as_json:
+            print_json({"id": execution, "status": error.status, "reason": error.reason})
+        say(str(error))
+        raise typer.Exit(error.exit_code) from None
     except ExecutionFailed as error:
         if as_json:
             failed = {"id": execution, "status": "failed", "node": error.node, "attempt": error.attempt}
@@ -137,7 +141,7 @@ def show(
 @app.command("list")
 def list_(
     status: Annotated[
-        str | None, typer.Option(help="Only those: running, succeeded or failed.", show_default=False)
+        str | None, typer.Option(help="Only those: running, paused, succeeded, failed, ...", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
     store: Store = None,
@@ -147,8 +151,8 @@ def list_(
 
     Example: perdure list --status failed
     """
-    if status not in (None, "running", "succeeded", "failed"):
-        raise BadInput(f"--status {status}: it is one of running, succeeded, failed")
+    if status is not None and status not in _STATUSES:
+        raise BadInput(f"--status {status}: it is one of {', '.join(_STATUSES)}")
     rows = asyncio.run(_list(settings_of_existing(store), status, limit))
     from perdure import console
 
@@ -231,7 +235,7 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
     async with await AsyncClient.open(settings, "none") as client:
         started = client.get(execution)
         state = await started.state()  # says so where there is none
-        if state.status == "running" and not await started.is_driven():
+        if state.outcome is None and not await started.is_driven():
             say("nobody drives this execution now; it goes on with its `perdure run` command and --id, or a client")
         if follow:
             await console.follow(console.Progress(execution), started.events())
@@ -266,9 +270,17 @@ async def _described(run: "AsyncRun") -> dict[str, Any]:
         "digest": state.started.digest,
         "status": state.status,
         "input": state.started.input,
-        "nodes": {name: msgspec.to_builtins(node) for name, node in sorted(state.nodes.items())},
+        "nodes": {path: _node_described(node) for path, node in sorted(state.nodes.items())},
         "outcome": msgspec.to_builtins(state.outcome),
     }
+
+
+def _node_described(node: Any) -> dict[str, Any]:
+    import msgspec
+
+    described: dict[str, Any] = msgspec.to_builtins(node, enc_hook=dict)
+    described.pop("bodies", None)  # what is within has paths of its own
+    return described
 
 
 async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str, Any]]:

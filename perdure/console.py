@@ -81,7 +81,7 @@ class Progress:
         seconds = ""
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
-        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else "")
+        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
         attempt = f"attempt {node.attempt}" if node.attempt else ""
         return name, node.status, attempt, seconds, remark
 
@@ -96,6 +96,14 @@ class Progress:
     def _order(self, row: tuple[str, ...]) -> tuple[float, str]:
         began = self.began.get(row[0]) or self.ended.get(row[0])
         return began.timestamp() if began else float("inf"), row[0]
+
+
+def _waits_for(node: NodeState) -> str:
+    if node.status != "waiting":
+        return ""
+    if "approval" in node.input:
+        return str(node.input.get("title", ""))
+    return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
 async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
