@@ -5,10 +5,10 @@ from typing import Any
 
 from perdure.definitions.expressions import Expression
 from perdure.definitions.findings import Finding
-from perdure.definitions.messages import did_you_mean
 from perdure.definitions.model import Workflow
-from perdure.definitions.places import Place, places_of
+from perdure.definitions.places import Body, Place, places_of
 from perdure.definitions.templates import compile_condition, compile_template, expressions
+from perdure.definitions.type_words import did_you_mean
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
@@ -55,6 +55,18 @@ def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[F
         )
     if place.node in expression.nodes and place.field.path[-2:] != ("compensate", "with"):
         yield Finding(at, f"node {place.node!r} reads its own result in '{expression.text}'")
+    for name in sorted(expression.nodes):
+        if _lies_within(place.body, name):
+            yield Finding(at, f"'{expression.text}' reads node {name!r} from within it; it has no result yet")
+
+
+def _lies_within(body: Body, name: str) -> bool:
+    """Return whether the node that a name means in a body is one that the body lies within."""
+    while name not in body.nodes and body.outer is not None:
+        if body.owner == name:
+            return True
+        body = body.outer
+    return False
 
 
 def root_problem(root: str, known: frozenset[str], text: str) -> str:

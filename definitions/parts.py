@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from perdure.definitions.durations import Duration
+from perdure.definitions.durations import Duration, duration_in_bounds
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -35,18 +35,7 @@ Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
 def _duration_or_expression(value: Any) -> Any:
-    if isinstance(value, str) and "${{" in value:
-        return value
-    return _seconds(value)
-
-
-def _seconds(value: Any) -> Any:
-    from perdure.definitions.durations import parse_duration
-
-    seconds = parse_duration(value)
-    if not isinstance(seconds, int | float) or not 0 <= seconds <= 100 * 365 * 86400:
-        raise PydanticCustomError("duration", "a duration lies between 0 and 100 years")
-    return float(seconds)
+    return value if isinstance(value, str) and "${{" in value else duration_in_bounds(value)
 
 
 DurationOrExpression = Annotated[float | str, BeforeValidator(_duration_or_expression)]

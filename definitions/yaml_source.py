@@ -59,13 +59,22 @@ class Source:
         if not self.values:
             at = ".".join(map(str, path)) or "the top"
             return Problem(self.name, f"at {at}: {message}", severity=severity)
-        marks = self.keys if key else self.values
-        while path and path not in marks:
-            path, marks = path[:-1], self.values
-        file, line, column = marks.get(path, (self.name, 1, 1))
+        file, line, column = self._mark_of(path, key=key)
         lines = self.lines.get(file, [])
         text = lines[line - 1] if line <= len(lines) else ""
         return Problem(file, message, line, column, text[:_SHOWN] if column <= _SHOWN else "", severity)
+
+    def _mark_of(self, path: Path, *, key: bool) -> Mark:
+        written: Path = ()
+        for number, part in enumerate(path):
+            here = (*written, part)
+            if here in self.values:
+                written = here
+            elif part != 0 or isinstance(part, str):  # one value may stand for a list of one
+                key = key and number == len(path)
+                break
+        marks = self.keys if key and written in self.keys else self.values
+        return marks.get(written, (self.name, 1, 1))
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -98,6 +107,7 @@ def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> P
     if mark is None:
         return Problem(name, what)
     text = lines[mark.line] if mark.line < len(lines) else ""
+    what += "; quote values with '${{ }}'" if "${{" in text else ""
     return Problem(name, what, mark.line + 1, mark.column + 1, text)
 
 
