@@ -12,7 +12,7 @@ from perdure.definitions.nodes import AggregateNode, Node, ToolNode, WorkflowNod
 from perdure.definitions.places import Body, bodies_of
 from perdure.definitions.templates import Interpolation, compile_template, expressions
 from perdure.definitions.type_words import did_you_mean
-from perdure.definitions.value_types import Schema, Type, described, kinds, of_schema
+from perdure.definitions.value_types import Schema, Type, described, kinds
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
@@ -63,9 +63,9 @@ def _call(
     at: Path,
 ) -> Iterator[Finding]:
     if tool is not None and tool in types.tools:
-        wanted, who, key = of_schema(types.tools[tool].input), f"tool {tool!r}", "tool"
+        wanted, who, key = types.schema(types.tools[tool].input), f"tool {tool!r}", "tool"
     elif child is not None and child in types.workflow.workflows:
-        wanted, who, key = of_schema(types.workflow.workflows[child].input), f"workflow {child!r}", "workflow"
+        wanted, who, key = types.schema(types.workflow.workflows[child].input), f"workflow {child!r}", "workflow"
     else:
         return
     if not isinstance(wanted, Schema):
@@ -123,12 +123,11 @@ def _kind_findings(given: Type, wanted: Schema, at: Path, who: str, shown: str) 
 
 def _literal_findings(value: Any, wanted: Schema, at: Path, who: str) -> Iterator[Finding]:
     from jsonschema import Draft202012Validator  # slow to import, and seldom needed
-    from jsonschema.exceptions import SchemaError
     from referencing.exceptions import Unresolvable
 
     try:
         validator = Draft202012Validator(wanted.root).evolve(schema=wanted.schema)
         for error in validator.iter_errors(value):
             yield Finding((*at, *error.path), f"{who} does not take this for {at[-1]!r}: {error.message}")
-    except (SchemaError, Unresolvable, TypeError, AttributeError, ValueError):
-        return  # the schema itself is wrong, and the schema checks say so
+    except Unresolvable:
+        return  # a reference leads nowhere, and the schema checks say so

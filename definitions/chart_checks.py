@@ -44,11 +44,11 @@ def _shape_findings(chart: Chart, each: ChartState) -> Iterator[Finding]:
     elif state.default is not None or state.deep:
         given = "deep" if state.deep else "default"
         what = f"{given!r} belongs to a state of `type: history`; {each.path!r} is none"
-        yield Finding((*at, given), what, key=True)
+        yield Finding((*at, given), what, key=True, lack=True)
     if each.kind == "final":
         yield from _idle_findings(each, ("states", *_WORK))
     elif state.output is not None:
-        yield Finding((*at, "output"), f"'output' belongs to a final state; {each.path!r} is none", key=True)
+        yield Finding((*at, "output"), f"'output' belongs to a final state; {each.path!r} is none", key=True, lack=True)
     if state.compensate is not None and (each.kind == "history" or (each.kind == "final" and each.parent is None)):
         why = "is never entered itself" if each.kind == "history" else "ends the execution, which then is not aborted"
         what = f"{each.kind} state {each.path!r} {why}, so its 'compensate' never runs; leave it out"
@@ -132,7 +132,7 @@ def _event_findings(model: Statechart, each: ChartState) -> Iterator[Finding]:
             continue
         if not any(name == prefix or name.startswith(f"{prefix}.") for name in known | raised_in(model)):
             hint = did_you_mean(event, known) or "; declare it under 'events'"
-            yield Finding((*each.at, "on", event), f"there is no event {event!r}{hint}", key=True)
+            yield Finding((*each.at, "on", event), f"there is no event {event!r}{hint}", key=True, lack=True)
     for text in each.state.after:
         if "${{" not in text:
             try:

@@ -9,7 +9,7 @@ from perdure.definitions.chart_places import actions_of, chart_fields, charts_of
 from perdure.definitions.findings import Finding
 from perdure.definitions.node_types import Own, Types
 from perdure.definitions.places import Body, Field
-from perdure.definitions.value_types import STRING, Record, Type, of_schema
+from perdure.definitions.value_types import STRING, Record, Type
 from perdure.definitions.yaml_source import Path
 
 Check = Callable[[Types, Body | None, Field, Own], Iterator[Finding]]
@@ -21,7 +21,7 @@ def chart_type_findings(types: Types, check: Check) -> Iterator[Finding]:
         # The input of a node's statechart is what the node gives it under `with`.
         own: Own = {"context": _context(types, chart), **({"input": None} if at else {})}
         for field in chart_fields(chart):
-            named = {**own, "event": _event(chart, field.path)}
+            named = {**own, "event": _event(types, chart, field.path)}
             for finding in check(types, None, field, named if field.path != ("context",) else own):
                 yield replace(finding, path=(*at, *finding.path))
 
@@ -35,9 +35,9 @@ def _context(types: Types, chart: Chart) -> Type:
     return Record(keys)
 
 
-def _event(chart: Chart, path: Path) -> Type:
+def _event(types: Types, chart: Chart, path: Path) -> Type:
     """Return the type of `event` in a transition that one declared event leads to."""
     for key, event in pairwise(path):
         if key == "on" and chart.model.events and event in chart.model.events:
-            return Record({"name": STRING, "data": of_schema(chart.model.events[str(event)])}, open=True)
+            return Record({"name": STRING, "data": types.schema(chart.model.events[str(event)])}, open=True)
     return None

@@ -14,7 +14,7 @@ from perdure.definitions.nodes import Node
 from perdure.definitions.parts import Tool
 from perdure.definitions.places import Body, bodies_of
 from perdure.definitions.plan import find_cycle, targets_of
-from perdure.definitions.schema_checks import schema_findings
+from perdure.definitions.schema_checks import schema_findings, unsound_schemas
 from perdure.definitions.skip_checks import Order, skip_findings
 from perdure.definitions.type_checks import type_findings
 from perdure.definitions.type_words import did_you_mean
@@ -41,7 +41,8 @@ def findings_of(workflow: Workflow) -> list[Finding]:
         found += chart_findings(workflow, chart_of(workflow), ())
     for name, child in workflow.workflows.items():
         found += [replace(each, path=("workflows", name, *each.path)) for each in findings_of(child)]
-    return [*found, *_cycle_findings(workflow), *type_findings(workflow), *skip_findings(workflow)]
+    unsound = unsound_schemas(workflow, found)
+    return [*found, *_cycle_findings(workflow), *type_findings(workflow, unsound), *skip_findings(workflow)]
 
 
 def _kind_findings(workflow: Workflow) -> Iterator[Finding]:

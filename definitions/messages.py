@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from perdure.definitions.nodes import KINDS, kind_of, kinds_in
-from perdure.definitions.type_words import did_you_mean, is_wrong_type, out_of_bounds, shown_value, wrong_type
+from perdure.definitions.type_words import closest, did_you_mean, is_wrong_type, out_of_bounds, shown_value, wrong_type
 from perdure.definitions.yaml_source import Path, Source
 from perdure.errors import Problem
 
@@ -18,6 +18,7 @@ def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) 
     items = [(document_path(source.data, item), item) for item in error.errors(include_url=False)]
     # A value that fits one member of a union in part is not meant as one of the others.
     deep = {path[:length] for (path, _), _ in items for length in range(len(path))}
+    meant = {meant for (path, _), item in items for meant in _meant(source.data, item, model, path)}
     wrong: dict[Path, list[ErrorDetails]] = {}
     found: dict[tuple[Path, bool], str] = {}
     for (path, key), item in items:
@@ -25,10 +26,20 @@ def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) 
             if path not in deep:
                 wrong.setdefault(path, []).append(item)
             continue
+        if item["type"] == "missing" and path in meant:
+            continue  # it is there, misspelt
         place, message = _message(source.data, item, model, path, key)
         found.setdefault(place, message)
     problems = [source.problem(path, message, key=key) for (path, key), message in found.items()]
     return problems + [source.problem(path, wrong_type(path, of_one)) for path, of_one in wrong.items()]
+
+
+def _meant(data: Any, item: ErrorDetails, model: type[BaseModel], path: Path) -> Iterator[Path]:
+    """Yield the key that was probably meant by an unknown one."""
+    if item["type"] == "extra_forbidden":
+        close = closest(str(path[-1]), _keys_at(model, data, path[:-1]))
+        if close is not None:
+            yield (*path[:-1], close)
 
 
 def _message(

@@ -55,11 +55,16 @@ _CALLS: dict[str, Type] = {"len": INTEGER, "str": STRING, "int": INTEGER, "float
 class Types:
     """The types of one workflow; those of nodes are found when they are asked for."""
 
-    def __init__(self, workflow: Workflow) -> None:
+    def __init__(self, workflow: Workflow, unsound: frozenset[int] = frozenset()) -> None:
         self.workflow = workflow
+        self.unsound = unsound
         self.tools = {tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)}
         self._outputs: dict[tuple[Path, str], Type] = {}
         self._depth = 0
+
+    def schema(self, schema: Any) -> Type:
+        """Return the type that a schema says; None where there is none, or one that is no JSON Schema."""
+        return of_schema(schema) if id(schema) not in self.unsound else None
 
     def read(self, body: Body | None, path: tuple[str, ...], own: Own = _NAMES) -> Type | Missing:
         """Return the type of what a path leads to, or what is missing on the way."""
@@ -86,7 +91,7 @@ class Types:
         if name in own:
             return own[name]
         if name == "input":
-            return of_schema(self.workflow.input)
+            return self.schema(self.workflow.input)
         if name == "error":
             return ERROR
         while body is not None and body.owner is not None and body.outer is not None:
@@ -135,7 +140,7 @@ class Types:
             case WaitNode():
                 return self._waited(node)
             case ApprovalNode(approval=approval):
-                return Record({"approved": BOOLEAN, "by": None, "data": of_schema(approval.form)})
+                return Record({"approved": BOOLEAN, "by": None, "data": self.schema(approval.form)})
             case ParallelNode():
                 return Record(dict(self._bodies(body, name, node, at)))
             case ForeachNode():
@@ -154,11 +159,11 @@ class Types:
     def reply(self, agent: str) -> Type:
         """Return the type of an agent's reply."""
         known = self.workflow.agents.get(agent)
-        return None if known is None else of_schema(known.output) if known.output is not None else STRING
+        return None if known is None else self.schema(known.output) if known.output is not None else STRING
 
     def returned(self, tool: str) -> Type:
         """Return the type of what a declared tool returns."""
-        return of_schema(self.tools[tool].output) if tool in self.tools else None
+        return self.schema(self.tools[tool].output) if tool in self.tools else None
 
     def child(self, child: ChildWorkflow) -> Type:
         """Return the type of a child workflow's output."""
@@ -169,14 +174,14 @@ class Types:
             return None
         from perdure.definitions.places import bodies_of
 
-        return Types(known).of_value(next(bodies_of(known)), known.output)
+        return Types(known, self.unsound).of_value(next(bodies_of(known)), known.output)
 
     def _waited(self, node: WaitNode) -> Type:
         wait = node.wait
         if wait.signal is None:
             return NULL
         declared = (self.workflow.signals or {}).get(wait.signal)
-        known = of_schema(wait.schema_ if wait.schema_ is not None else declared.schema_ if declared else None)
+        known = self.schema(wait.schema_ if wait.schema_ is not None else declared.schema_ if declared else None)
         return Choice((known, NULL)) if wait.on_timeout == "continue" else known
 
     def _one(self, body: Body, name: str, node: Node, at: Path) -> Type:

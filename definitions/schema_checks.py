@@ -1,6 +1,6 @@
 """Checks that every JSON Schema in a definition is one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from perdure.definitions.findings import Finding
@@ -30,7 +30,7 @@ def schema_findings(workflow: Workflow) -> Iterator[Finding]:
             if path not in places:
                 places.add(path)
                 known = [each for each in errors if each.absolute_path == error.absolute_path]
-                yield Finding(path, f"not a valid JSON Schema: {_why(best_match(known) or error)}")
+                yield Finding(path, f"{_UNSOUND}: {_why(best_match(known) or error)}")
         if not errors:
             yield from _misspelt(schema, schema, at, _ANNOTATIONS.union(Draft202012Validator.VALIDATORS))
 
@@ -65,12 +65,28 @@ def _misspelt(schema: Any, root: Any, at: Path, known: frozenset[str]) -> Iterat
             yield from _misspelt(value, root, (*at, key), known)
 
 
+_UNSOUND = "not a valid JSON Schema"
 _TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
 _ANNOTATIONS = frozenset(
     {"$schema", "$id", "$defs", "$anchor", "$comment", "definitions", "title", "description", "default", "examples"}
     | {"deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "contentSchema", "then", "else"}
     | {"minContains", "maxContains"}
 )
+
+
+def unsound_schemas(workflow: Workflow, findings: Iterable[Finding]) -> frozenset[int]:
+    """Return the ids of the schemas in which there are errors, those of child workflows included."""
+    paths = {each.path for each in findings if each.message.startswith(_UNSOUND)}
+    if not paths:
+        return frozenset()
+    starts = {path[:length] for path in paths for length in range(len(path) + 1)}
+    return frozenset(id(schema) for at, schema in _all_schemas(workflow) if at in starts)
+
+
+def _all_schemas(workflow: Workflow) -> Iterator[tuple[Path, Any]]:
+    yield from schemas_of(workflow)
+    for name, child in workflow.workflows.items():
+        yield from ((("workflows", name, *at), schema) for at, schema in _all_schemas(child))
 
 
 def schemas_of(workflow: Workflow) -> Iterator[tuple[Path, Any]]:

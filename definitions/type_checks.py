@@ -12,7 +12,7 @@ from perdure.definitions.node_types import ERROR, Own, Types
 from perdure.definitions.places import Body, Field, Place, places_of
 from perdure.definitions.reads import Read, paths_in
 from perdure.definitions.templates import compile_condition, compile_template, expressions
-from perdure.definitions.value_types import INTEGER, Missing, Record, described, kinds
+from perdure.definitions.value_types import INTEGER, Missing, Record, Type, described, kinds
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
@@ -20,9 +20,12 @@ _EXPECTED = {"if": "boolean", "while": "boolean", "until": "boolean", "when": "b
 _WANTED = {"boolean": "a condition gives true or false; compare it with something", "array": "'items' gives a list"}
 
 
-def type_findings(workflow: Workflow) -> Iterator[Finding]:
-    """Yield reads that cannot succeed, conditions that are none, and calls with arguments that do not fit."""
-    types = Types(workflow)
+def type_findings(workflow: Workflow, unsound: frozenset[int]) -> Iterator[Finding]:
+    """Yield reads that cannot succeed, conditions that are none, and calls with arguments that do not fit.
+
+    unsound: the ids of schemas that are none, of which nothing is known.
+    """
+    types = Types(workflow, unsound)
     for place in places_of(workflow):
         yield from field_findings(types, place.body, place.field, _own(types, place))
     yield from call_findings(types)
@@ -35,11 +38,19 @@ def _own(types: Types, place: Place) -> Own:
     if "error" in place.field.adds:
         own = {"error": ERROR}
     if "loop" in place.field.adds or "loop" in place.body.roots:
-        own = {**own, "loop": Record({"index": INTEGER, "last": None})}
+        own = {**own, "loop": Record({"index": INTEGER, "last": _last(types, place)})}
     if "output" in place.field.adds and place.node is not None:
         node, at = place.body.nodes[place.node]
         own = {**own, "output": types.result(place.body, place.node, node, at)}
     return own
+
+
+def _last(types: Types, place: Place) -> Type:
+    """Return the type of a loop's last pass, where there surely was one."""
+    if place.node is None or place.field.path[-2:] != ("loop", "until"):
+        return None
+    node, at = place.body.nodes[place.node]
+    return types.result(place.body, place.node, node, at)
 
 
 def field_findings(types: Types, body: Body | None, field: Field, own: Own) -> Iterator[Finding]:

@@ -28,8 +28,13 @@ _SHOWN = 40
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint such as `; did you mean 'classify'?`, or nothing where no known word is close."""
-    close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = closest(word, known)
+    return f"; did you mean {close!r}?" if close is not None else ""
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is probably meant by another, or None."""
+    return next(iter(get_close_matches(word, list(known), n=1)), None)
 
 
 def shown_value(value: Any) -> str:

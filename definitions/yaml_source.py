@@ -66,15 +66,15 @@ class Source:
 
     def _mark_of(self, path: Path, *, key: bool) -> Mark:
         written: Path = ()
-        for number, part in enumerate(path):
+        found: Path = ()
+        for part in path:
             here = (*written, part)
-            if here in self.values:
-                written = here
-            elif part != 0 or isinstance(part, str):  # one value may stand for a list of one
-                key = key and number == len(path)
-                break
-        marks = self.keys if key and written in self.keys else self.values
-        return marks.get(written, (self.name, 1, 1))
+            if part == 0 and isinstance(part, int) and here not in self.values:
+                continue  # one value may stand for a list of one
+            written = here
+            found = here if here in self.values else found
+        marks = self.keys if key and found == written and found in self.keys else self.values
+        return marks.get(found, (self.name, 1, 1))
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -82,9 +82,11 @@ def parse_yaml(text: str, name: str) -> Source:
 
     Raises DefinitionError when it is not YAML, too large, too deep, or has a key twice.
     """
+    lines = text.splitlines()
+    if strange := _UNPRINTABLE.search(text):
+        raise DefinitionError([_strange_character(strange.start(), text, name)])
     if len(text.encode()) > MAX_BYTES:
         raise DefinitionError([Problem(name, f"the document is over {MAX_BYTES} bytes; move large data into input")])
-    lines = text.splitlines()
     try:
         _check_depth(text, name)
         loader = _CoreSchemaLoader(text)
@@ -99,6 +101,15 @@ def parse_yaml(text: str, name: str) -> Source:
     source = Source(name, None, lines={name: lines})
     data = _Builder(source).build(root, ()) if root is not None else None
     return replace(source, data=data)
+
+
+_UNPRINTABLE: re.Pattern[str] = yaml.reader.Reader.NON_PRINTABLE
+
+
+def _strange_character(at: int, text: str, name: str) -> Problem:
+    lines = f"{text[:at]}x".splitlines()  # x: the line of the character is there even when it is empty before it
+    what = f"the character {text[at]!r} may not stand in YAML; write it with an escape, in double quotes"
+    return Problem(name, what, len(lines), len(lines[-1]))
 
 
 def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> Problem:

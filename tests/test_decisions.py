@@ -129,7 +129,7 @@ def test_an_expression_that_fails_fails_its_node_and_names_what_exists() -> None
 
 
 def test_an_output_that_fails_fails_the_execution() -> None:
-    plan = plan_of({"a": {"set": 1}}, output="${{ nodes.a.output.x }}")
+    plan = plan_of({"a": {"set": 1}}, output="${{ nodes.a.output + input.x }}")
     given = Given(plan).when(start(plan))
     given.then_types(ExecutionStarted, NodeSucceeded, ExecutionFailed)
 
