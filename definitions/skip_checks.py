@@ -1,6 +1,6 @@
 """Finds nodes that can never run, and reads of nodes that may have been skipped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from perdure.definitions.type_checks import expressions_at
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
+_DEEPEST = 100
 Arms = frozenset[tuple[str, int]]
 """A switch and the number of one of its arms, for each arm that leads to a node."""
 
@@ -96,29 +97,39 @@ class Order:
                 found.add(name)
         return frozenset(found)
 
-    def skipped_with(self, name: str) -> set[str]:
-        """Return the nodes that are surely skipped when this one is, for whatever reason that happened."""
-        node, reasons = self.node(name), []
+    def skipped_with(self, name: str, reader: str) -> bool:
+        """Return whether a node is surely skipped when another is, for whatever reason that was."""
+        node, reasons = self.node(name), list[Callable[[str], bool]]()
         if name in self.arms:
-            reasons.append({name} | {other for other, arms in self.arms.items() if arms <= self.arms[name]})
+            reasons.append(lambda other: other in self.arms and self.arms[other] <= self.arms[name])
         if _may_be_false(node):
-            same = condition_of(node.if_) if node.if_ is not None else None
-            reasons.append({name} | {other for other in self.needs if same is not None and self._if(other) is same})
-        if name in self.handlers or not reasons:
-            reasons.append({name})
-        return set.intersection(*(self._downstream(set(reason)) for reason in reasons))
+            condition = _condition_text(node)
+            reasons.append(lambda other: _condition_text(self.node(other)) == condition)
+        return all(self._follows(reader, why, {name: True}) for why in reasons or [_no_other])
 
-    def _if(self, name: str) -> object:
-        condition = self.node(name).if_
-        return condition_of(condition) if condition is not None else ""
-
-    def _downstream(self, skipped: set[str]) -> set[str]:
-        for name in self.ordered:
+    def _follows(self, name: str, skipped: Callable[[str], bool], known: dict[str, bool], depth: int = 0) -> bool:
+        """Return whether a node is skipped when those are that `skipped` tells; in doubt, far away, that it is."""
+        if name not in known:
             join, needs = self.node(name).join, self.needs[name]
-            behind = [need for need in needs if need in skipped]
-            if behind and join != "all_done" and (join == "all_succeeded" or len(behind) == len(needs)):
-                skipped.add(name)
-        return skipped
+            some = any if join == "all_succeeded" else all
+            known[name] = (
+                depth > _DEEPEST
+                or skipped(name)
+                or (
+                    bool(needs and join != "all_done")
+                    and some(self._follows(need, skipped, known, depth + 1) for need in needs)
+                )
+            )
+        return known[name]
+
+
+def _no_other(_: str) -> bool:
+    return False
+
+
+def _condition_text(node: Node) -> str | None:
+    text = str(node.if_).strip().removeprefix("${{").removesuffix("}}").strip()
+    return text if node.if_ is not None else None
 
 
 def _needs(node: Node, at: Path) -> tuple[str, ...]:
@@ -144,12 +155,11 @@ def skip_findings(workflow: Workflow) -> Iterator[Finding]:
     for body in bodies_of(workflow):
         orders[body.path] = Order(body)
         yield from _dead_findings(orders[body.path])
-    skipped: dict[tuple[Path, str], set[str]] = {}
     for place in places_of(workflow):
         for at, expression in expressions_at(place.field.path, place.field.value, bare=place.field.bare):
             for read in paths_in(expression):
                 if len(read.path) > 3 and read.path[0] == "nodes" and read.path[2] == "output" and not read.guarded:
-                    yield from _read_findings(orders, skipped, place, at, read)
+                    yield from _read_findings(orders, place, at, read)
 
 
 def _dead_findings(order: Order) -> Iterator[Finding]:
@@ -187,9 +197,7 @@ def _exclusive(name: str, switch: str) -> str:
     )
 
 
-def _read_findings(
-    orders: dict[Path, Order], skipped: dict[tuple[Path, str], set[str]], place: Place, at: Path, read: Read
-) -> Iterator[Finding]:
+def _read_findings(orders: dict[Path, Order], place: Place, at: Path, read: Read) -> Iterator[Finding]:
     name = read.path[1]
     if name in read.tested:
         return
@@ -208,9 +216,7 @@ def _read_findings(
     order = orders[body.path]
     if name not in order.may_skip:
         return
-    if (body.path, name) not in skipped:
-        skipped[body.path, name] = order.skipped_with(name)
-    if reader not in skipped[body.path, name]:
+    if reader is None or not order.skipped_with(name, reader):
         how += " or give this node `join: all_succeeded`" if reader is not None else ""
         yield Finding(at, f"'{shown}' fails when node {name!r} is skipped: its output is null; {how}", warning=True)
 

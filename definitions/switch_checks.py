@@ -13,27 +13,35 @@ from perdure.definitions.yaml_source import Path
 _OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: lt, ast.LtE: le, ast.Gt: gt, ast.GtE: ge, ast.Eq: eq, ast.NotEq: ne,
 }  # fmt: skip
+Comparison = tuple[str, type[ast.cmpop], Any]
+"""What is compared, how, and with which number or text."""
+
+Alternative = dict[str, Comparison | None]
+"""Conditions that hold together, by their text, with what is known of each."""
+
+_COMPARED = 100  # so that very long switches are checked in good time
 _UP, _DOWN = (ast.Gt, ast.GtE), (ast.Lt, ast.LtE)
 
 
 def switch_findings(node: SwitchNode, at: Path) -> Iterator[Finding]:
     """Yield the arms that can never be taken, and a default that can never be."""
-    trees: list[ast.expr] = []
+    earlier = _Earlier()
     always: int | None = None
     for index, case in enumerate(node.switch.cases):
         where = (*at, "switch", "cases", index, "when")
         tree = condition_of(case.when)
         if tree is None:
             continue
+        alternatives = list(_alternatives(tree))
         if always is not None:
             yield Finding(where, f"arm {always + 1} always holds, so this one is never reached; put it before")
-        elif (earlier := next((number for number, one in enumerate(trees) if _implies(tree, one)), None)) is not None:
-            text = ast.unparse(trees[earlier])
-            what = f"whenever this holds, '{text}' of an earlier arm does, so this arm is never reached; put it before"
+        elif all(earlier.covers(each) for each in alternatives):
+            what = "whenever this holds, the condition of an earlier arm does, so it is never reached; put it before"
             yield Finding(where, what)
         elif is_constant(tree, value=False):
             yield Finding(where, "this arm never holds; leave it out", warning=True)
-        trees.append(tree)
+        for each in alternatives:
+            earlier.add(each)
         always = index if always is None and is_constant(tree, value=True) else always
     if always is not None and node.switch.default:
         what = f"arm {always + 1} always holds, so the default is never reached; leave it out"
@@ -50,24 +58,51 @@ def is_constant(tree: ast.expr | None, *, value: bool) -> bool:
     return isinstance(tree, ast.Constant) and tree.value is value
 
 
-def _implies(first: ast.expr, second: ast.expr) -> bool:
-    """Return whether the second condition surely holds where the first does; False where that is not plain to see."""
-    if ast.dump(first) == ast.dump(second):
-        return True
-    if isinstance(first, ast.BoolOp) and isinstance(first.op, ast.Or):
-        return all(_implies(part, second) for part in first.values)
-    if isinstance(second, ast.BoolOp) and isinstance(second.op, ast.And):
-        return all(_implies(first, part) for part in second.values)
-    if isinstance(second, ast.BoolOp) and any(_implies(first, part) for part in second.values):
-        return True
-    if isinstance(first, ast.BoolOp):
-        return any(_implies(part, second) for part in first.values)
-    return _comparison_implies(first, second)
+def _alternatives(tree: ast.expr) -> Iterator[Alternative]:
+    """Yield what stands between the `or` of a condition: each the parts between its `and`."""
+    for each in tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.Or) else [tree]:
+        parts = each.values if isinstance(each, ast.BoolOp) and isinstance(each.op, ast.And) else [each]
+        yield {ast.dump(part): _comparison(part) for part in parts}
 
 
-def _comparison_implies(first: ast.expr, second: ast.expr) -> bool:
-    one, other = _comparison(first), _comparison(second)
-    if one is None or other is None or one[0] != other[0] or isinstance(one[2], str) != isinstance(other[2], str):
+class _Earlier:
+    """What the arms so far hold for, kept so that a later arm is compared with few of them."""
+
+    def __init__(self) -> None:
+        self.single: set[str] = set()
+        self.ranges: dict[str, list[Comparison]] = {}
+        self.joint: list[Alternative] = []
+
+    def add(self, parts: Alternative) -> None:
+        """Take in what stands between two `or` of an arm."""
+        if len(parts) > 1:
+            self.joint.append(parts)
+            return
+        ((text, comparison),) = parts.items()
+        self.single.add(text)
+        if comparison is not None and comparison[1] is not ast.Eq:  # equal ones have the same text
+            self.ranges.setdefault(comparison[0], []).append(comparison)
+
+    def covers(self, parts: Alternative) -> bool:
+        """Return whether some earlier arm surely holds where these parts do."""
+        if not self.single.isdisjoint(parts):
+            return True
+        known = [comparison for comparison in parts.values() if comparison is not None]
+        if any(_comparison_implies(one, other) for one in known for other in self.ranges.get(one[0], ())[:_COMPARED]):
+            return True
+        return any(_all_held(parts, known, joint) for joint in self.joint[:_COMPARED])
+
+
+def _all_held(parts: Alternative, known: list[Comparison], joint: Alternative) -> bool:
+    return all(
+        text in parts or (other is not None and any(_comparison_implies(one, other) for one in known))
+        for text, other in joint.items()
+    )
+
+
+def _comparison_implies(one: Comparison, other: Comparison) -> bool:
+    """Return whether the second comparison surely holds where the first does."""
+    if one[0] != other[0] or isinstance(one[2], str) != isinstance(other[2], str):
         return False
     _, operator, value = one
     _, wanted, bound = other
@@ -82,7 +117,7 @@ def _comparison_implies(first: ast.expr, second: ast.expr) -> bool:
     return False
 
 
-def _comparison(tree: ast.expr) -> tuple[str, type[ast.cmpop], Any] | None:
+def _comparison(tree: ast.expr) -> Comparison | None:
     """Return what is compared, how, and with which number or text."""
     match tree:
         case ast.Compare(left=left, ops=[operator], comparators=[ast.Constant(value=value)]):
