@@ -11,7 +11,7 @@ import msgspec
 from perdure.actors.containers import open_foreach, open_loop, open_parallel
 from perdure.actors.draft import Draft
 from perdure.actors.signals import misfit, next_signal
-from perdure.definitions.durations import seconds_of
+from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode, WorkflowNode
 from perdure.definitions.paths import UNDO, body_of, node_in
@@ -138,7 +138,7 @@ def _approval(draft: Draft, path: str, attempt: int) -> None:
 def _seconds(draft: Draft, path: str, key: str) -> float | None:
     value = draft.value(path, key)
     try:
-        return None if value is None else seconds_of(value)
+        return None if value is None else duration_in_bounds(value)
     except ValueError as error:
         raise ExpressionError(f"{key.rpartition('/')[2]!r} of node {path!r}: {error}") from None
 

@@ -43,6 +43,8 @@ def _in_node(node: Node, at: Path) -> Iterator[Finding]:
 def _secrets(workflow: Workflow) -> Iterator[Finding]:
     for place in places_of(workflow):
         value = place.field.value
+        if value is None:
+            continue
         template = compile_condition(value) if place.field.bare else compile_template(value)
         if any("secrets" in each.roots for each in expressions(template)):
             yield Finding(place.field.path, "'secrets' are checked, and are not resolved yet")
