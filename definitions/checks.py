@@ -90,7 +90,7 @@ def _need_findings(body: Body, name: str, node: Node, at: Path) -> Iterator[Find
 
 
 def _unknown_need(body: Body, name: str, need: str) -> str:
-    if need in body.readable():
+    if body.can_read(need):
         return f"node {name!r} needs {need!r}, which is around it and has settled before; leave it out"
     return f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, body.nodes)}"
 
@@ -124,22 +124,23 @@ def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
 
 def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
     for body in bodies_of(workflow):
-        needs = {name: _waits_for(body, name) for name in body.nodes}
-        cycle = find_cycle(needs)
+        cycle = find_cycle(_waits_for(body))
         if cycle:
             _, at = body.nodes[cycle[0]]
             why = _why_circle(body, cycle)
             yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(cycle)}{why}", key=True)
 
 
-def _waits_for(body: Body, name: str) -> tuple[str, ...]:
-    node, at = body.nodes[name]
-    leading = [
-        other for other, (each, where) in body.nodes.items() for _, target, _ in _leads(each, where) if target == name
-    ]
-    return tuple(
-        dict.fromkeys([*(need for need in needs_of(node, at) if need in body.nodes and need != name), *leading])
-    )
+def _waits_for(body: Body) -> dict[str, tuple[str, ...]]:
+    """Return what each node waits for: its needs, and what leads to it."""
+    waits = {
+        name: {need: None for need in needs_of(node, at) if need in body.nodes and need != name}
+        for name, (node, at) in body.nodes.items()
+    }
+    for name, (node, at) in body.nodes.items():
+        for _, target, _ in _leads(node, at):
+            waits[target][name] = None
+    return {name: tuple(needs) for name, needs in waits.items()}
 
 
 def _why_circle(body: Body, cycle: Iterable[str]) -> str:

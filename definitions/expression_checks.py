@@ -48,11 +48,10 @@ def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
 def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[Finding]:
     for root in sorted(expression.roots - place.roots):
         yield Finding(at, root_problem(root, place.roots, expression.text))
-    readable = place.body.readable()
-    for node in sorted(expression.nodes - readable):
-        yield Finding(
-            at, f"'{expression.text}' reads node {node!r}, which does not exist{did_you_mean(node, readable)}"
-        )
+    for node in sorted(expression.nodes):
+        if not place.body.can_read(node):
+            hint = did_you_mean(node, place.body.readable())
+            yield Finding(at, f"'{expression.text}' reads node {node!r}, which does not exist{hint}")
     if place.node in expression.nodes and place.field.path[-2:] != ("compensate", "with"):
         yield Finding(at, f"node {place.node!r} reads its own result in '{expression.text}'")
 

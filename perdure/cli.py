@@ -1,7 +1,6 @@
 """The command line: run, show and list. Data goes to stdout, words for people to stderr."""
 
 import asyncio
-import json
 import secrets
 import sys
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_log
+from perdure import cli_definitions, cli_log
 from perdure.cli_support import (
     Stopped,
     input_from,
@@ -32,6 +31,7 @@ app = typer.Typer(
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
 
+app.add_typer(cli_definitions.app)
 app.add_typer(cli_log.app, name="log")
 
 Store = Annotated[
@@ -141,30 +141,6 @@ def list_(
         typer.echo(console.as_json(rows))
     else:
         console.show_list(rows)
-
-
-@app.command()
-def schema(
-    what: Annotated[str, typer.Argument(help="events: what the log holds.")] = "events",
-    out: Annotated[Path | None, typer.Option(help="Write one file each into this folder.", show_default=False)] = None,
-) -> None:
-    """Print JSON Schemas, by name.
-
-    Example: perdure schema events --out schemas
-    """
-    if what != "events":
-        raise BadInput(f"there is no schema of {what!r}; there is one of events")
-    from perdure.events.schema import event_schemas
-    from perdure.events.upcasting import FORMAT
-
-    schemas = event_schemas()
-    if out is None:
-        print_json(schemas)
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    for name, each in schemas.items():
-        file = out / f"{name}.v{FORMAT}.json"
-        file.write_text(json.dumps(each, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
