@@ -10,6 +10,11 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
+DURATION = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
+Written = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=DURATION, examples=["30s", "5m", "1h30m", "2d"])]
+"""A duration as it is written, for the JSON Schema."""
+
+
 def parse_duration(value: Any) -> Any:
     """Return the seconds of `value`; leave numbers alone; raise a pydantic error for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -22,5 +27,7 @@ def parse_duration(value: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=100 * 365 * 86400.0)]
+Duration = Annotated[
+    float, BeforeValidator(parse_duration, json_schema_input_type=Written), Field(ge=0, le=100 * 365 * 86400.0)
+]
 """Seconds, written as a number or as text such as `5m`."""

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,26 +53,41 @@ def validate(
 
 @app.command()
 def schema(
-    what: Annotated[str, typer.Argument(help="events: what the log holds.")] = "events",
+    what: Annotated[str, typer.Argument(help="workflow: definitions, for editors. events: what the log holds.")] = (
+        "workflow"
+    ),
     out: Annotated[Path | None, typer.Option(help="Write one file each into this folder.", show_default=False)] = None,
 ) -> None:
-    """Print JSON Schemas, by name.
+    """Print a JSON Schema: of definitions, or those of all events by name.
 
-    Example: perdure schema events --out schemas
+    Example: perdure schema > workflow.schema.json
     """
-    if what != "events":
-        raise BadInput(f"there is no schema of {what!r}; there is one of events")
-    from perdure.events.schema import event_schemas
-    from perdure.events.upcasting import FORMAT
-
-    schemas = event_schemas()
+    schemas = _schemas(what)
     if out is None:
-        print_json(schemas)
+        print_json(schemas["Workflow"] if what == "workflow" else schemas)
         return
     out.mkdir(parents=True, exist_ok=True)
     for name, each in schemas.items():
-        file = out / f"{name}.v{FORMAT}.json"
-        file.write_text(json.dumps(each, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (out / file_name(name)).write_text(json.dumps(each, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _schemas(what: str) -> dict[str, Any]:
+    if what == "workflow":
+        from perdure.definitions.json_schema import workflow_schema
+
+        return {"Workflow": workflow_schema()}
+    if what == "events":
+        from perdure.events.schema import event_schemas
+
+        return event_schemas()
+    raise BadInput(f"there is no schema of {what!r}; there are those of workflow and of events")
+
+
+def file_name(schema: str) -> str:
+    """Return the name of the file that a schema is published in; that of a stored form has its number."""
+    from perdure.events.upcasting import FORMAT
+
+    return "workflow.json" if schema == "Workflow" else f"{schema}.v{FORMAT}.json"
 
 
 def _count(number: int, what: str) -> str:

@@ -148,6 +148,14 @@ def test_validate_loads_nothing_that_a_server_or_cluster_needs() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
-@pytest.mark.parametrize("command", ["validate"])
+def test_the_schema_of_definitions_is_printed_and_written(tmp_path: Path) -> None:
+    published = json.loads((ROOT / "docs/schemas/workflow.json").read_text())
+    assert json.loads(perdure("schema").stdout) == published
+    perdure("schema", "workflow", "--out", str(tmp_path / "schemas"))
+    assert json.loads((tmp_path / "schemas/workflow.json").read_text()) == published
+    assert "there is no schema of 'nodes'" in perdure("schema", "nodes", code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "schema"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: perdure {command}" in perdure(command, "--help").stdout
