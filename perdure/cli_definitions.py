@@ -52,6 +52,31 @@ def validate(
 
 
 @app.command()
+def graph(
+    file: Annotated[Path, typer.Argument(help="The workflow definition, YAML or JSON.", show_default=False)],
+    format: Annotated[str, typer.Option(help="mermaid, dot or svg.")] = "mermaid",
+) -> None:
+    """Print a definition as a diagram: its nodes with the bodies within them, or its states.
+
+    Example: perdure graph examples/customer_support.yaml --format svg > support.svg
+    """
+    from perdure.definitions.diagrams import diagram_of
+    from perdure.definitions.dot import to_dot, to_svg
+    from perdure.definitions.loading import load
+    from perdure.definitions.mermaid import flowchart, state_diagram
+
+    if format not in ("mermaid", "dot", "svg"):
+        raise BadInput(f"--format {format}: it is one of mermaid, dot, svg")
+    definition = load(file)
+    diagram = diagram_of(definition)
+    if format == "mermaid":
+        text = state_diagram(diagram) if definition.workflow.states else flowchart(diagram)
+    else:
+        text = to_dot(diagram) if format == "dot" else to_svg(to_dot(diagram))
+    typer.echo(text, nl=False)
+
+
+@app.command()
 def schema(
     what: Annotated[str, typer.Argument(help="workflow: definitions, for editors. events: what the log holds.")] = (
         "workflow"

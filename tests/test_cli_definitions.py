@@ -156,6 +156,21 @@ def test_the_schema_of_definitions_is_printed_and_written(tmp_path: Path) -> Non
     assert "there is no schema of 'nodes'" in perdure("schema", "nodes", code=2).stderr
 
 
-@pytest.mark.parametrize("command", ["validate", "schema"])
+@pytest.mark.parametrize(("form", "start"), [("mermaid", "flowchart TD"), ("dot", 'digraph "hello"'), ("svg", "<?xml")])
+def test_a_diagram_is_printed_in_each_format(form: str, start: str) -> None:
+    assert perdure("graph", HELLO, "--format", form).stdout.startswith(start)
+
+
+def test_a_statechart_is_printed_as_a_state_diagram(tmp_path: Path) -> None:
+    (tmp_path / "door.yaml").write_text("name: door\nkind: statechart\nstates: {a: {on: {go: b}}, b: {type: final}}\n")
+    assert "n1 --> n2 : go" in perdure("graph", str(tmp_path / "door.yaml")).stdout
+
+
+def test_a_diagram_needs_a_sound_definition_and_a_known_format(bad: Path) -> None:
+    assert "unknown name 'inptu'" in perdure("graph", str(bad / "bad.yaml"), code=2).stderr
+    assert "one of mermaid, dot, svg" in perdure("graph", HELLO, "--format", "png", code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "schema", "graph"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: perdure {command}" in perdure(command, "--help").stdout
