@@ -89,7 +89,4 @@ def _text(lines: Iterable[str]) -> str:
 
 def _escaped(text: str) -> str:
     """Write every character that Mermaid could take for its own as its number."""
-    return "".join(
-        char if char in _PLAIN or char.isalnum() or ord(char) > 127 else f"#{ord(char)};"
-        for char in text
-    )
+    return "".join(char if char in _PLAIN or char.isalnum() or ord(char) > 127 else f"#{ord(char)};" for char in text)

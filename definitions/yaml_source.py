@@ -22,7 +22,7 @@ _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _CoreSchemaLoader(_Base):  # type: ignore[misc]
+class CoreSchemaLoader(_Base):  # type: ignore[misc]
     """The YAML 1.2 core schema: `on`, `yes`, `1:30` and `0123` are not booleans, times and octals."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own class-level registry)
@@ -36,7 +36,7 @@ for _tag, _pattern, _first in (
      list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):  # fmt: skip
-    _CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+    CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
 Mark = tuple[str, int, int]
@@ -78,7 +78,7 @@ def parse_yaml(text: str, name: str) -> Source:
     lines = text.splitlines()
     try:
         _check_depth(text, name)
-        loader = _CoreSchemaLoader(text)
+        loader = CoreSchemaLoader(text)
         try:
             root = loader.get_single_node()
         finally:
@@ -192,7 +192,7 @@ def _check_depth(text: str, name: str) -> None:
     ):
         return
     depth = 0
-    for event in yaml.parse(text, Loader=_CoreSchemaLoader):
+    for event in yaml.parse(text, Loader=CoreSchemaLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             mark: Any = event.start_mark
