@@ -6,7 +6,7 @@ from typing import Any
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.durations import parse_duration
 from perdure.definitions.findings import Finding
-from perdure.definitions.messages import did_you_mean
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.states import Action, Statechart
 from perdure.definitions.templates import compile_condition, compile_template, expressions

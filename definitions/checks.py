@@ -6,7 +6,7 @@ from itertools import pairwise
 from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.expression_checks import expression_findings
 from perdure.definitions.findings import Finding
-from perdure.definitions.messages import did_you_mean
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.node_checks import node_findings
 from perdure.definitions.nodes import Node

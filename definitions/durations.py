@@ -27,7 +27,15 @@ def parse_duration(value: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-Duration = Annotated[
-    float, BeforeValidator(parse_duration, json_schema_input_type=Written), Field(ge=0, le=100 * 365 * 86400.0)
-]
+def seconds_of(value: Any) -> float:
+    """Return the seconds of a duration that an expression gave; raise ValueError where it is none."""
+    seconds = parse_duration(value)
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
+        raise ValueError(f"{value!r} is not a duration between 0 and 100 years")
+    return float(seconds)
+
+
+_LONGEST = 100 * 365 * 86400.0
+
+Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=Written), Field(ge=0, le=_LONGEST)]
 """Seconds, written as a number or as text such as `5m`."""

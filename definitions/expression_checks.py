@@ -5,7 +5,7 @@ from typing import Any
 
 from perdure.definitions.expressions import Expression
 from perdure.definitions.findings import Finding
-from perdure.definitions.messages import did_you_mean
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.places import Place, places_of
 from perdure.definitions.templates import compile_condition, compile_template, expressions

@@ -1,28 +1,16 @@
 """What pydantic found wrong, in our words: the place within the document, what is wrong there, what was meant."""
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.nodes import KINDS, kind_of, kinds_in
 from perdure.definitions.yaml_source import Path, Source
 from perdure.errors import Problem
-
-_MANY = 200
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint such as `; did you mean 'classify'?`, or nothing where no known word is close."""
-    names = list(known)
-    if len(names) > _MANY:  # comparing takes a millisecond then, and there may be a thousand such words
-        names = [name for name in names if name[:1] == word[:1] or name[-1:] == word[-1:]]
-        names = [name for name in names if abs(len(name) - len(word)) <= 2]
-    close = get_close_matches(word, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) -> list[Problem]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.findings import Finding
-from perdure.definitions.messages import did_you_mean
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
     AgentNode,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from perdure.definitions.durations import Duration, Written
+from perdure.definitions.durations import Duration, Written, seconds_of
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 EXPRESSION = r"\$\{\{"
@@ -38,16 +38,10 @@ Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str
 def _duration_or_expression(value: Any) -> Any:
     if isinstance(value, str) and "${{" in value:
         return value
-    return _seconds(value)
-
-
-def _seconds(value: Any) -> Any:
-    from perdure.definitions.durations import parse_duration
-
-    seconds = parse_duration(value)
-    if not isinstance(seconds, int | float) or not 0 <= seconds <= 100 * 365 * 86400:
-        raise PydanticCustomError("duration", "a duration lies between 0 and 100 years")
-    return float(seconds)
+    try:
+        return seconds_of(value)
+    except ValueError as error:
+        raise PydanticCustomError("duration", "{error}", {"error": str(error)}) from None
 
 
 DurationOrExpression = Annotated[

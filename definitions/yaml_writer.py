@@ -1,4 +1,4 @@
-"""Writes a workflow as YAML that loads as the same workflow, and that people like to read."""
+"""Writes workflows and other data as YAML that reads back as the same, and that people like to read."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -42,7 +42,12 @@ _Dumper.add_representer(str, _text)
 def to_yaml(workflow: Workflow) -> str:
     """Return YAML without what is there by default, in the order that people read in; it loads with the same digest."""
     data = workflow.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return yaml.dump(_workflow(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000)
+    return data_to_yaml(_workflow(data))
+
+
+def data_to_yaml(value: Any) -> str:
+    """Return JSON data as YAML that reads back as the same data."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000)
 
 
 def _workflow(data: dict[str, Any]) -> dict[str, Any]:
