@@ -11,6 +11,11 @@ LONGEST = 100 * 365 * 86400.0
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
+DURATION = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
+Written = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=DURATION, examples=["30s", "5m", "1h30m", "2d"])]
+"""A duration as it is written, for the JSON Schema."""
+
+
 def parse_duration(value: Any) -> Any:
     """Return the seconds of `value`; leave numbers alone; raise a pydantic error for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -31,5 +36,5 @@ def duration_in_bounds(value: Any) -> float:
     return float(seconds)
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST)]
+Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=Written), Field(ge=0, le=LONGEST)]
 """Seconds, written as a number or as text such as `5m`."""

@@ -336,7 +336,7 @@ def find_cycle(needs: Mapping[str, tuple[str, ...]]) -> list[str] | None:
             following = next(trail[current], None)
             if following is None:
                 done.add(current)
-                trail.pop(current)
+                trail.popitem()  # it is the last one
                 current = next(reversed(trail), None)
             elif following in trail:
                 names = list(trail)
