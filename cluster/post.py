@@ -1,5 +1,7 @@
 """The post between executions: children's starts and ends, and reports to parents, all through the inbox."""
 
+from typing import TYPE_CHECKING
+
 from perdure.actors.inputs import CancelExecution, Command, ReportChild, StartExecution, TerminateExecution
 from perdure.actors.state import Started
 from perdure.cluster.checks import checked
@@ -7,11 +9,13 @@ from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import child_lane
 from perdure.cluster.references import is_reference
 from perdure.cluster.settings import Settings
-from perdure.cluster.workflows import Workflows
 from perdure.definitions.loading import Definition
 from perdure.definitions.plan import Plan, digest_of
 from perdure.errors import BadInput
 from perdure.events.vocabulary import ChildRequested, Parent
+
+if TYPE_CHECKING:
+    from perdure.cluster.workflows import Workflows
 
 
 class InboxPost:
@@ -20,7 +24,7 @@ class InboxPost:
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
         self._settings = settings
-        self._workflows = Workflows(settings, connection)
+        self._workflows: Workflows | None = None
 
     async def start_child(self, execution: str, state: Started, plan: Plan, request: ChildRequested) -> None:
         """Start a child; see Post."""
@@ -56,8 +60,13 @@ class InboxPost:
     async def _registered(self, which: str) -> Definition:
         if not is_reference(which):
             raise BadInput(f"{which!r} is no registered workflow's name, and the definition carries none of that name")
+        if self._workflows is None:
+            from perdure.cluster.workflows import Workflows  # most executions have no such children
+
+            self._workflows = Workflows(self._settings, self._connection)
         return await self._workflows.resolve(which)
 
     async def close(self) -> None:
         """Close what was opened."""
-        await self._workflows.close()
+        if self._workflows is not None:
+            await self._workflows.close()

@@ -72,7 +72,8 @@ def test_a_detached_child_is_not_waited_for() -> None:
 
 
 def test_an_input_that_does_not_fit_the_childs_schema_fails_at_once() -> None:
-    given = running({"a": {"workflow": "leaf", "with": {}}}, workflows={"leaf": LEAF})
+    leaf = {**LEAF, "input": {"type": "object", "properties": {"n": {"type": "integer"}}}}
+    given = running(one(), "text", workflows={"leaf": leaf})
     assert failure(given).type == "Invalid"
 
 

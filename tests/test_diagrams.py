@@ -5,7 +5,7 @@ import sys
 from html import unescape
 from xml.etree import ElementTree as ET
 
-import pygraphviz  # type: ignore[import-untyped]
+import pygraphviz
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
