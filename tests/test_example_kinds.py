@@ -10,10 +10,10 @@ import pytest
 import perdure
 from perdure import ExecutionFailed, Settings
 from perdure.cluster.client import AsyncClient
-from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.run import AsyncRun
 from perdure.definitions.loading import load
 from perdure.definitions.nodes import KINDS, kind_of
+from perdure.errors import BadInput
 from perdure.testing import ScriptedModel
 
 FOLDER = Path(__file__).parent.parent / "examples/kinds"
@@ -50,10 +50,10 @@ TOLD = {"wait", "approval"}
 
 
 @pytest.fixture(scope="module")
-async def client(settings: Settings, server: NatsServer) -> AsyncIterator[AsyncClient]:
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
     with ScriptedModel.from_file(FOLDER / "replies.yaml") as model:
-        answered = settings.model_copy(update={"openai_base_url": model.base_url})
-        async with await perdure.connect_async(answered, local=True) as client:
+        settings = Settings(store=tmp_path_factory.mktemp("kinds"), openai_base_url=model.base_url)
+        async with await perdure.connect_async(settings, local=True) as client:
             yield client
 
 
@@ -117,6 +117,14 @@ async def test_a_refund_is_paid_only_if_a_person_says_yes(client: AsyncClient, y
     answer = run.approve if yes else run.reject
     await answer("ask", by="ann", data={"reason": "late"})
     assert await run.result(20) == {"approved": yes, "by": "ann", "mail": mail}
+
+
+async def test_what_is_only_checked_is_refused_before_it_starts(client: AsyncClient) -> None:
+    with pytest.raises(BadInput, match="is a statechart: this release checks it, and cannot run it yet"):
+        await started(client, "statechart")
+    node = {"statechart": {"states": {"a": {"type": "final"}}}}
+    with pytest.raises(BadInput, match="node 'chart' is a statechart"):
+        await client.start({"name": "holds-a-chart", "nodes": {"chart": node}})
 
 
 def test_every_kind_has_an_example_with_a_node_of_it_and_every_example_has_a_test() -> None:
