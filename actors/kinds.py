@@ -205,6 +205,3 @@ _START: dict[str, Callable[[Draft, str, int], None]] = {
     "loop": open_loop,
     "parallel": open_parallel,
 }
-
-RUNS = frozenset(_START)
-"""The kinds that this release runs."""
