@@ -52,9 +52,9 @@ def load(workflow: WorkflowLike, base: str | None = None, *, strict: bool = Fals
     return _checked(_validated(source), source, base, strict=strict)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def plan_of(text: str) -> Plan:
-    """Compile a stored definition (the JSON of a Workflow), once a process."""
+    """Compile a stored definition (the JSON of a Workflow), once for all that ask at the same time."""
     return compile_plan(Workflow.model_validate_json(text))
 
 
