@@ -79,7 +79,7 @@ class Registry:
         return "sha256:" + found[0].removeprefix(_definition_key(""))
 
     async def plan(self, digest: str) -> Plan:
-        """Return the compiled definition; each process fetches and compiles it once, while it is among the last used."""
+        """Return the compiled definition; a process fetches and compiles it once, while it is among the last used."""
         plan = self._plans.pop(digest, None) or plan_of(await self.definition(digest))
         self._plans[digest] = plan  # behind the others: the first one is the one that is used least
         if len(self._plans) > _PLANS:

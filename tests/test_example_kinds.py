@@ -123,7 +123,7 @@ async def test_what_is_only_checked_is_refused_before_it_starts(client: AsyncCli
     with pytest.raises(BadInput, match="statecharts are checked, and do not run yet"):
         await started(client, "statechart")
     node = {"statechart": {"states": {"a": {"type": "final"}}}}
-    with pytest.raises(BadInput, match="nodes.chart: statecharts are checked, and do not run yet"):
+    with pytest.raises(BadInput, match=r"nodes\.chart: statecharts are checked, and do not run yet"):
         await client.start({"name": "holds-a-chart", "nodes": {"chart": node}})
 
 
