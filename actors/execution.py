@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import uuid4
 
+from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
+from perdure.actors.evolve import Folded, fold
 from perdure.actors.inputs import (
     Command,
+    Continue,
+    Control,
     FireTimer,
     Input,
     Recover,
@@ -22,7 +26,7 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.loading import load
 from perdure.actors.snapshot import EVERY, pack
-from perdure.actors.state import ExecutionState, Folded, Started, fold
+from perdure.actors.state import ExecutionState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
@@ -134,7 +138,8 @@ class Execution:
             causes = [given.id for given in inputs if isinstance(given, Command)]
             fresh = [given for given in inputs if getattr(given, "id", None) not in folded.handled]
             events = await self._decide(folded.state, fresh, at)
-            if not events:
+            told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
+            if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
                 return
             entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
             try:
@@ -146,6 +151,8 @@ class Execution:
                 raise
             else:
                 self._folded = folded.after(recorded, entry)
+                if len(events) > MANY:  # it was left off there
+                    self._mailbox.put_nowait((Continue(), None))
                 self._snapshot_when_due(self._folded, len(recorded.data))
                 return
 
@@ -268,7 +275,7 @@ class Execution:
         try:
             place = folded.state.started.tools.get(node.target)
             report = ReportSuccess(
-                name, attempt, await self._around.work(Work(self.id, node, attempt, value, plan, place))
+                name, attempt, await self._around.work(Work(self.id, name, node, attempt, value, plan, place))
             )
         except WorkerLost:
             report = ReportLoss(name, attempt)

@@ -41,6 +41,61 @@ class ActivateExecution(_Input, frozen=True):
     execution: str
 
 
+class SignalExecution(_Input, frozen=True):
+    """Give the execution a signal: a node that waits for it goes on, or one that will finds it."""
+
+    id: str
+    execution: str
+    signal: str
+    data: Any = None
+
+
+class DecideApproval(_Input, frozen=True):
+    """Answer an approval that is asked for at `node`."""
+
+    id: str
+    execution: str
+    node: str
+    approved: bool
+    by: str = ""
+    data: Any = None
+
+
+class PauseExecution(_Input, frozen=True):
+    """Let nothing new start; what runs goes on to its end and is recorded."""
+
+    id: str
+    execution: str
+    reason: str = ""
+    by: str = ""
+
+
+class ResumeExecution(_Input, frozen=True):
+    """Let a paused execution go on; timers that came due meanwhile count now."""
+
+    id: str
+    execution: str
+    by: str = ""
+
+
+class CancelExecution(_Input, frozen=True):
+    """Stop what runs, compensate what is completed, run `on_cancel` and `finally`, and end."""
+
+    id: str
+    execution: str
+    reason: str = ""
+    by: str = ""
+
+
+class TerminateExecution(_Input, frozen=True):
+    """End at once; nothing is compensated."""
+
+    id: str
+    execution: str
+    reason: str = ""
+    by: str = ""
+
+
 class ReportSuccess(_Input, frozen=True):
     """An attempt at a node ended with this output."""
 
@@ -68,10 +123,17 @@ class Recover(_Input, frozen=True):
     """A new owner took over; whatever was under way is not any more."""
 
 
-Command = StartExecution | FireTimer | ActivateExecution
+class Continue(_Input, frozen=True):
+    """A decision was left off because it had grown long: go on with it."""
+
+
+Control = SignalExecution | DecideApproval | PauseExecution | ResumeExecution | CancelExecution | TerminateExecution
+"""Commands of people and programs to an execution that has begun."""
+
+Command = StartExecution | FireTimer | ActivateExecution | Control
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
-Input = StartExecution | FireTimer | ActivateExecution | ReportSuccess | ReportFailure | ReportLoss | Recover
+Input = Command | ReportSuccess | ReportFailure | ReportLoss | Recover | Continue
 
 _decoder = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()

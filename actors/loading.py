@@ -2,8 +2,8 @@
 
 import msgspec
 
+from perdure.actors.evolve import Folded
 from perdure.actors.snapshot import EVERY, unpack
-from perdure.actors.state import Folded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
 

@@ -1,14 +1,14 @@
 """The saved form of a folded execution. It is never trusted: another format, or another past, and it is ignored."""
 
-from datetime import datetime
+from typing import Any, get_args
 
 import msgspec
 from immutables import Map
 
-from perdure.actors.state import SETTLED, Folded, NodeState, Started
-from perdure.events.vocabulary import ExecutionFailed, ExecutionStarted, ExecutionSucceeded
+from perdure.actors.evolve import Folded
+from perdure.actors.state import Started
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 """Raised whenever `state.py` changes what a state holds or how events fold into it."""
 
 EVERY = 200
@@ -22,27 +22,37 @@ class _Saved(msgspec.Struct):
     prev: str
     epoch: int
     handled: list[str]
-    started: ExecutionStarted
-    nodes: dict[str, NodeState]
-    timers: dict[str, datetime]
-    outcome: ExecutionSucceeded | ExecutionFailed | None
+    state: Started
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Saved)
+class _Format(msgspec.Struct):
+    format: int
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Map):
+        return dict(value)
+    raise NotImplementedError(type(value))
+
+
+def _map(kind: Any, value: Any) -> Any:
+    key, item = get_args(kind)
+    return Map(msgspec.convert(value, dict[key, item], dec_hook=_map))  # type: ignore[valid-type]
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_decoder = msgspec.msgpack.Decoder(_Saved, dec_hook=_map)
+_format_decoder = msgspec.msgpack.Decoder(_Format)
 
 
 def pack(folded: Folded) -> bytes | None:
     """Return the saved form; None where there is nothing to save yet."""
-    state = folded.state
-    if not isinstance(state, Started):
+    if not isinstance(folded.state, Started):
         return None
+    handled = list(folded.handled)
     return _encoder.encode(
-        _Saved(
-            STATE_FORMAT, folded.n, folded.position, folded.prev, folded.epoch, list(folded.handled),
-            state.started, dict(state.nodes.items()), dict(state.timers.items()), state.outcome,
-        )
-    )  # fmt: skip
+        _Saved(STATE_FORMAT, folded.n, folded.position, folded.prev, folded.epoch, handled, folded.state)
+    )
 
 
 def unpack(data: bytes) -> tuple[Folded, str] | None:
@@ -51,17 +61,10 @@ def unpack(data: bytes) -> tuple[Folded, str] | None:
     None where the data cannot be read, or is of another format.
     """
     try:
+        if _format_decoder.decode(data).format != STATE_FORMAT:
+            return None
         saved = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    if saved.format != STATE_FORMAT:
-        return None
-    state = Started(
-        started=saved.started,
-        nodes=Map(saved.nodes),
-        running=Map({name: node for name, node in saved.nodes.items() if node.status == "running"}),
-        timers=Map(saved.timers),
-        settled=sum(node.status in SETTLED for node in saved.nodes.values()),
-        outcome=saved.outcome,
-    )
-    return Folded(state, saved.n, saved.position, saved.epoch, Map(dict.fromkeys(saved.handled))), saved.prev
+    handled = Map(dict.fromkeys(saved.handled))
+    return Folded(saved.state, saved.n, saved.position, saved.epoch, handled), saved.prev

@@ -1,42 +1,41 @@
-"""The state of an execution, and `evolve`: the fold that makes it from events, and nothing else."""
+"""The state of an execution: what its events amount to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 from immutables import Map
 
-from perdure.errors import CorruptEntry
-from perdure.events.entry import Entry, Recorded
+from perdure.definitions.paths import body_of, inner_body, name_of, node_in, steps_to
 from perdure.events.vocabulary import (
-    CommandRefused,
+    CompensationStarted,
     Error,
-    Event,
+    ExecutionCancelled,
+    ExecutionCancelling,
     ExecutionFailed,
+    ExecutionFailing,
+    ExecutionPaused,
     ExecutionPurged,
     ExecutionStarted,
     ExecutionSucceeded,
-    NodeAttemptFailed,
-    NodeCancelled,
-    NodeFailed,
-    NodeResumed,
-    NodeScheduled,
-    NodeSkipped,
-    NodeSucceeded,
-    TimerArmed,
-    TimerCancelled,
-    TimerFired,
+    ExecutionTerminated,
+    Outcome,
 )
 
-NodeStatus = Literal["running", "retrying", "succeeded", "failed", "skipped", "cancelled"]
-SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "failed", "skipped", "cancelled"})
+NodeStatus = Literal[
+    "running", "waiting", "open", "retrying", "catching",
+    "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
+]  # fmt: skip
+SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
 
-_replace = msgspec.structs.replace
 
+class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where one node stands, and the bodies within it.
 
-class NodeState(msgspec.Struct, frozen=True):
-    """Where one node stands. `resumed` counts how often the current attempt was run again by a new owner."""
+    resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
+    completed. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of its bodies did.
+    """
 
     status: NodeStatus
     attempt: int = 0
@@ -45,31 +44,93 @@ class NodeState(msgspec.Struct, frozen=True):
     output: Any = None
     error: Error | None = None
     reason: str | None = None
+    order: int = 0
+    choice: list[str] = []
+    ended: int = 0
+    failed: int = 0
+    bodies: "Map[str, BodyState]" = Map()
+
+
+class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where one body stands: its nodes, how many of them will not change any more, and how it ended."""
+
+    status: Literal["running", "succeeded", "failed"] = "running"
+    nodes: Map[str, NodeState] = Map()
+    settled: int = 0
+    output: Any = None
+    error: Error | None = None
 
 
 class NotStarted(msgspec.Struct, frozen=True):
     """Nothing has happened yet."""
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     """An execution that began, and perhaps ended.
 
-    running: the nodes that should be at work now. settled: how many nodes will not change any more.
+    ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. undoing: what
+    is being compensated, by the body or the node that it is within. signals: those that nobody has taken, by name.
     """
 
     started: ExecutionStarted
-    nodes: Map[str, NodeState] = Map()
+    main: BodyState = BodyState()
+    ends: Map[str, BodyState] = Map()
     running: Map[str, NodeState] = Map()
     timers: Map[str, datetime] = Map()
-    settled: int = 0
-    outcome: ExecutionSucceeded | ExecutionFailed | None = None
+    undoing: Map[str, CompensationStarted] = Map()
+    signals: Map[str, tuple[Any, ...]] = Map()
+    held: tuple[str, ...] = ()
+    completed: int = 0
+    paused: ExecutionPaused | None = None
+    failing: ExecutionFailing | None = None
+    cancelling: ExecutionCancelling | None = None
+    outcome: Outcome | None = None
 
     @property
-    def status(self) -> Literal["running", "succeeded", "failed"]:
+    def nodes(self) -> dict[str, NodeState]:
+        """All nodes that the state still knows, by path."""
+        roots = [("", self.main), *sorted(self.ends.items())]
+        return {path: node for body, state in roots for path, node in nodes_in(body, state)}
+
+    @property
+    def status(self) -> Literal["running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]:
         """The execution's status in one word."""
-        if self.outcome is None:
-            return "running"
-        return "succeeded" if isinstance(self.outcome, ExecutionSucceeded) else "failed"
+        match self.outcome:
+            case None:
+                return "cancelling" if self.cancelling else "paused" if self.paused else "running"
+            case ExecutionSucceeded():
+                return "succeeded"
+            case ExecutionFailed():
+                return "failed"
+            case ExecutionCancelled():
+                return "cancelled"
+            case ExecutionTerminated():
+                return "terminated"
+
+    def body(self, path: str) -> BodyState | None:
+        """Return the body at a path, or None where it has not begun or is forgotten."""
+        if not path:
+            return self.main
+        root, steps = steps_to(path)
+        body = self.ends.get(root) if root else self.main
+        for name, key in steps:
+            node = body.nodes.get(name) if body is not None else None
+            body = node.bodies.get(key) if node is not None else None
+        return body
+
+    def node(self, path: str) -> NodeState | None:
+        """Return the node at a path, or None where it has not begun or is forgotten."""
+        body = self.body(body_of(path))
+        return body.nodes.get(name_of(path)) if body is not None else None
+
+
+def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
+    """Yield every node within a body with its path, outer ones first."""
+    for name, node in body.nodes.items():
+        at = node_in(path, name)
+        yield at, node
+        for key, inner in node.bodies.items():
+            yield from nodes_in(inner_body(at, key), inner)
 
 
 class Purged(msgspec.Struct, frozen=True):
@@ -80,92 +141,3 @@ class Purged(msgspec.Struct, frozen=True):
 
 ExecutionState = NotStarted | Started | Purged
 INITIAL: ExecutionState = NotStarted()
-
-
-def evolve(state: ExecutionState, event: Event) -> ExecutionState:  # noqa: C901 (one line per event type)
-    """Return the state after one event."""
-    if isinstance(event, CommandRefused):
-        return state
-    if isinstance(event, ExecutionStarted):
-        return Started(event)
-    if isinstance(event, ExecutionPurged):
-        return Purged(event)
-    if not isinstance(state, Started):
-        raise ValueError(f"{type(event).__name__} before ExecutionStarted")  # noqa: TRY004 (a wrong order, not type)
-    match event:
-        case NodeScheduled(node, attempt, value):
-            return _with_node(state, node, NodeState("running", attempt, input=value))
-        case NodeResumed(node):
-            return _with_node(state, node, _replace(state.nodes[node], resumed=state.nodes[node].resumed + 1))
-        case NodeSucceeded(node, attempt, output):
-            return _with_node(state, node, NodeState("succeeded", attempt, output=output))
-        case NodeAttemptFailed(node, attempt, error):
-            return _with_node(state, node, _replace(state.nodes[node], status="retrying", error=error))
-        case NodeFailed(node, attempt, error):
-            return _with_node(state, node, NodeState("failed", attempt, error=error))
-        case NodeSkipped(node, reason):
-            return _with_node(state, node, NodeState("skipped", reason=reason))
-        case NodeCancelled(node, reason):
-            return _with_node(state, node, _replace(state.nodes[node], status="cancelled", reason=reason))
-        case TimerArmed(timer, due):
-            return _replace(state, timers=state.timers.set(timer, due))
-        case TimerFired(timer) | TimerCancelled(timer):
-            return _replace(state, timers=state.timers.delete(timer))
-        case ExecutionSucceeded() | ExecutionFailed():
-            return _replace(state, outcome=event)
-
-
-def _with_node(state: Started, name: str, node: NodeState) -> Started:
-    if node.status == "running":
-        running = state.running.set(name, node)
-    else:
-        running = state.running.delete(name) if name in state.running else state.running
-    settled = state.settled + (node.status in SETTLED)
-    return _replace(state, nodes=state.nodes.set(name, node), running=running, settled=settled)
-
-
-class Folded(msgspec.Struct, frozen=True):
-    """An execution as of its entry number `n`: its state, and what the next append needs to know.
-
-    handled: ids of the commands already answered. epoch: the newest owner's. last: the last entry as it is stored.
-    """
-
-    state: ExecutionState = INITIAL
-    n: int = 0
-    position: int = 0
-    epoch: int = 0
-    handled: Map[str, None] = Map()
-    last: Recorded | None = None
-
-    @property
-    def prev(self) -> str:
-        """The digest of the last entry, which the next one names; "" before the first."""
-        return self.last.digest if self.last is not None else ""
-
-    def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
-        """Fold one more stored entry (decoded already, where the caller has it)."""
-        entry = entry or recorded.entry
-        if entry.n != self.n + 1 and not any(isinstance(event, ExecutionPurged) for event in entry.events):
-            raise CorruptEntry(
-                f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
-            )
-        handled, state = self.handled, self.state
-        for cause in entry.causes:
-            handled = handled.set(cause, None)
-        for event in entry.events:
-            state = evolve(state, event)
-        return Folded(
-            state=state,
-            n=entry.n,
-            position=recorded.position,
-            epoch=max(self.epoch, entry.epoch),
-            handled=handled,
-            last=recorded,
-        )
-
-
-def fold(events: Iterable[Event], state: ExecutionState = INITIAL) -> ExecutionState:
-    """Return the state after all of these events."""
-    for event in events:
-        state = evolve(state, event)
-    return state

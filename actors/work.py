@@ -29,6 +29,7 @@ class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it. `timeout` is in seconds."""
 
     execution: str
+    path: str
     node: PlanNode
     attempt: int
     input: Any
@@ -38,7 +39,7 @@ class Work(msgspec.Struct, frozen=True):
     @property
     def idempotency_key(self) -> str:
         """The key of this node's effect: the same across attempts and crashes."""
-        return f"{self.execution}/{self.node.name}"
+        return f"{self.execution}/{self.path}"
 
 
 class CallElsewhere(Protocol):
@@ -61,7 +62,7 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
 
     async def do(work: Work) -> Any:
         node = work.node
-        if node.kind == "agent":
+        if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
         assert work.place is not None  # noqa: S101 (every tool was located before the start)

@@ -16,8 +16,7 @@ def checked(
 
     Raises BadInput, ToolNotFound or ModelUnavailable naming what keeps the workflow from starting.
     """
-    if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
-        raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
+    check_id(execution)
     if not isinstance(priority, int) or not 0 <= priority <= 9:
         raise BadInput(f"the priority {priority!r} is not a number within 0 to 9")
     value = tools.to_json(value, "the input")
@@ -26,6 +25,12 @@ def checked(
     if agents_called(workflow):
         check_endpoint(settings)
     return value, tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
+
+
+def check_id(execution: str) -> None:
+    """Raise BadInput when an execution cannot have this id."""
+    if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
+        raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
 
 
 def check_input(definition: Definition, value: Any) -> None:

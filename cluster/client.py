@@ -1,41 +1,25 @@
 """The asynchronous client: opens or joins what it needs, starts executions, and follows them through the log."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, aclosing
-from typing import Any, Literal, Self
+from contextlib import AsyncExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from perdure.actors.inputs import StartExecution
-from perdure.actors.loading import load as load_execution
-from perdure.actors.state import Started
-from perdure.actors.work import call_in_thread
-from perdure.cluster.checks import checked
-from perdure.cluster.connection import Connection, open_connection
-from perdure.cluster.hosting import Hosting, LocalHosts, is_driven, lanes_for
+from perdure.cluster.checks import check_id, checked
+from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import SOLO, lane_of
-from perdure.cluster.nats_server import NatsServer, nats_server
-from perdure.cluster.ray_cluster import RayCluster
+from perdure.cluster.opening import Mode, open_store
+from perdure.cluster.references import is_reference
+from perdure.cluster.run import CONFIRM_SECONDS, AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
-from perdure.errors import (
-    CorruptEntry,
-    EnvironmentProblem,
-    ExecutionExists,
-    ExecutionFailed,
-    ExecutionNotFound,
-    WaitTimeout,
-)
-from perdure.events.entry import Happened, Recorded
-from perdure.events.vocabulary import ExecutionFailed as Failed
-from perdure.events.vocabulary import ExecutionPurged, ExecutionStarted, ExecutionSucceeded
 
-Status = Literal["queued", "running", "succeeded", "failed"]
+if TYPE_CHECKING:
+    from perdure.cluster.workflows import Workflows
 
-_log = logging.getLogger("perdure.client")
-
-CONFIRM_SECONDS = 2.0
 _STARTS_IN_FLIGHT = 256
 
 
@@ -61,48 +45,22 @@ class AsyncClient:
         self._projections_file = settings.store.absolute() / "projections.sqlite"
 
     @classmethod
-    async def open(
-        cls, settings: Settings, mode: Literal["ray", "local", "none"], drive: str | None = None
-    ) -> "AsyncClient":
+    async def open(cls, settings: Settings, mode: Mode, drive: str | None = None) -> "AsyncClient":
         """Open a client whose hosts run on Ray, in this process, or nowhere (to look and to submit only).
 
         drive: the id of the one execution that this client's host serves; by default hosts serve all lanes.
         """
-        if settings.ray_address and not settings.nats_url and mode == "ray":
-            raise EnvironmentProblem(
-                "a running Ray cluster cannot reach an embedded NATS server; set PERDURE_NATS_URL to a server that "
-                "it can reach, or unset RAY_ADDRESS to start a local Ray"
-            )
-        async with AsyncExitStack() as closing:
-            ray = RayCluster(settings) if mode == "ray" else None
-            opening = asyncio.create_task(ray.open()) if ray else None
-            try:
-                server = await asyncio.to_thread(nats_server, settings)
-                closing.callback(server.close)
-                connection = await open_connection(
-                    server.url, server.token, settings.log_timeout, settings.replicas,
-                    synced=server.embedded or settings.assume_synced,
-                )  # fmt: skip
-                closing.push_async_callback(connection.close)
-                if opening:
-                    await opening
-            except BaseException:
-                if ray and opening:
-                    opening.cancel()
-                    ray.abandon()
-                raise
-            if mode != "none":
-                reached = _reached(settings, server)
-                local = LocalHosts(connection, call_in_thread)
-                closing.push_async_callback(local.close)
-                if ray:
-                    closing.push_async_callback(ray.close)
-                starter = ray or local
-                lanes = await lanes_for(connection, settings, drive)
-                hosting = Hosting(connection, lanes, lambda missing: starter.start(missing, reached))
-                closing.push_async_callback(hosting.close)
-                await hosting.open()
-            return cls(settings, connection, closing.pop_all(), SOLO if drive else None)
+        opened = await open_store(settings, mode, drive)
+        return cls(opened.settings, opened.connection, opened.closing, SOLO if drive else None)
+
+    @cached_property
+    def workflows(self) -> "Workflows":
+        """The workflows that are registered in this store under their names."""
+        from perdure.cluster.workflows import Workflows
+
+        workflows = Workflows(self._settings, self._connection)
+        self._closing.push_async_callback(workflows.close)
+        return workflows
 
     async def start(
         self,
@@ -115,11 +73,13 @@ class AsyncClient:
     ) -> "AsyncRun":
         """Start an execution and return its handle.
 
-        workflow: a path, YAML or JSON text, a dict, or a Workflow. input: JSON data. id: makes the start idempotent:
-        the same id with the same definition and input attaches. confirm: wait up to 2 s until the start is recorded.
-        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable or ExecutionExists.
+        workflow: a path, YAML or JSON text, a dict, a Workflow, or the name of a registered one: `order`, `order@3`,
+        `order@sha256:...`. input: JSON data. id: makes the start idempotent: the same id with the same definition and
+        input attaches. confirm: wait up to 2 s until the start is recorded.
+        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable, ExecutionExists, WorkflowNotFound or
+        WorkflowDeprecated.
         """
-        definition = load(workflow)
+        definition = await self.definition_of(workflow, id)
         run = AsyncRun(uuid4().hex if id is None else id, self._connection)
         command = self._command(definition, input, run.id, priority)
         if id is not None and await run.attaches(command):
@@ -132,7 +92,7 @@ class AsyncClient:
 
     async def start_many(self, workflow: WorkflowLike, inputs: Iterable[Any], *, priority: int = 5) -> "list[AsyncRun]":
         """Queue one execution per input, all at once, and return their handles in the same order."""
-        definition = load(workflow)
+        definition = await self.definition_of(workflow, None)
         commands = [self._command(definition, value, uuid4().hex, priority) for value in inputs]
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
         window = asyncio.Semaphore(_STARTS_IN_FLIGHT)
@@ -144,9 +104,19 @@ class AsyncClient:
         await asyncio.gather(*map(start, commands))
         return [AsyncRun(command.execution, self._connection) for command in commands]
 
-    async def executions(
-        self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50
-    ) -> list[dict[str, Any]]:
+    async def definition_of(self, workflow: WorkflowLike, id: str | None = None) -> Definition:
+        """Return the definition that a start means; an execution that has begun under this id stays with its version.
+
+        Raises DefinitionError, BadInput, WorkflowNotFound or WorkflowDeprecated.
+        """
+        if not is_reference(workflow):
+            return load(workflow)
+        if id is not None:
+            check_id(id)
+        begun = None if id is None else await AsyncRun(id, self._connection).begun()
+        return await self.workflows.resolve(str(workflow), begun.digest if begun else None)
+
+    async def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Return the newest executions of the store: rows of the `executions` read model, brought up to date first."""
         from perdure.projections.runner import Projections
 
@@ -201,111 +171,3 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class AsyncRun:
-    """The handle of one execution: everything that it answers is read from the log."""
-
-    def __init__(self, execution: str, connection: Connection) -> None:
-        self.id = execution
-        self._connection = connection
-
-    async def result(self, timeout: float | None = None) -> Any:
-        """Wait for the end, at most `timeout` seconds, and return the output.
-
-        Raises ExecutionFailed with node, attempt and error, or WaitTimeout (the execution goes on).
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                async for happened in self.events():
-                    outcome = happened.event
-                    if isinstance(outcome, ExecutionSucceeded):
-                        return outcome.output
-                    if isinstance(outcome, Failed):
-                        error = {
-                            "type": outcome.error.type,
-                            "message": outcome.error.message,
-                            "data": outcome.error.data,
-                        }
-                        raise ExecutionFailed(self.id, outcome.node, outcome.attempt, error)
-        except TimeoutError:
-            how = "not begun" if await self.status() == "queued" else "not ended"
-            raise WaitTimeout(f"execution {self.id!r} has {how} within {timeout:g} s; it goes on by itself") from None
-        raise AssertionError("a log is followed without end")
-
-    async def events(self, after: int = 0) -> AsyncIterator[Happened]:
-        """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""
-        async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
-            async for recorded in entries:
-                for happened in _readable(recorded):
-                    yield happened
-                    if isinstance(happened.event, ExecutionSucceeded | Failed):
-                        return
-
-    async def state(self) -> Started:
-        """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
-        folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
-        if not isinstance(folded.state, Started):
-            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
-        return folded.state
-
-    async def status(self) -> Status:
-        """Return `queued`, `running`, `succeeded` or `failed`."""
-        try:
-            return (await self.state()).status
-        except ExecutionNotFound:
-            return "queued"
-
-    async def is_driven(self) -> bool:
-        """Say whether a host that answers serves this execution; else it goes on when one does."""
-        return await is_driven(self._connection, self.id)
-
-    async def history(self) -> list[Recorded]:
-        """Return all entries so far."""
-        return [recorded async for recorded in self._connection.log.read(self.id)]
-
-    async def attaches(self, command: StartExecution, within: float = 0) -> bool:
-        """Say whether the execution has begun as this start asks, waiting so many seconds for it to begin.
-
-        Raises ExecutionExists when it began with another definition or input.
-        """
-        first: Recorded | None = None
-        if within:
-            try:
-                async with asyncio.timeout(within), aclosing(self._connection.log.follow(self.id)) as entries:  # type: ignore[type-var]
-                    first = await anext(entries)
-            except TimeoutError:
-                return False
-        else:
-            first = next(iter([recorded async for recorded in self._connection.log.read(self.id, limit=1)]), None)
-        if first is None:
-            return False
-        started = first.entry.events[0]
-        if isinstance(started, ExecutionPurged):
-            raise ExecutionExists(f"the execution id {self.id!r} was used before, and purged; choose another id")
-        if isinstance(started, ExecutionStarted) and (started.digest, started.input) != (
-            command.digest,
-            command.input,
-        ):
-            what = "definition" if started.digest != command.digest else "input"
-            raise ExecutionExists(
-                f"the execution id {self.id!r} is taken: it was started with another {what}; choose another id"
-            )
-        return True
-
-
-def _reached(settings: Settings, server: NatsServer) -> Settings:
-    """Return the settings with the server as other processes reach it."""
-    token_file = settings.store.absolute() / "token" if server.embedded else settings.nats_token_file
-    return settings.model_copy(
-        update={"nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute()}
-    )
-
-
-def _readable(recorded: Recorded) -> list[Happened]:
-    """Return an entry's events; none, with a warning, where a newer release wrote what this one cannot read."""
-    try:
-        return recorded.unpack()
-    except CorruptEntry as error:
-        _log.warning("left out: %s", error)
-        return []

@@ -1,5 +1,6 @@
 """The registry: what the whole cluster must agree on, in one key-value bucket: definitions by digest, host epochs."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,7 @@ from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import KeyNotFoundError, NotFoundError
+from nats.js.errors import KeyNotFoundError, NoKeysError, NotFoundError
 from nats.js.kv import KeyValue
 
 from perdure.definitions.loading import plan_of
@@ -57,6 +58,23 @@ class Registry:
             except KeyNotFoundError:
                 raise EnvironmentProblem(f"the definition {digest} is not in the registry of this store") from None
         return (entry.value or b"").decode()
+
+    async def full_digest(self, digest: str) -> str:
+        """Return the digest of the one stored definition that begins so. Raises BadInput where it is not just one."""
+        digits = digest.removeprefix("sha256:")
+        if re.fullmatch(r"[0-9a-f]{64}", digits):
+            return digest
+        if not re.fullmatch(r"[0-9a-f]{8,63}", digits):
+            raise BadInput(f"{digest!r} is no digest: write sha256: and at least its first 8 hex digits")
+        with _answering():
+            try:
+                keys = await self._bucket.keys()
+            except NoKeysError:
+                keys = []
+        found = [key for key in keys if key.startswith(_definition_key(digits))]
+        if len(found) != 1:
+            raise BadInput(f"the digest {digest} fits {len(found)} definitions of this store; give all of its digits")
+        return "sha256:" + found[0].removeprefix(_definition_key(""))
 
     async def plan(self, digest: str) -> Plan:
         """Return the compiled definition; each process compiles it once."""

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from perdure.actors.state import Folded, Purged, Started
+from perdure.actors.evolve import Folded
+from perdure.actors.state import Purged, Started
 from perdure.cluster.connection import Connection
 from perdure.errors import BadInput, ExecutionNotFound
 from perdure.events.entry import Entry, Recorded

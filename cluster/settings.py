@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
     )
+    user: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Who registers, activates and deprecates workflows; the operating system's user where absent.",
+    )
     model: str | None = Field(
         default=None, description="The model that all agents use, in place of the ones they name."
     )

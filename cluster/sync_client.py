@@ -3,16 +3,22 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterable, Iterator
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from perdure.actors.state import Started
-from perdure.cluster.client import AsyncClient, AsyncRun, Status, connect_async
+from perdure.cluster.client import AsyncClient, connect_async
+from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import BadInput
 from perdure.events.entry import Happened
+
+if TYPE_CHECKING:
+    from perdure.cluster.workflow_versions import RegisteredWorkflow
+    from perdure.cluster.workflows import Registration
+    from perdure.cluster.workflows import Workflows as AsyncWorkflows
 
 Result = TypeVar("Result")
 
@@ -59,11 +65,14 @@ class Client:
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return Run(self._client.get(execution), self._loop)
 
-    def executions(
-        self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50
-    ) -> list[dict[str, Any]]:
+    def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Return the newest executions of the store; see AsyncClient.executions."""
         return self._loop.run(self._client.executions(status, limit))
+
+    @property
+    def workflows(self) -> "Workflows":
+        """The workflows that are registered in this store under their names."""
+        return Workflows(self._client.workflows, self._loop)
 
     def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
@@ -79,6 +88,38 @@ class Client:
         self.close()
 
 
+class Workflows:
+    """The registered workflows of a store; see perdure.cluster.workflows.Workflows."""
+
+    def __init__(self, workflows: "AsyncWorkflows", loop: "_Loop") -> None:
+        self._workflows = workflows
+        self._loop = loop
+
+    def register(self, workflow: WorkflowLike) -> "Registration":
+        """Make a definition the next version of its name; the same one again changes nothing."""
+        return self._loop.run(self._workflows.register(workflow))
+
+    def list(self) -> "Sequence[RegisteredWorkflow]":
+        """Return every registered workflow, by name."""
+        return self._loop.run(self._workflows.list())
+
+    def show(self, name: str) -> "RegisteredWorkflow":
+        """Return a workflow with all of its versions. Raises WorkflowNotFound."""
+        return self._loop.run(self._workflows.show(name))
+
+    def activate(self, name: str, version: int) -> "RegisteredWorkflow":
+        """Make `name` alone start this version, also where it was deprecated; return the workflow."""
+        return self._loop.run(self._workflows.activate(name, version))
+
+    def deprecate(self, name: str, version: int, why: str) -> "RegisteredWorkflow":
+        """Refuse new starts of a version; executions of it go on. Return the workflow."""
+        return self._loop.run(self._workflows.deprecate(name, version, why))
+
+    def definition(self, which: str) -> str:
+        """Return a definition as JSON text, of a `name`, `name@3`, `name@sha256:...` or `sha256:...`."""
+        return self._loop.run(self._workflows.definition(which))
+
+
 class Run:
     """The handle of one execution."""
 
@@ -92,8 +133,38 @@ class Run:
         return self._loop.run(self._run.result(timeout))
 
     def status(self) -> Status:
-        """Return `queued`, `running`, `succeeded` or `failed`."""
+        """Return its status in one word; `queued` where it has not begun."""
         return self._loop.run(self._run.status())
+
+    def signal(self, name: str, data: Any = None) -> bool:
+        """Give it a signal; see AsyncRun.signal, for all commands."""
+        return self._loop.run(self._run.signal(name, data))
+
+    send = signal
+
+    def approve(self, node: str, *, by: str = "", data: Any = None) -> bool:
+        """Approve what the approval at `node` asks."""
+        return self._loop.run(self._run.approve(node, by=by, data=data))
+
+    def reject(self, node: str, *, by: str = "", data: Any = None) -> bool:
+        """Reject what the approval at `node` asks."""
+        return self._loop.run(self._run.reject(node, by=by, data=data))
+
+    def pause(self, reason: str = "", *, by: str = "") -> bool:
+        """Let nothing new start; what runs goes on to its end and is recorded."""
+        return self._loop.run(self._run.pause(reason, by=by))
+
+    def resume(self, *, by: str = "") -> bool:
+        """Let it go on after a pause; timers that came due meanwhile count now."""
+        return self._loop.run(self._run.resume(by=by))
+
+    def cancel(self, reason: str = "", *, by: str = "") -> bool:
+        """Stop what runs, compensate what is completed, run `on_cancel` and `finally`, and end."""
+        return self._loop.run(self._run.cancel(reason, by=by))
+
+    def terminate(self, reason: str = "", *, by: str = "") -> bool:
+        """End it at once; nothing is compensated."""
+        return self._loop.run(self._run.terminate(reason, by=by))
 
     def state(self) -> Started:
         """Return the state as of now, folded from the log; raise ExecutionNotFound."""

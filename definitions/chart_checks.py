@@ -6,13 +6,13 @@ from typing import Any
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
-from perdure.definitions.durations import duration_in_bounds
+from perdure.definitions.durations import seconds_of
 from perdure.definitions.expression_checks import root_problem
 from perdure.definitions.findings import Finding
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.states import Statechart
 from perdure.definitions.templates import compile_condition, compile_template, expressions
-from perdure.definitions.type_words import did_you_mean
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
@@ -136,7 +136,7 @@ def _event_findings(model: Statechart, each: ChartState) -> Iterator[Finding]:
     for text in each.state.after:
         if "${{" not in text:
             try:
-                duration_in_bounds(text)
+                seconds_of(text)
             except ValueError as error:
                 yield Finding((*each.at, "after", text), str(error), key=True)
 

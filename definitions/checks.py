@@ -8,6 +8,7 @@ from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.chart_places import chart_of
 from perdure.definitions.expression_checks import expression_findings
 from perdure.definitions.findings import Finding
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.node_checks import node_findings
 from perdure.definitions.nodes import Node
@@ -17,7 +18,6 @@ from perdure.definitions.plan import find_cycle, targets_of
 from perdure.definitions.schema_checks import schema_findings, unsound_schemas
 from perdure.definitions.skip_checks import Order, skip_findings
 from perdure.definitions.type_checks import type_findings
-from perdure.definitions.type_words import did_you_mean
 from perdure.definitions.yaml_source import Path
 
 _DAG_KEYS = ("nodes",)

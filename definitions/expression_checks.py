@@ -5,11 +5,11 @@ from typing import Any
 
 from perdure.definitions.expressions import Expression
 from perdure.definitions.findings import Finding
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import LoopNode
 from perdure.definitions.places import Body, Place, inner_of, places_of
 from perdure.definitions.templates import compile_condition, compile_template, expressions
-from perdure.definitions.type_words import did_you_mean
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 

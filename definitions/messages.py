@@ -7,8 +7,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from perdure.definitions.hints import closest, did_you_mean
 from perdure.definitions.nodes import KINDS, kind_of, kinds_in
-from perdure.definitions.type_words import closest, did_you_mean, is_wrong_type, out_of_bounds, shown_value, wrong_type
+from perdure.definitions.type_words import is_wrong_type, out_of_bounds, shown_value, wrong_type
 from perdure.definitions.yaml_source import Path, Source
 from perdure.errors import Problem
 

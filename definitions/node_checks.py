@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.findings import Finding
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
     AgentNode,
@@ -27,7 +28,6 @@ from perdure.definitions.nodes import (
 from perdure.definitions.parts import LimitUse, Tool
 from perdure.definitions.places import Body
 from perdure.definitions.switch_checks import switch_findings
-from perdure.definitions.type_words import did_you_mean
 from perdure.definitions.yaml_source import Path
 
 ALL_ROOTS = frozenset({"input", "nodes", "execution", "secrets", "context", "event", "error", "loop", "args", "output"})

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from perdure.definitions.durations import Duration, duration_in_bounds
+from perdure.definitions.durations import Duration, seconds_of
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -35,7 +35,12 @@ Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
 def _duration_or_expression(value: Any) -> Any:
-    return value if isinstance(value, str) and "${{" in value else duration_in_bounds(value)
+    if isinstance(value, str) and "${{" in value:
+        return value
+    try:
+        return seconds_of(value)
+    except ValueError as error:
+        raise PydanticCustomError("duration", "{error}", {"error": str(error)}) from None
 
 
 DurationOrExpression = Annotated[float | str, BeforeValidator(_duration_or_expression)]

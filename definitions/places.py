@@ -24,6 +24,7 @@ from perdure.definitions.nodes import (
 )
 from perdure.definitions.parts import LimitUse
 from perdure.definitions.yaml_source import Path
+from perdure.errors import ExpressionError
 
 ROOTS = frozenset({"input", "nodes", "execution"})
 """What every expression may read."""
@@ -148,6 +149,18 @@ def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one cas
                 yield Field((*at, "fail", key), getattr(fail, key))
         case _:
             pass
+
+
+def items_of(node: str, value: Any) -> list[Any]:
+    """Return what `items` gave; raise ExpressionError where it is no list."""
+    if not isinstance(value, list):
+        raise ExpressionError(f"'items' of node {node!r} gave {value!r}, which is no list")
+    return value
+
+
+def share_of(threshold: int | str, items: int) -> float:
+    """Return how many of so many items may fail, of a number of them or a share such as `20%`."""
+    return threshold if isinstance(threshold, int) else int(threshold.removesuffix("%")) / 100 * items
 
 
 def _items(path: Path, value: Any) -> Field:

@@ -5,11 +5,22 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import AggregateNode, Compensation, Join, Node, SwitchNode, kind_of
-from perdure.definitions.parts import Agent, Retry
+from perdure.definitions.nodes import (
+    AgentNode,
+    AggregateNode,
+    Compensation,
+    Join,
+    Node,
+    SwitchNode,
+    ToolNode,
+    WorkflowNode,
+    kind_of,
+)
+from perdure.definitions.parts import Agent, ChildWorkflow, Retry
+from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of
 from perdure.definitions.templates import Template, compile_condition, compile_template, expressions
 from perdure.definitions.yaml_source import Path
@@ -47,12 +58,30 @@ class PlanNode:
     bodies: Mapping[str, "PlanBody"]
     arm_of: str | None = None
     handler_of: str | None = None
+    undo: "PlanNode | None" = None
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Its needs without the switch or the caught node that leads here: those that its join is about."""
+        return tuple(need for need in self.needs if need not in (self.arm_of, self.handler_of))
+
+    @property
+    def calls(self) -> Literal["agent", "tool"] | None:
+        """Whether a worker asks an agent for it, or calls a tool."""
+        match self.model:
+            case AgentNode():
+                return "agent"
+            case ToolNode():
+                return "tool"
+            case AggregateNode(aggregate=part):
+                return "agent" if part.agent else "tool" if part.tool else None
+        return None
 
     @property
     def target(self) -> str:
         """The name of the agent or tool that it calls; "" where it calls none."""
         called = self.model.aggregate if isinstance(self.model, AggregateNode) else self.model
-        return getattr(called, "agent", None) or getattr(called, "tool", None) or ""
+        return getattr(called, self.calls, "") if self.calls else ""
 
     @property
     def join(self) -> Join:
@@ -69,11 +98,6 @@ class PlanNode:
         """Where it is asked to run."""
         return self.model.run_on
 
-    @property
-    def compensate(self) -> Compensation | None:
-        """The call that undoes it."""
-        return self.model.compensate
-
 
 @dataclass(frozen=True)
 class PlanBody:
@@ -83,6 +107,11 @@ class PlanBody:
     output: Template
     output_reads: frozenset[str]
     leaves: tuple[str, ...]
+
+    @cached_property
+    def roots(self) -> tuple[str, ...]:
+        """The nodes that need nothing of this body."""
+        return tuple(name for name, node in self.nodes.items() if not node.needs)
 
     @cached_property
     def levels(self) -> tuple[tuple[str, ...], ...]:
@@ -107,26 +136,37 @@ class PlanBody:
 
 @dataclass(frozen=True)
 class Plan:
-    """A compiled workflow: its main body, the bodies that run at its end, and its agents."""
+    """A compiled workflow: its main body, its agents, and the bodies that run at its end.
+
+    drains: whether what does not depend on a failed node goes on. signals: the schemas of those that are declared.
+    """
 
     name: str
     digest: str
     main: PlanBody
     agents: Mapping[str, Agent]
+    drains: bool = False
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
 
+    def body(self, path: str) -> PlanBody:
+        """Return the body at a path such as `check[3]` or `race/left`."""
+        root, steps = steps_to(path)
+        body = self.ends[root] if root else self.main
+        for name, key in steps:
+            node = body.nodes[name]
+            body = node.bodies[key if node.kind == "parallel" else "do"]
+        return body
+
     def node(self, path: str) -> PlanNode:
-        """Return the node at a path such as `check[3]/verify` or `race/left/search`."""
-        body, node = self.main, None
-        names = [part.partition("[")[0] for part in path.split("/")]
-        if names[0] in self.ends and len(names) > 1:
-            body, names = self.ends[names[0]], names[1:]
-        while names:
-            node = body.nodes[names.pop(0)]
-            if names:
-                body = node.bodies[names.pop(0) if node.kind == "parallel" else "do"]
-        assert node is not None  # noqa: S101 (a path has at least one name)
-        return node
+        """Return the node at a path such as `check[3]/verify`, or the call that undoes it, `check[3]/verify~undo`."""
+        name = name_of(path)
+        node = self.body(body_of(path)).nodes[name.removesuffix(UNDO)]
+        if not name.endswith(UNDO):
+            return node
+        assert node.undo is not None  # noqa: S101 (only what can be undone is)
+        return node.undo
 
 
 def digest_of(workflow: Workflow) -> str:
@@ -144,6 +184,9 @@ def compile_plan(workflow: Workflow) -> Plan:
         digest=digest_of(workflow),
         main=_compile_nodes(workflow.nodes, ("nodes",), compile_template(workflow.output)),
         agents=workflow.agents,
+        drains=workflow.failure == "drain",
+        signals={name: signal.schema_ for name, signal in (workflow.signals or {}).items()},
+        timeout=workflow.timeout,
         ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
     )
 
@@ -244,7 +287,24 @@ class _Draft:
             bodies=self.bodies,
             arm_of=arm_of,
             handler_of=handler_of,
+            undo=_undo(self.node.compensate, self.templates.get("compensate/with")) if self.node.compensate else None,
         )
+
+
+def _undo(call: Compensation, with_: Template) -> PlanNode:
+    """Compile the call that undoes a node; without `with` its template is None."""
+    retry, timeout = call.retry, call.timeout
+    model: Node
+    if call.agent is not None:
+        model = AgentNode(agent=call.agent, retry=retry, timeout=timeout)
+    elif call.tool is not None:
+        model = ToolNode(tool=call.tool, retry=retry, timeout=timeout)
+    else:
+        model = WorkflowNode(workflow=call.workflow or ChildWorkflow(name=""), retry=retry, timeout=timeout)
+    return PlanNode(
+        name=UNDO, kind=kind_of(model) or "", model=model, needs=(), dependants=(), reads=reads_of(with_),
+        templates={"with": with_}, retry=retry or ONE_TRY, catches=(), bodies={},
+    )  # fmt: skip
 
 
 def _compile_inner(inner: Inner) -> PlanBody:

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from perdure.definitions.findings import Finding
+from perdure.definitions.hints import closest
 from perdure.definitions.messages import document_path
 from perdure.definitions.model import Workflow
-from perdure.definitions.type_words import closest
 from perdure.definitions.yaml_source import Path
 
 _ROUNDS = 4

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from perdure.definitions.findings import Finding
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import ApprovalNode, Node, StatechartNode, WaitNode
 from perdure.definitions.parts import Tool
 from perdure.definitions.places import bodies_of
-from perdure.definitions.type_words import did_you_mean
 from perdure.definitions.value_types import Schema, referred
 from perdure.definitions.yaml_source import Path
 

@@ -1,14 +1,21 @@
 """Values with `${{ }}` in them: compiled once, rendered against the data of an execution."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perdure.definitions.evaluation import MAX_LENGTH, MAX_RESULT, clipped
 from perdure.definitions.expressions import Expression, evaluate, parse
 from perdure.errors import ExpressionError
 
 Scope = Mapping[str, Any]
+
+Place = tuple[str | int, ...]
+"""The keys that lead to a part of a template."""
+
+_CONDITION: Place = ("if",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +29,17 @@ Template = Any
 """Plain JSON data in which strings that hold `${{ }}` are Expression or Interpolation objects."""
 
 
-def compile_template(value: Any) -> Template:
-    """Compile a JSON value; raise ExpressionError where a `${{ }}` in it cannot be read."""
+def compile_template(value: Any, place: Place = ()) -> Template:
+    """Compile a JSON value; raise ExpressionError where a `${{ }}` in it cannot be read.
+
+    `place` are the keys that lead to the value; its expressions know theirs.
+    """
     if isinstance(value, str):
-        return _compile_text(value)
+        return _compile_text(value, place)
     if isinstance(value, dict):
-        return {key: compile_template(item) for key, item in value.items()}
+        return {key: compile_template(item, (*place, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [compile_template(item) for item in value]
+        return [compile_template(item, (*place, index)) for index, item in enumerate(value)]
     return value
 
 
@@ -37,13 +47,13 @@ def compile_condition(value: bool | str) -> Template:
     """Compile a bare expression, with or without `${{ }}` around it."""
     if isinstance(value, bool):
         return value
-    text = value.strip()
-    if text.startswith("${{"):
-        template = _compile_text(text)
+    if value.lstrip().startswith("${{"):
+        text = value.rstrip()
+        template = _compile_text(text, _CONDITION, len(text) - len(text.lstrip()))
         if isinstance(template, Interpolation):
             raise ExpressionError(f"a condition is one expression, not text: {value!r}")
         return template
-    return parse(text)
+    return parse(value, _CONDITION)
 
 
 def render(template: Template, scope: Scope) -> Any:
@@ -51,7 +61,10 @@ def render(template: Template, scope: Scope) -> Any:
     if isinstance(template, Expression):
         return evaluate(template, scope)
     if isinstance(template, Interpolation):
-        return "".join(part if isinstance(part, str) else _text(part, scope) for part in template.parts)
+        text = "".join(part if isinstance(part, str) else _text(part, scope) for part in template.parts)
+        if len(text) > MAX_RESULT:
+            raise ExpressionError(f"the text has more than {MAX_RESULT} characters")
+        return text
     if isinstance(template, dict):
         return {key: render(item, scope) for key, item in template.items()}
     if isinstance(template, list):
@@ -70,14 +83,14 @@ def expressions(template: Template) -> Iterator[Expression]:
             yield from expressions(item)
 
 
-def _compile_text(text: str) -> str | Expression | Interpolation:
+def _compile_text(text: str, place: Place, at: int = 0) -> str | Expression | Interpolation:
     parts: list[str | Expression] = []
-    at = 0
     while (start := text.find("${{", at)) >= 0:
         if start > at:
             parts.append(text[at:start])
-        expression, at = _expression_at(text, start)
-        parts.append(expression)
+        end = _end_of_expression(text, start + 3)
+        parts.append(parse(text[start + 3 : end], place, start + 3))
+        at = end + 2
     if not parts:
         return text
     if at < len(text):
@@ -87,17 +100,29 @@ def _compile_text(text: str) -> str | Expression | Interpolation:
     return Interpolation(tuple(parts))
 
 
-def _expression_at(text: str, start: int) -> tuple[Expression, int]:
-    """Read the expression that begins at `start`; its end is the first `}}` up to which it parses."""
-    failure: ExpressionError | None = None
+_TOKEN = re.compile(r"""\\.|['"(){}\[\]]""", re.DOTALL)
+"""What can hide the end of an expression: strings and brackets."""
+
+
+def _end_of_expression(text: str, start: int) -> int:
+    """Return the place of the `}}` that ends the expression: the first one outside of its strings and brackets."""
+    depth, quote = 0, ""
+    for found in _TOKEN.finditer(text, start, start + MAX_LENGTH + 2):
+        mark = found.group()
+        if mark in "'\"":
+            quote = "" if mark == quote else quote or mark
+        elif quote or mark.startswith("\\"):
+            continue
+        elif mark in "({[":
+            depth += 1
+        elif depth <= 0 and text.startswith("}}", found.start()):
+            return found.start()
+        else:
+            depth -= 1
     end = text.find("}}", start)
-    while end >= 0:
-        try:
-            return parse(text[start + 3 : end]), end + 2
-        except ExpressionError as error:
-            failure = failure or error
-        end = text.find("}}", end + 1)
-    raise failure or ExpressionError(f"'${{{{' without '}}}}' in {text!r}; quote this value")
+    if end < 0:
+        raise ExpressionError(f"'${{{{' without '}}}}' in {clipped(text)!r}; quote this value", start - 3)
+    return end  # brackets or quotes do not match: the parser says where
 
 
 def _text(expression: Expression, scope: Scope) -> str:

@@ -1,11 +1,10 @@
 """Words for values of a wrong type, out of bounds, or of an unknown name."""
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.yaml_source import Path
 
 _NOUNS = {
@@ -24,17 +23,6 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
 }
 _SHOWN = 40
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint such as `; did you mean 'classify'?`, or nothing where no known word is close."""
-    close = closest(word, known)
-    return f"; did you mean {close!r}?" if close is not None else ""
-
-
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is probably meant by another, or None."""
-    return next(iter(get_close_matches(word, list(known), n=1)), None)
 
 
 def shown_value(value: Any) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.reads import ITEM
-from perdure.definitions.type_words import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value."""
+"""Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value; writes it, too."""
 
 import re
 from collections.abc import Callable
@@ -41,6 +41,21 @@ for _tag, _pattern, _first in (
 
 Mark = tuple[str, int, int]
 """A place: file, line and column, from 1."""
+
+
+class _CoreSchemaDumper(yaml.SafeDumper):
+    """Quotes what the loader above would not read back as text."""
+
+    yaml_implicit_resolvers = _CoreSchemaLoader.yaml_implicit_resolvers
+
+
+def _written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Write lines as lines; escape what YAML 1.1 takes for a break between them."""
+    breaks = set(text) & set("\n\r\x85\u2028\u2029")
+    return dumper.represent_scalar(_STR, text, style="|" if breaks == {"\n"} else '"' if breaks else None)
+
+
+_CoreSchemaDumper.add_representer(str, _written)
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,11 @@ def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> P
     text = lines[mark.line] if mark.line < len(lines) else ""
     what += "; quote values with '${{ }}'" if "${{" in text else ""
     return Problem(name, what, mark.line + 1, mark.column + 1, text)
+
+
+def to_yaml(value: Any) -> str:
+    """Return JSON data as YAML that reads back as the same data."""
+    return yaml.dump(value, Dumper=_CoreSchemaDumper, allow_unicode=True, sort_keys=False, width=110)
 
 
 class _Builder:

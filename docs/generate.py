@@ -1,9 +1,15 @@
 """Writes the generated pages of the documentation: `python docs/generate.py`."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from perdure.cluster.settings import Settings
+from perdure.definitions.evaluation import MAX_BITS, MAX_DEPTH, MAX_LENGTH, MAX_RESULT, MAX_STEPS, MAX_TEXT
+from perdure.definitions.functions import FUNCTIONS
+from perdure.definitions.methods import METHODS
+from perdure.definitions.patterns import MAX_PATTERN
+from perdure.definitions.signatures import Function
 from perdure.events.schema import event_schemas
 from perdure.events.upcasting import FORMAT
 
@@ -46,7 +52,44 @@ def schema_files() -> dict[str, str]:
     }
 
 
+def expressions_page(page: str) -> str:
+    """Return the page of the expression language with its tables written anew from the code."""
+    methods = [function for kinds in METHODS.values() for function in kinds.values()]
+    kinds = {id(function): kind for by_kind in METHODS.values() for kind, function in by_kind.items()}
+    tables = {"functions": _table(FUNCTIONS.values())}
+    for kind, name in {str: "string", list: "list", dict: "object"}.items():
+        tables[f"methods of {name}"] = _table(each for each in methods if kinds[id(each)] is kind)
+    tables["limits"] = "\n".join(
+        ["| limit | what |", "|---|---|", *(f"| {value:,} | {what} |" for value, what in LIMITS)]
+    )
+    for name, table in tables.items():
+        before, begin, rest = page.partition(f"<!-- {name} -->\n")
+        page = f"{before}{begin}{table}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    return page
+
+
+LIMITS = [
+    (MAX_LENGTH, "characters of an expression"),
+    (MAX_DEPTH, "parts of an expression within one another"),
+    (MAX_STEPS, "steps of one evaluation"),
+    (MAX_TEXT, "characters of a text that is computed"),
+    (MAX_RESULT, "characters of text in a result, in all"),
+    (MAX_BITS, "bits of a whole number that is computed"),
+    (MAX_PATTERN, "characters of a pattern"),
+]
+
+
+def _table(functions: Iterable[Function]) -> str:
+    rows = []
+    for each in functions:
+        cells = [f"`{each.form}`", each.what, f"`{each.example}`", f"`{json.dumps(each.result)}`"]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(["| form | what it gives | example | result |", "|---|---|---|---|", *rows])
+
+
 if __name__ == "__main__":
+    page = HERE / "expressions.md"
+    page.write_text(expressions_page(page.read_text(encoding="utf-8")), encoding="utf-8")
     (HERE / "settings.md").write_text(settings_page(), encoding="utf-8")
     (HERE / "schemas").mkdir(exist_ok=True)
     for file, text in schema_files().items():

@@ -1,7 +1,7 @@
 """The words of the log: every event type, in the past tense, as an immutable value."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -44,6 +44,62 @@ class NodeResumed(_Event, frozen=True):
     attempt: int
 
 
+class NodeWaiting(_Event, frozen=True):
+    """A node waits for something outside: a time, a signal, a person; `input` says for what."""
+
+    node: str
+    attempt: int
+    input: Any = None
+
+
+class NodeOpened(_Event, frozen=True):
+    """A node began that has bodies of its own; `input` is the items of a foreach, or a loop's first value."""
+
+    node: str
+    attempt: int
+    input: Any = None
+
+
+class BodyStarted(_Event, frozen=True):
+    """A body of nodes began: an item (`check[3]`), a pass (`again[0]`), a branch (`race/left`), or one of the end."""
+
+    body: str
+
+
+class BodySucceeded(_Event, frozen=True):
+    """A body is done and has its result. `undo`: its nodes that a later failure would compensate, by their paths."""
+
+    body: str
+    output: Any = None
+    undo: list[str] = []
+
+
+class BodyFailed(_Event, frozen=True):
+    """A body failed; what it had completed has been compensated."""
+
+    body: str
+    error: Error
+
+
+class CompensationStarted(_Event, frozen=True):
+    """What was completed within a part of the execution is to be undone, in this order, because of this error.
+
+    within: "" for all of the execution, a node's path, or a body's; `kind` says which of them.
+    """
+
+    within: str
+    kind: Literal["execution", "node", "body"]
+    undo: list[str]
+    error: Error
+
+
+class BranchTaken(_Event, frozen=True):
+    """A switch chose the nodes that run."""
+
+    node: str
+    then: list[str]
+
+
 class NodeSucceeded(_Event, frozen=True):
     """A node has its output."""
 
@@ -66,6 +122,24 @@ class NodeFailed(_Event, frozen=True):
     node: str
     attempt: int
     error: Error
+
+
+class NodeCatching(_Event, frozen=True):
+    """A node failed, and `handler` runs in its place."""
+
+    node: str
+    attempt: int
+    error: Error
+    handler: str
+
+
+class NodeCaught(_Event, frozen=True):
+    """A node failed, its error was caught, and this output stands for its own."""
+
+    node: str
+    attempt: int
+    error: Error
+    output: Any = None
 
 
 class NodeSkipped(_Event, frozen=True):
@@ -101,6 +175,55 @@ class TimerCancelled(_Event, frozen=True):
     timer: str
 
 
+class TimerHeld(_Event, frozen=True):
+    """A timer's time has come while the execution was paused: it counts at the resume."""
+
+    timer: str
+
+
+class SignalReceived(_Event, frozen=True):
+    """A signal came, and nobody waited for it yet."""
+
+    signal: str
+    data: Any = None
+
+
+class SignalTaken(_Event, frozen=True):
+    """A node took a signal that had come before; `number` is its place among those of its name, from 0."""
+
+    signal: str
+    node: str
+    number: int = 0
+
+
+class ExecutionPaused(_Event, frozen=True):
+    """Nothing new starts from here on; what runs goes on to its end."""
+
+    reason: str = ""
+    by: str = ""
+
+
+class ExecutionResumed(_Event, frozen=True):
+    """A paused execution goes on."""
+
+    by: str = ""
+
+
+class ExecutionFailing(_Event, frozen=True):
+    """An execution will end because of this error; what is to be compensated, and what runs at its end, comes first."""
+
+    error: Error
+    node: str | None = None
+    attempt: int = 0
+
+
+class ExecutionCancelling(_Event, frozen=True):
+    """An execution is to end: what runs is stopped, what is completed is compensated, `on_cancel` runs."""
+
+    reason: str = ""
+    by: str = ""
+
+
 class CommandRefused(_Event, frozen=True):
     """A command could not be carried out in the state that it met."""
 
@@ -122,6 +245,19 @@ class ExecutionFailed(_Event, frozen=True):
     attempt: int = 0
 
 
+class ExecutionCancelled(_Event, frozen=True):
+    """An execution ended because somebody cancelled it."""
+
+    reason: str = ""
+
+
+class ExecutionTerminated(_Event, frozen=True):
+    """An execution was ended at once; nothing was compensated."""
+
+    reason: str = ""
+    by: str = ""
+
+
 class ExecutionPurged(_Event, frozen=True):
     """The past of an ended execution was removed; this is what is left of it, and keeps its id taken.
 
@@ -141,16 +277,37 @@ Event = (
     ExecutionStarted
     | NodeScheduled
     | NodeResumed
+    | NodeWaiting
+    | NodeOpened
+    | BodyStarted
+    | BodySucceeded
+    | BodyFailed
+    | CompensationStarted
+    | BranchTaken
     | NodeSucceeded
     | NodeAttemptFailed
     | NodeFailed
+    | NodeCatching
+    | NodeCaught
     | NodeSkipped
     | NodeCancelled
     | TimerArmed
     | TimerFired
     | TimerCancelled
+    | TimerHeld
+    | SignalReceived
+    | SignalTaken
+    | ExecutionPaused
+    | ExecutionResumed
+    | ExecutionFailing
+    | ExecutionCancelling
     | CommandRefused
     | ExecutionSucceeded
     | ExecutionFailed
+    | ExecutionCancelled
+    | ExecutionTerminated
     | ExecutionPurged
 )
+
+Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated
+"""How an execution ended."""

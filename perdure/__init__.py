@@ -7,17 +7,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from perdure.actors.tools import tool
-    from perdure.cluster.client import AsyncClient, AsyncRun, connect_async
+    from perdure.cluster.client import AsyncClient, connect_async
+    from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
     from perdure.cluster.sync_client import Client, Run, connect
     from perdure.definitions.model import Workflow
-    from perdure.errors import ExecutionFailed, PerdureError
+    from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError
 
 __all__ = [
     "AsyncClient",
     "AsyncRun",
     "Client",
     "ExecutionFailed",
+    "ExecutionStopped",
     "PerdureError",
     "Run",
     "Settings",
@@ -30,9 +32,10 @@ __all__ = [
 # Loaded lazily: a tool module or a worker that imports `perdure` pays only for what it uses.
 _HOMES = {
     "AsyncClient": "perdure.cluster.client",
-    "AsyncRun": "perdure.cluster.client",
+    "AsyncRun": "perdure.cluster.run",
     "Client": "perdure.cluster.sync_client",
     "ExecutionFailed": "perdure.errors",
+    "ExecutionStopped": "perdure.errors",
     "PerdureError": "perdure.errors",
     "Run": "perdure.cluster.sync_client",
     "Settings": "perdure.cluster.settings",

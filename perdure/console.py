@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
@@ -12,21 +12,34 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from perdure.actors.state import INITIAL, ExecutionState, Started, evolve
+from perdure.actors.evolve import evolve
+from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ExecutionFailed,
+    ExecutionFailing,
     ExecutionStarted,
     NodeAttemptFailed,
+    NodeCaught,
     NodeFailed,
+    NodeOpened,
     NodeResumed,
     NodeScheduled,
     NodeSucceeded,
+    NodeWaiting,
 )
 
 STYLES = {
     "running": "cyan",
+    "paused": "yellow",
+    "cancelling": "yellow",
+    "waiting": "blue",
+    "open": "cyan",
     "retrying": "yellow",
+    "catching": "yellow",
+    "caught": "green",
+    "compensated": "magenta",
+    "terminated": "bold red",
     "succeeded": "green",
     "failed": "bold red",
     "skipped": "dim",
@@ -53,22 +66,22 @@ class Progress:
         if isinstance(event, ExecutionStarted):
             self.started = happened.at
         node = getattr(event, "node", None)
-        if node is None or isinstance(event, ExecutionFailed):
+        if node is None or isinstance(event, ExecutionFailed | ExecutionFailing):
             return None
-        if isinstance(event, NodeScheduled | NodeResumed):
+        if isinstance(event, NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
-        elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed):
+        elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed | NodeCaught):
             self.ended[node] = happened.at
         return str(node)
 
     def line(self, name: str) -> tuple[str, str, str, str, str]:
         """Return what there is to say of a node: name, status, attempt, seconds, remark."""
         assert isinstance(self.state, Started)  # noqa: S101 (a node is named by events after the start)
-        node = self.state.nodes[name]
+        node = self.state.node(name) or NodeState("cancelled")
         seconds = ""
-        if name in self.began and name in self.ended and node.status != "running":
+        if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
-        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else "")
+        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
         attempt = f"attempt {node.attempt}" if node.attempt else ""
         return name, node.status, attempt, seconds, remark
 
@@ -83,6 +96,14 @@ class Progress:
     def _order(self, row: tuple[str, ...]) -> tuple[float, str]:
         began = self.began.get(row[0]) or self.ended.get(row[0])
         return began.timestamp() if began else float("inf"), row[0]
+
+
+def _waits_for(node: NodeState) -> str:
+    if node.status != "waiting":
+        return ""
+    if "approval" in node.input:
+        return str(node.input.get("title", ""))
+    return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
 async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
@@ -135,6 +156,16 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             escape(error),
         )
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+
+
+def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """Show versions of registered workflows, one a line, or the sentence that there are none."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table if rows else empty)
 
 
 def as_json(value: Any) -> str:

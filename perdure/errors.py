@@ -44,7 +44,14 @@ class DefinitionError(BadInput):
 
 
 class ExpressionError(BadInput):
-    """An expression does not parse, or cannot be evaluated on the data that it was given."""
+    """An expression does not parse, or cannot be evaluated on the data that it was given.
+
+    `offset` is the place within the string that holds it, in characters, where that is known.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
 
 
 class ToolNotFound(BadInput):
@@ -57,6 +64,14 @@ class ExecutionExists(BadInput):
 
 class ExecutionNotFound(BadInput):
     """No execution with this id is in the log."""
+
+
+class WorkflowNotFound(BadInput):
+    """No workflow is registered under this name, or not in this version."""
+
+
+class WorkflowDeprecated(BadInput):
+    """The version of a registered workflow takes no new starts; the message says why, and the way out."""
 
 
 class EnvironmentProblem(PerdureError):
@@ -108,3 +123,19 @@ class ExecutionFailed(PerdureError):
         self.node = node
         self.attempt = attempt
         self.error = error
+
+
+class ExecutionStopped(PerdureError):
+    """An execution ended because somebody cancelled or terminated it."""
+
+    exit_code = 1
+
+    def __init__(self, execution: str, status: str, reason: str) -> None:
+        super().__init__(f"execution {execution!r} was {status}{f': {reason}' if reason else ''}")
+        self.execution = execution
+        self.status = status
+        self.reason = reason
+
+
+class CommandNotAllowed(BadInput):
+    """An execution refused a command in the state that it is in; the message has the reason."""

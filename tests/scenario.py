@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from perdure.actors.decisions import decide
-from perdure.actors.inputs import Input, StartExecution
-from perdure.actors.state import ExecutionState, Started, fold
+from perdure.actors.evolve import fold
+from perdure.actors.inputs import FireTimer, Input, StartExecution
+from perdure.actors.state import ExecutionState, Started
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan
-from perdure.events.vocabulary import Event, ExecutionStarted
+from perdure.events.vocabulary import Error, Event, ExecutionFailed, ExecutionStarted, ExecutionSucceeded
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 EXECUTION = "x-1"
@@ -54,3 +55,25 @@ class Given:
     def now(self) -> Started:
         assert isinstance(self.state, Started)
         return self.state
+
+
+BOOM = Error("Boom", "it broke")
+
+
+def running(nodes: dict[str, Any], value: Any = None, **parts: Any) -> Given:
+    plan = plan_of(nodes, **parts)
+    return Given(plan).when(start(plan, value))
+
+
+def due(given: Given, timer: str) -> FireTimer:
+    return FireTimer(f"fire-{timer}", EXECUTION, timer, given.now.timers[timer])
+
+
+def output(given: Given) -> Any:
+    assert isinstance(given.now.outcome, ExecutionSucceeded), given.now.outcome
+    return given.now.outcome.output
+
+
+def failure(given: Given) -> Error:
+    assert isinstance(given.now.outcome, ExecutionFailed), given.now.outcome
+    return given.now.outcome.error

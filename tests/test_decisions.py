@@ -124,8 +124,20 @@ def test_a_condition_that_is_no_boolean_fails_the_node() -> None:
 def test_an_expression_that_fails_fails_its_node_and_names_what_exists() -> None:
     plan = plan_of({"a": {"tool": "t", "with": {"x": "${{ input.nam }}"}}})
     given = Given(plan).when(start(plan, {"name": "Ann"}))
-    error = Error("ExpressionError", "in 'input.nam': input has no 'nam'; it has name")
+    error = Error("ExpressionError", "in 'input.nam': input has no 'nam'; it has name; did you mean 'name'?")
     given.then(started(plan, {"name": "Ann"}), NodeFailed("a", 1, error), ExecutionFailed(error, "a", 1))
+
+
+def test_now_is_the_time_of_the_decision_and_an_id_belongs_to_its_node() -> None:
+    parts = {"at": "${{ now() }}", "id": "${{ uuid() }}"}
+    plan = plan_of({"a": {"tool": "t", "with": parts}, "b": {"tool": "t", "with": parts}})
+    first, second = (
+        Given(plan).when(start(plan)).now.nodes["a"].input,
+        Given(plan).when(start(plan)).now.nodes["b"].input,
+    )
+    assert first["at"] == second["at"] == "2026-01-01T12:00:00Z"
+    assert first["id"] != second["id"]
+    Given(plan).when(start(plan)).then(started(plan), NodeScheduled("a", 1, first), NodeScheduled("b", 1, second))
 
 
 def test_an_output_that_fails_fails_the_execution() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario import EXECUTION, plan_of, start
 
+from perdure.actors.evolve import Folded
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.inputs import FireTimer
-from perdure.actors.state import Folded, Started
+from perdure.actors.state import Started
 from perdure.actors.work import Timeout, Work, WorkerLost
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scenario import EXECUTION, NOW, plan_of, start
 
 from perdure.actors.decisions import decide
+from perdure.actors.evolve import fold
 from perdure.actors.inputs import FireTimer, Input, Recover, ReportFailure, ReportLoss, ReportSuccess
-from perdure.actors.state import INITIAL, ExecutionState, Started, fold
+from perdure.actors.state import INITIAL, ExecutionState, Started
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import Error, Event, NodeCancelled, NodeFailed, NodeScheduled, NodeSkipped, NodeSucceeded
 
@@ -103,4 +104,4 @@ def test_an_ended_execution_leaves_nothing_behind(plan: Plan, data: st.DataObjec
         assert all(node.status not in ("running", "retrying") for node in state.nodes.values())
     if state.status == "succeeded":
         assert set(state.nodes) == set(plan.main.nodes)
-        assert state.settled == len(plan.main.nodes)
+        assert state.main.settled == len(plan.main.nodes)

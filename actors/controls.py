@@ -1,0 +1,124 @@
+"""The commands to an execution under way: each is carried out, already so, or refused with a reason."""
+
+from collections.abc import Callable
+from typing import Any
+
+from perdure.actors import flow
+from perdure.actors.answers import decide
+from perdure.actors.compensation import compensate
+from perdure.actors.draft import Draft
+from perdure.actors.failures import stop
+from perdure.actors.inputs import (
+    CancelExecution,
+    Control,
+    DecideApproval,
+    PauseExecution,
+    ResumeExecution,
+    SignalExecution,
+    TerminateExecution,
+)
+from perdure.actors.signals import misfit, waiting_for
+from perdure.actors.timers import fire
+from perdure.definitions.nodes import ApprovalNode, WaitNode
+from perdure.events.vocabulary import (
+    CommandRefused,
+    Error,
+    ExecutionCancelling,
+    ExecutionPaused,
+    ExecutionResumed,
+    ExecutionTerminated,
+    SignalReceived,
+)
+
+
+def control(draft: Draft, given: Control) -> None:
+    """Carry out a command, or refuse it."""
+    _CONTROLS[type(given)](draft, given)
+
+
+def refuse_ended(draft: Draft, given: Control) -> None:
+    """Refuse a command to an execution that has ended; what asks for the end that it came to is already so."""
+    status = draft.state.status
+    if (type(given), status) not in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
+        draft.emit(CommandRefused(given.id, f"the execution has ended: it is {status}"))
+
+
+def _signal(draft: Draft, given: SignalExecution) -> None:
+    """Give a signal to the node that has waited for it longest, or keep it for one that will."""
+    refusal = misfit(draft.plan.signals.get(given.signal), given.data)
+    for path in waiting_for(draft, given.signal) if refusal is None else []:
+        node, model = draft.state.node(path), draft.plan.node(path).model
+        assert node is not None  # noqa: S101 (it waits)
+        assert isinstance(model, WaitNode)  # noqa: S101 (no other node waits for a signal)
+        refusal = misfit(model.wait.schema_, given.data)
+        if refusal is None:
+            flow.complete(draft, path, node.attempt, given.data)
+            return
+    if refusal is not None:
+        draft.emit(CommandRefused(given.id, f"the data of signal {given.signal!r} does not fit: {refusal}"))
+    else:
+        draft.emit(SignalReceived(given.signal, given.data))
+
+
+def _answer(draft: Draft, given: DecideApproval) -> None:
+    """Let an approval go on with a person's answer."""
+    nodes = draft.state.nodes
+    node = nodes.get(given.node)
+    if node is None or node.status != "waiting" or not node.input.get("approval"):
+        was = node is not None and draft.plan.node(given.node).kind == "approval"
+        why = "it is decided already, or no longer asked for" if was else "there is no such approval now"
+        draft.emit(CommandRefused(given.id, f"approval {given.node!r}: {why}"))
+        return
+    model = draft.plan.node(given.node).model
+    assert isinstance(model, ApprovalNode)  # noqa: S101 (only approvals wait for one)
+    if given.approved and (problem := misfit(model.approval.form, given.data)):
+        draft.emit(CommandRefused(given.id, f"approval {given.node!r}: the data does not fit the form: {problem}"))
+        return
+    decide(draft, given.node, approved=given.approved, by=given.by, data=given.data)
+
+
+def _pause(draft: Draft, given: PauseExecution) -> None:
+    if draft.state.cancelling:
+        draft.emit(CommandRefused(given.id, "the execution is being cancelled"))
+    elif draft.state.paused is None:
+        draft.emit(ExecutionPaused(given.reason, given.by))
+
+
+def _resume(draft: Draft, given: ResumeExecution) -> None:
+    if draft.state.paused is None:
+        return
+    draft.emit(ExecutionResumed(given.by))
+    for timer in draft.state.held:
+        if timer in draft.state.held and not draft.over:  # one may disarm another
+            fire(draft, timer)
+    flow.wake(draft)
+
+
+def _cancel(draft: Draft, given: CancelExecution) -> None:
+    if draft.state.cancelling:
+        return
+    if draft.state.main.status != "running" or draft.state.failing:
+        draft.emit(CommandRefused(given.id, "the execution is at its end already; terminate it to end it at once"))
+        return
+    reason = given.reason or "the execution was cancelled"
+    draft.emit(ExecutionCancelling(given.reason, given.by))
+    stop(draft, "", reason)
+    if not compensate(draft, "", "execution", Error("Cancelled", reason)):
+        draft.later("end")
+
+
+def _terminate(draft: Draft, given: TerminateExecution) -> None:
+    reason = given.reason or "the execution was terminated"
+    for name in ("", *sorted(draft.state.ends)):
+        stop(draft, name, reason)
+    draft.emit(ExecutionTerminated(given.reason, given.by))
+
+
+_CONTROLS: dict[type, Callable[[Draft, Any], None]] = {
+    SignalExecution: _signal,
+    DecideApproval: _answer,
+    PauseExecution: _pause,
+    ResumeExecution: _resume,
+    CancelExecution: _cancel,
+    TerminateExecution: _terminate,
+}

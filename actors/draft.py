@@ -1,0 +1,184 @@
+"""A decision in the making: the events so far, the state as they leave it, and what is still to be looked at."""
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from perdure.actors.evolve import evolve
+from perdure.actors.state import SETTLED, NodeState, Started
+from perdure.definitions.expressions import MOMENT, Moment
+from perdure.definitions.nodes import ForeachNode, LoopNode
+from perdure.definitions.paths import UNDO, body_of, inner_body, is_within, name_of, node_in, owner_of, steps_to
+from perdure.definitions.plan import Plan
+from perdure.definitions.templates import render
+from perdure.errors import ExpressionError
+from perdure.events.vocabulary import (
+    BodyStarted,
+    Error,
+    Event,
+    NodeScheduled,
+    NodeSucceeded,
+    TimerArmed,
+    TimerCancelled,
+)
+
+Task = tuple[str, ...]
+"""Something to look at next: `consider` a node, what follows a `settled` one, the `progress` of an open one."""
+
+
+class Draft:
+    """One decision in the making."""
+
+    def __init__(self, plan: Plan, execution: str, state: Started, at: datetime) -> None:
+        self.plan = plan
+        self.execution = execution
+        self.state = state
+        self.at = at
+        self.events: list[Event] = []
+        self.todo: deque[Task] = deque()
+
+    @property
+    def over(self) -> bool:
+        """Whether the execution has ended."""
+        return self.state.outcome is not None
+
+    def emit(self, event: Event) -> None:
+        """Decide that this happens."""
+        self.events.append(event)
+        state = evolve(self.state, event)
+        assert isinstance(state, Started)  # noqa: S101 (for the type checker: Started never goes back)
+        self.state = state
+
+    def later(self, what: str, *paths: str) -> None:
+        """Look at something when what is under way is decided."""
+        self.todo.append((what, *paths))
+
+    def begin_body(self, body: str) -> None:
+        """Begin a body: its first nodes are considered next."""
+        self.emit(BodyStarted(body))
+        for name in self.plan.body(body).roots:
+            self.later("consider", node_in(body, name))
+
+    def is_live(self, body: str) -> bool:
+        """Say whether nodes of a body may still begin: it has not ended, and no error is on its way out of it."""
+        state = self.state.body(body)
+        if state is None or state.status != "running":
+            return False
+        if not steps_to(body)[0] and (self.state.failing or self.state.cancelling):
+            return False
+        return not any(body == within or is_within(node_in(body, "x"), within) for within in self.state.undoing)
+
+    def finish(self, path: str, attempt: int, value: Any) -> None:
+        """Let a node succeed with its output, made from its result; raise ExpressionError where that cannot be made."""
+        node = self.plan.node(path)
+        if "output" in node.templates:
+            names = self.names(body_of(path), node.reads)
+            value = render(node.templates["output"], {**names, "output": value})
+        self.disarm(path)
+        self.emit(NodeSucceeded(path, attempt, value))
+        self.later("settled", path)
+
+    def schedule(self, path: str, attempt: int, value: Any) -> None:
+        """Have a worker do an attempt at a node."""
+        self.emit(NodeScheduled(path, attempt, value))
+
+    def arm(self, timer: str, path: str, seconds: float) -> None:
+        """Arm a timer of a node."""
+        self.emit(TimerArmed(f"{timer}/{path}", self.at + timedelta(seconds=seconds)))
+
+    def disarm(self, path: str, *, within: bool = False, keep: str = "") -> None:
+        """Disarm the timers of a node, or those of the nodes within it or a body (`keep`: but not this kind)."""
+        for timer in sorted({*self.state.timers, *self.state.held}):
+            kind, _, owner = timer.partition("/")
+            if kind != keep and (is_within(owner, path) if within else owner == path):
+                self.emit(TimerCancelled(timer))
+
+    def value(self, path: str, key: str, **more: Any) -> Any:
+        """Render a field of a node; raises ExpressionError."""
+        node = self.plan.node(path)
+        template = node.templates.get(key)
+        if template is None or isinstance(template, str | int | float | bool):
+            return template
+        return render(template, {**self.names(body_of(path), node.reads, path), **more})
+
+    def condition(self, path: str, key: str, **more: Any) -> bool:
+        """Evaluate a condition of a node; raises ExpressionError where it gives anything but true or false."""
+        value = self.value(path, key, **more)
+        if not isinstance(value, bool):
+            what = key.rpartition("/")[2]
+            raise ExpressionError(f"{what!r} of node {path!r} gave {value!r}; a condition gives true or false")
+        return value
+
+    def names(self, body: str, reads: Iterable[str], path: str = "") -> dict[str, Any]:
+        """Return what expressions in a body may read: the names around it, and these nodes, inner ones first."""
+        names: dict[str, Any] = {
+            "input": self.state.started.input,
+            "execution": {"id": self.execution, "workflow": self.state.started.workflow},
+            # What was decided before marks the place, so that no two evaluations give the same ids.
+            MOMENT: Moment(self.at, f"{self.execution}/{path or body}/{len(self.events)}"),
+        }
+        error = self._error_at(body, path)
+        if error is not None:
+            names["error"] = {"type": error.type, "message": error.message, "data": error.data}
+        if body:
+            names.update(self._names_around(body))
+        names["nodes"] = {name: _visible(self._resolve(body, name)) for name in reads}
+        return names
+
+    def _names_around(self, body: str) -> dict[str, Any]:
+        names: dict[str, Any] = {}
+        at, (root, steps) = "", steps_to(body)
+        at = root
+        for name, key in steps:
+            path = node_in(at, name)
+            names.update(self.inner_names(path, key))
+            at = inner_body(path, key)
+        return names
+
+    def inner_names(self, path: str, key: str) -> dict[str, Any]:
+        """Return the names that a node gives to one of its bodies."""
+        model, node = self.plan.node(path).model, self.state.node(path)
+        if node is not None and isinstance(model, ForeachNode):
+            return {model.foreach.as_: node.input[int(key)], model.foreach.index: int(key)}
+        if node is not None and isinstance(model, LoopNode):
+            before = node.bodies.get(str(int(key) - 1))
+            return {"loop": {"index": int(key), "last": before.output if before else node.input}}
+        return {}
+
+    def _error_at(self, body: str, path: str) -> Error | None:
+        """Return the error that is readable there: of the caught node, or the one that ends the execution."""
+        if name_of(path).endswith(UNDO):
+            return next((each.error for within, each in self.state.undoing.items() if is_within(path, within)), None)
+        while True:
+            if path and (caught := self.plan.node(path).handler_of):
+                node = self.state.node(node_in(body, caught))
+                return node.error if node else None
+            if not steps_to(body)[1]:
+                break
+            path, _ = owner_of(body)
+            body = body_of(path)
+        failing = self.state.failing
+        return failing.error if failing and body else None
+
+    def _resolve(self, body: str, name: str) -> NodeState | None:
+        while True:
+            if name in self.plan.body(body).nodes:
+                return self.state.node(node_in(body, name))
+            if not body:
+                return None
+            owner, _ = owner_of(body)
+            body = body_of(owner) if owner else ""
+
+    def is_settled(self, body: str, name: str) -> bool:
+        """Say whether a node will not change any more."""
+        state = self.state.body(body)
+        node = state.nodes.get(name) if state is not None else None
+        return node is not None and node.status in SETTLED
+
+
+def _visible(node: NodeState | None) -> dict[str, Any]:
+    """Return what expressions may read of a node."""
+    if node is None:
+        return {"output": None, "status": "pending", "input": None}
+    return {"output": node.output, "status": node.status, "input": node.input}

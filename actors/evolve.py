@@ -1,0 +1,361 @@
+"""`evolve`: the fold that makes the state of an execution from events, and nothing else."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from immutables import Map
+
+from perdure.actors.state import (
+    INITIAL,
+    SETTLED,
+    BodyState,
+    ExecutionState,
+    NodeState,
+    NodeStatus,
+    Purged,
+    Started,
+)
+from perdure.definitions.paths import UNDO, Step, body_of, is_within, name_of, owner_of, steps_to
+from perdure.errors import CorruptEntry
+from perdure.events.entry import Entry, Recorded
+from perdure.events.vocabulary import (
+    BodyFailed,
+    BodyStarted,
+    BodySucceeded,
+    BranchTaken,
+    CommandRefused,
+    CompensationStarted,
+    Event,
+    ExecutionCancelled,
+    ExecutionCancelling,
+    ExecutionFailed,
+    ExecutionFailing,
+    ExecutionPaused,
+    ExecutionPurged,
+    ExecutionResumed,
+    ExecutionStarted,
+    ExecutionSucceeded,
+    ExecutionTerminated,
+    NodeAttemptFailed,
+    NodeCancelled,
+    NodeCatching,
+    NodeCaught,
+    NodeFailed,
+    NodeOpened,
+    NodeResumed,
+    NodeScheduled,
+    NodeSkipped,
+    NodeSucceeded,
+    NodeWaiting,
+    Outcome,
+    SignalReceived,
+    SignalTaken,
+    TimerArmed,
+    TimerCancelled,
+    TimerFired,
+    TimerHeld,
+)
+
+_replace = msgspec.structs.replace
+
+
+def evolve(state: ExecutionState, event: Event) -> ExecutionState:
+    """Return the state after one event."""
+    if isinstance(event, CommandRefused):
+        return state
+    if isinstance(event, ExecutionStarted):
+        return Started(event)
+    if isinstance(event, ExecutionPurged):
+        return Purged(event)
+    if not isinstance(state, Started):
+        raise ValueError(f"{type(event).__name__} before ExecutionStarted")  # noqa: TRY004 (a wrong order, not type)
+    return _EVOLVE[type(event)](state, event)
+
+
+def _scheduled(state: Started, event: NodeScheduled) -> Started:
+    return _with_node(state, event.node, NodeState("running", event.attempt, input=event.input))
+
+
+def _waiting(state: Started, event: NodeWaiting) -> Started:
+    node = NodeState("waiting", event.attempt, input=event.input, order=state.completed)
+    return _with_node(state, event.node, node)
+
+
+def _opened(state: Started, event: NodeOpened) -> Started:
+    return _with_node(state, event.node, NodeState("open", event.attempt, input=event.input))
+
+
+def _resumed(state: Started, event: NodeResumed) -> Started:
+    node = _known(state, event.node)
+    return _with_node(state, event.node, _replace(node, resumed=node.resumed + 1))
+
+
+def _succeeded(state: Started, event: NodeSucceeded) -> Started:
+    before = _known(state, event.node)
+    node = NodeState(
+        "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
+        input=None if before.status == "open" else before.input, bodies=_to_undo(before.bodies),
+    )  # fmt: skip
+    state = _with_node(state, event.node, node)
+    if event.node.endswith(UNDO):
+        undone = event.node.removesuffix(UNDO)
+        state = _with_node(state, undone, _replace(_known(state, undone), status="compensated"))
+    return _replace(state, completed=state.completed + 1)
+
+
+def _to_undo(bodies: Map[str, BodyState]) -> Map[str, BodyState]:
+    """Return of a node's bodies what a later failure would still compensate."""
+    return Map({key: _replace(body, output=None) for key, body in bodies.items() if body.nodes}) if bodies else bodies
+
+
+def _attempt_failed(state: Started, event: NodeAttemptFailed) -> Started:
+    return _with_error(state, event, "retrying")
+
+
+def _failed(state: Started, event: NodeFailed) -> Started:
+    return _with_error(state, event, "failed")
+
+
+def _catching(state: Started, event: NodeCatching) -> Started:
+    return _with_error(state, event, "catching", choice=[event.handler])
+
+
+def _caught(state: Started, event: NodeCaught) -> Started:
+    return _with_error(state, event, "caught", output=event.output)
+
+
+def _with_error(
+    state: Started, event: NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught, status: NodeStatus, **parts: Any
+) -> Started:
+    """Put a failed attempt down; what was within the node is forgotten, for it has been compensated."""
+    before = _known(state, event.node)
+    node = NodeState(status, event.attempt, input=before.input, error=event.error, **parts)
+    return _with_node(_undone(state, event.node), event.node, node)
+
+
+def _skipped(state: Started, event: NodeSkipped) -> Started:
+    return _with_node(state, event.node, NodeState("skipped", reason=event.reason))
+
+
+def _cancelled(state: Started, event: NodeCancelled) -> Started:
+    return _with_node(state, event.node, _replace(_known(state, event.node), status="cancelled", reason=event.reason))
+
+
+def _branch_taken(state: Started, event: BranchTaken) -> Started:
+    return _with_node(state, event.node, _replace(_known(state, event.node), choice=event.then))
+
+
+def _body_started(state: Started, event: BodyStarted) -> Started:
+    return _with_body(state, event.body, BodyState())
+
+
+def _body_succeeded(state: Started, event: BodySucceeded) -> Started:
+    before = state.body(event.body) or BodyState()
+    if not owner_of(event.body)[0]:  # the main one, or one of the end: its nodes are shown
+        return _with_body(state, event.body, _replace(before, status="succeeded", output=event.output))
+    kept = {_first_in(path, event.body) for path in event.undo}
+    nodes = Map({name: node for name, node in before.nodes.items() if name in kept})
+    return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output))
+
+
+def _with_end(state: Started, path: str, body: BodyState) -> Started:
+    """Put a body down as ended, and count it in its node."""
+    state, (owner, _) = _with_body(state, path, body), owner_of(path)
+    node = _known(state, owner)
+    return _with_node(
+        state, owner, _replace(node, ended=node.ended + 1, failed=node.failed + (body.status == "failed"))
+    )
+
+
+def _first_in(path: str, body: str) -> str:
+    """Return the name of the node of a body that a path leads to, or through."""
+    return path.removeprefix(f"{body}/").partition("/")[0].partition("[")[0]
+
+
+def _body_failed(state: Started, event: BodyFailed) -> Started:
+    state = _undone(state, event.body)
+    if owner_of(event.body)[0]:
+        return _with_end(state, event.body, BodyState("failed", error=event.error))
+    before = state.body(event.body) or BodyState()
+    return _with_body(state, event.body, _replace(before, status="failed", error=event.error))
+
+
+def _compensating(state: Started, event: CompensationStarted) -> Started:
+    state = _undone(state, event.within)
+    return _replace(state, undoing=state.undoing.set(event.within, event))
+
+
+def _undone(state: Started, within: str) -> Started:
+    """End the compensation of a part, and of what lies within it."""
+    undoing = state.undoing
+    for key in undoing:
+        if key == within or is_within(key, within):
+            undoing = undoing.delete(key)
+    return _replace(state, undoing=undoing)
+
+
+def _timer_armed(state: Started, event: TimerArmed) -> Started:
+    return _replace(state, timers=state.timers.set(event.timer, event.due))
+
+
+def _timer_gone(state: Started, event: TimerFired | TimerCancelled) -> Started:
+    held = tuple(timer for timer in state.held if timer != event.timer)
+    return _replace(state, timers=_without(state.timers, event.timer), held=held)
+
+
+def _timer_held(state: Started, event: TimerHeld) -> Started:
+    return _replace(state, timers=_without(state.timers, event.timer), held=(*state.held, event.timer))
+
+
+def _signal_received(state: Started, event: SignalReceived) -> Started:
+    queue = (*state.signals.get(event.signal, ()), event.data)
+    return _replace(state, signals=state.signals.set(event.signal, queue))
+
+
+def _signal_taken(state: Started, event: SignalTaken) -> Started:
+    before = state.signals[event.signal]
+    queue = before[: event.number] + before[event.number + 1 :]
+    signals = state.signals.set(event.signal, queue) if queue else state.signals.delete(event.signal)
+    return _replace(state, signals=signals)
+
+
+def _paused(state: Started, event: ExecutionPaused) -> Started:
+    return _replace(state, paused=event)
+
+
+def _continued(state: Started, _: ExecutionResumed) -> Started:
+    return _replace(state, paused=None)
+
+
+def _being_failed(state: Started, event: ExecutionFailing) -> Started:
+    return _replace(state, failing=event)
+
+
+def _being_cancelled(state: Started, event: ExecutionCancelling) -> Started:
+    return _replace(state, cancelling=event, paused=None)
+
+
+def _ended(state: Started, event: Outcome) -> Started:
+    return _replace(state, outcome=event, undoing=Map(), held=())
+
+
+_EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
+    NodeScheduled: _scheduled,
+    NodeWaiting: _waiting,
+    NodeOpened: _opened,
+    NodeResumed: _resumed,
+    NodeSucceeded: _succeeded,
+    NodeAttemptFailed: _attempt_failed,
+    NodeFailed: _failed,
+    NodeCatching: _catching,
+    NodeCaught: _caught,
+    NodeSkipped: _skipped,
+    NodeCancelled: _cancelled,
+    BranchTaken: _branch_taken,
+    BodyStarted: _body_started,
+    BodySucceeded: _body_succeeded,
+    BodyFailed: _body_failed,
+    CompensationStarted: _compensating,
+    TimerArmed: _timer_armed,
+    TimerFired: _timer_gone,
+    TimerCancelled: _timer_gone,
+    TimerHeld: _timer_held,
+    SignalReceived: _signal_received,
+    SignalTaken: _signal_taken,
+    ExecutionPaused: _paused,
+    ExecutionResumed: _continued,
+    ExecutionFailing: _being_failed,
+    ExecutionCancelling: _being_cancelled,
+    ExecutionSucceeded: _ended,
+    ExecutionFailed: _ended,
+    ExecutionCancelled: _ended,
+    ExecutionTerminated: _ended,
+}
+
+
+def _known(state: Started, path: str) -> NodeState:
+    return state.node(path) or NodeState("running")
+
+
+def _with_node(state: Started, path: str, node: NodeState) -> Started:
+    """Return the state with a node as given; a body counts those that will not change any more."""
+    running = state.running.set(path, node) if node.status == "running" else _without(state.running, path)
+    name, at = name_of(path), body_of(path)
+    body = state.body(at) or BodyState()
+    settled = body.settled
+    if not name.endswith(UNDO):
+        before = body.nodes.get(name)
+        settled += (node.status in SETTLED) - (before is not None and before.status in SETTLED)
+    body = BodyState(body.status, body.nodes.set(name, node), settled, body.output, body.error)
+    if not at:
+        return _replace(state, main=body, running=running)
+    return _with_body(_replace(state, running=running), at, body)
+
+
+def _with_body(state: Started, path: str, body: BodyState) -> Started:
+    root, steps = steps_to(path)
+    if root:
+        return _replace(state, ends=state.ends.set(root, _put(state.ends.get(root, body), steps, body)))
+    return _replace(state, main=_put(state.main, steps, body))
+
+
+def _put(outer: BodyState, steps: tuple[Step, ...], body: BodyState) -> BodyState:
+    """Return a body in which the one that the steps lead to is replaced."""
+    if not steps:
+        return body
+    name, key = steps[0]
+    node = outer.nodes.get(name) or NodeState("open")
+    inner = _put(node.bodies.get(key) or BodyState(), steps[1:], body)
+    return _replace(outer, nodes=outer.nodes.set(name, _replace(node, bodies=node.bodies.set(key, inner))))
+
+
+def _without(entries: Map[str, Any], key: str) -> Map[str, Any]:
+    return entries.delete(key) if key in entries else entries
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """An execution as of its entry number `n`: its state, and what the next append needs to know.
+
+    handled: ids of the commands already answered. epoch: the newest owner's. last: the last entry as it is stored.
+    """
+
+    state: ExecutionState = INITIAL
+    n: int = 0
+    position: int = 0
+    epoch: int = 0
+    handled: Map[str, None] = Map()
+    last: Recorded | None = None
+
+    @property
+    def prev(self) -> str:
+        """The digest of the last entry, which the next one names; "" before the first."""
+        return self.last.digest if self.last is not None else ""
+
+    def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
+        """Fold one more stored entry (decoded already, where the caller has it)."""
+        entry = entry or recorded.entry
+        if entry.n != self.n + 1 and not any(isinstance(event, ExecutionPurged) for event in entry.events):
+            raise CorruptEntry(
+                f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
+            )
+        handled, state = self.handled, self.state
+        for cause in entry.causes:
+            handled = handled.set(cause, None)
+        for event in entry.events:
+            state = evolve(state, event)
+        return Folded(
+            state=state,
+            n=entry.n,
+            position=recorded.position,
+            epoch=max(self.epoch, entry.epoch),
+            handled=handled,
+            last=recorded,
+        )
+
+
+def fold(events: Iterable[Event], state: ExecutionState = INITIAL) -> ExecutionState:
+    """Return the state after all of these events."""
+    for event in events:
+        state = evolve(state, event)
+    return state

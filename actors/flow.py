@@ -1,0 +1,215 @@
+"""The flow of a decision: what begins, settles or ends because of what was decided before, until nothing is left."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from perdure.actors import compensation, containers, ends, failures, kinds
+from perdure.actors.draft import Draft
+from perdure.actors.joins import why_not
+from perdure.actors.state import NodeState
+from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, owner_of, steps_to
+from perdure.definitions.plan import PlanNode
+from perdure.definitions.templates import render
+from perdure.errors import ExpressionError
+from perdure.events.vocabulary import BodyFailed, BodySucceeded, Error, NodeCaught, NodeFailed, NodeSkipped
+
+
+def run(draft: Draft) -> None:
+    """Decide all that follows from what was decided so far."""
+    while draft.todo and not draft.over:
+        what, *paths = draft.todo.popleft()
+        _TASKS[what](draft, *paths)
+
+
+def wake(draft: Draft) -> None:
+    """Look everywhere for what may go on: after a pause, or where a decision was left off."""
+    _wake_body(draft, "")
+    for name in sorted(draft.state.ends):
+        _wake_body(draft, name)
+    run(draft)
+
+
+def _wake_body(draft: Draft, body: str) -> None:
+    state = draft.state.body(body)
+    if state is None or state.status != "running":
+        return
+    for name, plan in draft.plan.body(body).nodes.items():
+        path, node = node_in(body, name), state.nodes.get(name)
+        if node is None:
+            draft.later("consider", path)
+        elif node.status == "open":
+            for key in node.bodies:
+                _wake_body(draft, inner_body(path, key))
+            if plan.kind != "parallel":
+                draft.later("progress", path)
+
+
+def consider(draft: Draft, path: str) -> None:
+    """Begin a node, or skip it, if all that it needs is settled."""
+    body, name = body_of(path), name_of(path)
+    state = draft.state.body(body)
+    if state is None or name in state.nodes or draft.state.paused or not draft.is_live(body):
+        return
+    node = draft.plan.body(body).nodes[name]
+    if not _is_ready(draft, body, node):
+        return
+    reason = _not_led_to(state.nodes, node) or why_not(node.join, [state.nodes[need].status for need in node.waits_for])
+    try:
+        if reason is None and node.model.if_ is not None and not draft.condition(path, "if"):
+            reason = "its condition is false"
+    except ExpressionError as error:
+        failures.fail(draft, path, 1, Error("ExpressionError", str(error)))
+        return
+    if reason is not None:
+        draft.emit(NodeSkipped(path, reason))
+        draft.later("settled", path)
+        return
+    if node.model.deadline is not None:
+        draft.arm("deadline", path, node.model.deadline)
+    begin(draft, path, 1)
+
+
+def complete(draft: Draft, path: str, attempt: int, value: Any) -> None:
+    """Let a node succeed with its result; where its output cannot be made from that, it fails."""
+    try:
+        draft.finish(path, attempt, value)
+    except ExpressionError as error:
+        failures.fail(draft, path, attempt, Error("ExpressionError", str(error)))
+
+
+def begin(draft: Draft, path: str, attempt: int) -> None:
+    """Begin an attempt at a node; what fails at once is an attempt that failed."""
+    try:
+        kinds.start(draft, path, attempt)
+    except ExpressionError as error:
+        failures.fail(draft, path, attempt, Error("ExpressionError", str(error)))
+    except kinds.Failed as failure:
+        failures.fail_attempt(draft, path, attempt, failure.error)
+
+
+def _is_ready(draft: Draft, body: str, node: PlanNode) -> bool:
+    # The last need first: nodes mostly finish in order, so a wide join answers at once.
+    for need in reversed(node.needs):
+        if not draft.is_settled(body, need) and not (need == node.handler_of and _catches(draft, body, node)):
+            return False
+    return True
+
+
+def _catches(draft: Draft, body: str, node: PlanNode) -> bool:
+    caught = draft.state.node(node_in(body, node.handler_of or ""))
+    return caught is not None and caught.status == "catching" and caught.choice == [node.name]
+
+
+def _not_led_to(nodes: Mapping[str, NodeState], node: PlanNode) -> str | None:
+    """Return why a node is skipped that a switch or a catch could have led to."""
+    if node.handler_of is not None:
+        caught = nodes[node.handler_of]
+        if caught.status != "catching" or caught.choice != [node.name]:
+            return f"there was no error of {node.handler_of!r} to handle"
+    if node.arm_of is not None and node.name not in nodes[node.arm_of].choice:
+        return f"switch {node.arm_of!r} did not choose it"
+    return None
+
+
+def _settled(draft: Draft, path: str) -> None:
+    """Look at what follows a node that will not change any more."""
+    body, name = body_of(path), name_of(path)
+    if name.endswith(UNDO):
+        within = next((key for key, each in draft.state.undoing.items() if path.removesuffix(UNDO) in each.undo), None)
+        if within is not None:
+            compensation.go_on(draft, within)
+        return
+    state, plan = draft.state.body(body), draft.plan.body(body)
+    if state is None or state.status != "running":
+        return
+    node = plan.nodes[name]
+    if node.handler_of is not None:
+        _handled(draft, body, node, state.nodes[name])
+    for dependant in node.dependants:
+        if dependant not in state.nodes:
+            consider(draft, node_in(body, dependant))
+    state = draft.state.body(body)
+    if state is not None and state.settled == len(plan.nodes) and draft.is_live(body):
+        _body_done(draft, body)
+
+
+def _handled(draft: Draft, body: str, node: PlanNode, handler: NodeState) -> None:
+    """Let a caught node settle with what its handler gave."""
+    path = node_in(body, node.handler_of or "")
+    caught = draft.state.node(path)
+    if caught is None or caught.status != "catching" or caught.error is None:
+        return
+    if handler.status == "failed":
+        draft.emit(NodeFailed(path, caught.attempt, caught.error))
+    else:
+        draft.emit(NodeCaught(path, caught.attempt, caught.error, handler.output))
+    draft.later("settled", path)
+
+
+def _body_done(draft: Draft, body: str) -> None:
+    """Let a body end: all its nodes are settled."""
+    state, plan = draft.state.body(body), draft.plan.body(body)
+    assert state is not None  # noqa: S101 (it is live)
+    failed = [name for name in plan.nodes if state.nodes[name].status == "failed"]
+    if failed:  # and the others have gone on to their ends
+        first = state.nodes[failed[0]]
+        failures.leave(draft, body, first.error or Error("Failed", ""), node_in(body, failed[0]), first.attempt)
+    elif not body:
+        ends.main_done(draft)
+    elif not steps_to(body)[1]:
+        draft.emit(BodySucceeded(body))
+        draft.later("end")
+    else:
+        _inner_done(draft, body)
+
+
+def _inner_done(draft: Draft, body: str) -> None:
+    plan, state = draft.plan.body(body), draft.state.body(body)
+    assert state is not None  # noqa: S101 (it is live)
+    try:
+        if plan.output is None:
+            output = {name: state.nodes[name].output for name in plan.leaves}
+        else:
+            output = render(plan.output, draft.names(body, plan.output_reads))
+    except ExpressionError as error:
+        failures.leave(draft, body, Error("ExpressionError", f"output of {body!r}: {error}"))
+        return
+    draft.emit(BodySucceeded(body, output, compensation.to_undo(draft, body, "body")))
+    draft.later("progress", owner_of(body)[0])
+
+
+def _progress(draft: Draft, path: str) -> None:
+    try:
+        error = containers.progress(draft, path)
+    except ExpressionError as problem:
+        error = Error("ExpressionError", str(problem))
+    if error is not None:
+        failures.fail_open(draft, path, error)
+
+
+def _lose(draft: Draft, body: str) -> None:
+    failures.fail_body(draft, body, Error("Cancelled", "another branch was first"))
+
+
+def _undone(draft: Draft, within: str) -> None:
+    """Go on with what a compensation was for, once it is done."""
+    started = draft.state.undoing[within]
+    if started.kind == "node":
+        node = draft.state.node(within)
+        failures.fail_attempt(draft, within, node.attempt if node else 1, started.error)
+    elif started.kind == "body":
+        draft.emit(BodyFailed(within, started.error))
+        draft.later("progress", owner_of(within)[0])
+    else:
+        draft.emit(BodyFailed("", started.error))
+        draft.later("end")
+
+
+_TASKS: dict[str, Callable[..., None]] = {
+    "consider": consider,
+    "settled": _settled,
+    "progress": _progress,
+    "lose": _lose,
+    "undone": _undone,
+    "end": ends.end,
+}

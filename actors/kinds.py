@@ -1,0 +1,181 @@
+"""How each kind of node begins: at once done, at work, waiting for the outside, or open with bodies of its own."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from perdure.actors.containers import open_foreach, open_loop, open_parallel
+from perdure.actors.draft import Draft
+from perdure.actors.signals import next_signal
+from perdure.definitions.durations import seconds_of
+from perdure.definitions.json_values import to_json_value
+from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode
+from perdure.definitions.paths import UNDO, body_of, node_in
+from perdure.definitions.places import items_of
+from perdure.errors import ExpressionError
+from perdure.events.vocabulary import BranchTaken, Error, NodeWaiting, SignalTaken
+
+
+class Failed(Exception):
+    """A node that fails as it begins."""
+
+    def __init__(self, kind: str, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.error = Error(kind, message, data)
+
+
+def start(draft: Draft, path: str, attempt: int) -> None:
+    """Begin an attempt at a node. Raises ExpressionError or Failed, of which the attempt fails."""
+    node = draft.plan.node(path)
+    if node.model.timeout is not None and node.kind in ("wait", "approval", "foreach", "loop", "parallel"):
+        draft.arm("timeout", path, node.model.timeout)
+    _START[node.kind](draft, path, attempt)
+
+
+def start_undo(draft: Draft, path: str) -> None:
+    """Begin the call that undoes a node. Raises ExpressionError."""
+    node, undone = draft.plan.node(path), draft.state.node(path.removesuffix(UNDO))
+    value = draft.value(path, "with")
+    if node.templates["with"] is None and undone is not None:
+        value = {"input": undone.input, "output": undone.output}
+    draft.schedule(path, 1, value)
+
+
+def _call(draft: Draft, path: str, attempt: int) -> None:
+    draft.schedule(path, attempt, draft.value(path, "with"))
+
+
+def _set(draft: Draft, path: str, attempt: int) -> None:
+    draft.finish(path, attempt, draft.value(path, "set"))
+
+
+def _fail(draft: Draft, path: str, attempt: int) -> None:
+    model = draft.plan.node(path).model
+    assert isinstance(model, FailNode)  # noqa: S101 (by its kind)
+    raise Failed(model.fail.type, str(draft.value(path, "fail/message")), draft.value(path, "fail/data"))
+
+
+def _switch(draft: Draft, path: str, attempt: int) -> None:
+    model = draft.plan.node(path).model
+    assert isinstance(model, SwitchNode)  # noqa: S101 (by its kind)
+    for index, case in enumerate(model.switch.cases):
+        if draft.condition(path, f"switch/cases/{index}/when"):
+            return _take(draft, path, attempt, case.then)
+    if model.switch.default is None:
+        raise Failed("NoMatch", f"no arm of switch {path!r} holds, and it has no default")
+    return _take(draft, path, attempt, model.switch.default)
+
+
+def _take(draft: Draft, path: str, attempt: int, then: list[str]) -> None:
+    draft.emit(BranchTaken(path, then))
+    draft.finish(path, attempt, then)
+
+
+def _wait(draft: Draft, path: str, attempt: int) -> None:
+    model = draft.plan.node(path).model
+    assert isinstance(model, WaitNode)  # noqa: S101 (by its kind)
+    wait = model.wait
+    if wait.signal is not None:
+        number, data = next_signal(draft, wait.signal, wait.schema_)
+        if number is not None:
+            draft.emit(SignalTaken(wait.signal, path, number))
+            return draft.finish(path, attempt, data)
+        draft.emit(NodeWaiting(path, attempt, {"signal": wait.signal}))
+        seconds = _seconds(draft, path, "wait/timeout")
+        return None if seconds is None else draft.arm("wait", path, seconds)
+    if wait.until is not None:
+        due = _moment(path, draft.value(path, "wait/until"))
+        seconds = max(0.0, (due - draft.at).total_seconds())
+        draft.emit(NodeWaiting(path, attempt, {"until": due.isoformat()}))
+    else:
+        seconds = _seconds(draft, path, "wait/duration") or 0.0
+        draft.emit(NodeWaiting(path, attempt, {"duration": seconds}))
+    return draft.arm("wait", path, seconds)
+
+
+def _approval(draft: Draft, path: str, attempt: int) -> None:
+    model = draft.plan.node(path).model
+    assert isinstance(model, ApprovalNode)  # noqa: S101 (by its kind)
+    keys = ("title", "details", "assignees")
+    asked = {key: draft.value(path, f"approval/{key}") for key in keys}
+    draft.emit(NodeWaiting(path, attempt, {**{key: value for key, value in asked.items() if value}, "approval": True}))
+    seconds = _seconds(draft, path, "approval/timeout")
+    if seconds is not None:
+        draft.arm("wait", path, seconds)
+
+
+def _seconds(draft: Draft, path: str, key: str) -> float | None:
+    value = draft.value(path, key)
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise ExpressionError(f"{key.rpartition('/')[2]!r} of node {path!r}: {error}") from None
+
+
+def _moment(path: str, value: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ExpressionError(f"'until' of node {path!r} gave {value!r}, which is no time with a zone")
+    return moment
+
+
+def _aggregate(draft: Draft, path: str, attempt: int) -> None:
+    node = draft.plan.node(path)
+    assert isinstance(node.model, AggregateNode)  # noqa: S101 (by its kind)
+    part = node.model.aggregate
+    if part.from_ is not None:
+        states = [draft.state.node(node_in(body_of(path), name)) for name in part.from_]
+        items = [state.output for state in states if state is not None and state.status in ("succeeded", "caught")]
+    else:
+        items = items_of(path, draft.value(path, "aggregate/items"))
+    if part.how is None:
+        draft.schedule(path, attempt, {**draft.value(path, "with"), "items": items})
+    else:
+        draft.finish(path, attempt, _HOW[part.how](items))
+
+
+def _merge(items: list[Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for number, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise Failed(
+                "Invalid", f"only objects can be merged, and number {number} of {len(items)} is none: {item!r}"
+            )
+        merged |= item
+    return merged
+
+
+def _vote(items: list[Any]) -> dict[str, Any]:
+    """Return the value that most gave; of several the one that was given first."""
+    if not items:
+        raise Failed("NoVotes", "nobody voted")
+    keys = [msgspec.json.encode(to_json_value(item), order="sorted") for item in items]
+    counts = Counter(keys)
+    winner = max(counts, key=lambda key: counts[key])
+    return {"winner": items[keys.index(winner)], "votes": counts[winner], "of": len(items)}
+
+
+_HOW: dict[str, Callable[[list[Any]], Any]] = {"collect": list, "merge": _merge, "vote": _vote}
+
+_START: dict[str, Callable[[Draft, str, int], None]] = {
+    "agent": _call,
+    "tool": _call,
+    "set": _set,
+    "fail": _fail,
+    "switch": _switch,
+    "wait": _wait,
+    "approval": _approval,
+    "aggregate": _aggregate,
+    "foreach": open_foreach,
+    "loop": open_loop,
+    "parallel": open_parallel,
+}
+
+RUNS = frozenset(_START)
+"""The kinds that this release runs."""

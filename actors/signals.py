@@ -1,0 +1,33 @@
+"""Signals: which of those that came before fits a node, and which node waits for one that comes now."""
+
+from typing import Any
+
+from perdure.actors.draft import Draft
+
+
+def next_signal(draft: Draft, signal: str, schema: dict[str, Any] | None) -> tuple[int | None, Any]:
+    """Return the place and the data of the oldest signal that came before and fits; the place is None without one."""
+    for number, data in enumerate(draft.state.signals.get(signal, ())):
+        if misfit(schema, data) is None:
+            return number, data
+    return None, None
+
+
+def waiting_for(draft: Draft, signal: str) -> list[str]:
+    """Return the nodes that wait for a signal, who has waited longest first."""
+    found = [
+        (node.order, path)
+        for path, node in draft.state.nodes.items()
+        if node.status == "waiting" and node.input.get("signal") == signal
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def misfit(schema: dict[str, Any] | None, data: Any) -> str | None:
+    """Say where data breaks a JSON Schema, or None."""
+    if schema is None:
+        return None
+    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
+
+    problems = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(data)]
+    return "; ".join(problems) or None

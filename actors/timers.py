@@ -1,0 +1,79 @@
+"""The timers: what follows when the time of a retry, a wait, a timeout or a deadline has come."""
+
+from collections.abc import Callable
+
+from perdure.actors import flow
+from perdure.actors.answers import decide
+from perdure.actors.draft import Draft
+from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root, stop
+from perdure.definitions.nodes import ApprovalNode, WaitNode
+from perdure.definitions.paths import UNDO
+from perdure.events.vocabulary import Error, TimerFired, TimerHeld
+
+
+def fire(draft: Draft, timer: str) -> None:
+    """Let a timer count, or hold it where the execution is paused."""
+    if draft.state.paused and timer not in draft.state.held:
+        draft.emit(TimerHeld(timer))
+        return
+    draft.emit(TimerFired(timer))
+    kind, _, path = timer.partition("/")
+    _TIMERS[kind](draft, path)
+
+
+def _try_again(draft: Draft, path: str) -> None:
+    node = draft.state.node(path)
+    assert node is not None  # noqa: S101 (a try of it failed)
+    if path.endswith(UNDO) or draft.plan.node(path).calls is not None:
+        draft.schedule(path, node.attempt + 1, node.input)
+    else:
+        flow.begin(draft, path, node.attempt + 1)
+
+
+def _waited(draft: Draft, path: str) -> None:
+    """End a wait: its time has come, or nobody answered in time."""
+    node, model = draft.state.node(path), draft.plan.node(path).model
+    assert node is not None  # noqa: S101 (it waits)
+    if isinstance(model, ApprovalNode) and model.approval.on_timeout != "fail":
+        decide(draft, path, approved=model.approval.on_timeout == "approve", by="timeout")
+    elif isinstance(model, WaitNode) and (model.wait.signal is None or model.wait.on_timeout == "continue"):
+        flow.complete(draft, path, node.attempt, None)
+    else:
+        what = "nobody answered" if isinstance(model, ApprovalNode) else "no signal came"
+        fail_attempt(draft, path, node.attempt, Error("Timeout", f"{what} in time"))
+
+
+def _timed_out(draft: Draft, path: str) -> None:
+    """End an attempt at a node that waits, or has bodies, whose `timeout` is over."""
+    node = draft.state.node(path)
+    assert node is not None  # noqa: S101 (its timer was armed)
+    error = Error("Timeout", f"it took longer than {draft.plan.node(path).timeout:g} s")
+    if node.status == "open":
+        fail_open(draft, path, error)
+    else:
+        fail_attempt(draft, path, node.attempt, error)
+
+
+def _past_deadline(draft: Draft, path: str) -> None:
+    """Fail a node whose `deadline` is over, tries or no tries."""
+    node = draft.state.node(path)
+    assert node is not None  # noqa: S101 (its timer was armed)
+    error = Error("Timeout", f"it was not done within {draft.plan.node(path).model.deadline:g} s, its deadline")
+    if node.status == "open":
+        stop(draft, path, error.message, node=True)
+    fail(draft, path, node.attempt, error)
+
+
+def _execution_timed_out(draft: Draft, _: str) -> None:
+    error = Error("Timeout", f"the execution took longer than {draft.plan.timeout:g} s")
+    if draft.state.failing is None and draft.state.cancelling is None and draft.state.main.status == "running":
+        leave_root(draft, "", error, None, 0)
+
+
+_TIMERS: dict[str, Callable[[Draft, str], None]] = {
+    "retry": _try_again,
+    "wait": _waited,
+    "timeout": _timed_out,
+    "deadline": _past_deadline,
+    "execution": _execution_timed_out,
+}

@@ -1,0 +1,88 @@
+"""Opens what a client needs: the server and Ray in parallel, the connection, hosts where nobody serves the store."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from perdure.actors.work import call_in_thread
+from perdure.cluster.connection import Connection, open_connection
+from perdure.cluster.hosting import Hosting, LocalHosts, lanes_for
+from perdure.cluster.nats_server import NatsServer, nats_server
+from perdure.cluster.ray_cluster import RayCluster
+from perdure.cluster.settings import Settings
+from perdure.errors import EnvironmentProblem
+
+Mode = Literal["ray", "local", "none"]
+
+
+@dataclass
+class Opened:
+    """What is open. settings: with the server as other processes reach it."""
+
+    settings: Settings
+    connection: Connection
+    closing: AsyncExitStack
+
+
+async def open_store(settings: Settings, mode: Mode, drive: str | None) -> Opened:
+    """Open a store, with hosts on Ray, in this process, or nowhere; see AsyncClient.open."""
+    if settings.ray_address and not settings.nats_url and mode == "ray":
+        raise EnvironmentProblem(
+            "a running Ray cluster cannot reach an embedded NATS server; set PERDURE_NATS_URL to a server that "
+            "it can reach, or unset RAY_ADDRESS to start a local Ray"
+        )
+    async with AsyncExitStack() as closing:
+        ray = RayCluster(settings) if mode == "ray" else None
+        server, connection = await _open_with(ray, settings, closing)
+        reached = _reached(settings, server)
+        if mode != "none":
+            await _serve(connection, ray, reached, drive, closing)
+        return Opened(reached, connection, closing.pop_all())
+    raise AssertionError("the block returned or raised")
+
+
+async def _open_with(
+    ray: RayCluster | None, settings: Settings, closing: AsyncExitStack
+) -> tuple[NatsServer, Connection]:
+    """Open the server and the connection while Ray starts; where one fails, the other is given up."""
+    opening = asyncio.create_task(ray.open()) if ray else None
+    try:
+        server = await asyncio.to_thread(nats_server, settings)
+        closing.callback(server.close)
+        connection = await open_connection(
+            server.url, server.token, settings.log_timeout, settings.replicas,
+            synced=server.embedded or settings.assume_synced,
+        )  # fmt: skip
+        closing.push_async_callback(connection.close)
+        if opening:
+            await opening
+    except BaseException:
+        if ray and opening:
+            opening.cancel()
+            ray.abandon()
+        raise
+    return server, connection
+
+
+async def _serve(
+    connection: Connection, ray: RayCluster | None, settings: Settings, drive: str | None, closing: AsyncExitStack
+) -> None:
+    """See to it that the lanes are served, by hosts that already are or by new ones."""
+    local = LocalHosts(connection, call_in_thread)
+    closing.push_async_callback(local.close)
+    if ray:
+        closing.push_async_callback(ray.close)
+    starter = ray or local
+    lanes = await lanes_for(connection, settings, drive)
+    hosting = Hosting(connection, lanes, lambda missing: starter.start(missing, settings))
+    closing.push_async_callback(hosting.close)
+    await hosting.open()
+
+
+def _reached(settings: Settings, server: NatsServer) -> Settings:
+    """Return the settings with the server as other processes reach it."""
+    token_file = settings.store.absolute() / "token" if server.embedded else settings.nats_token_file
+    return settings.model_copy(
+        update={"nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute()}
+    )
