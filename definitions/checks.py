@@ -98,7 +98,8 @@ def _need_findings(body: Body, name: str, node: Node, at: Path) -> Iterator[Find
 def _unknown_need(body: Body, name: str, need: str) -> str:
     if need in body.readable():
         return f"node {name!r} needs {need!r}, which is around it and has settled before; leave it out"
-    return f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, body.nodes)}"
+    hint = did_you_mean(need, body.nodes) or f"; there are {', '.join(sorted(body.nodes.keys() - {name})[:10])}"
+    return f"node {name!r} needs {need!r}, which does not exist{hint}"
 
 
 def _led_findings(body: Body) -> Iterator[Finding]:
