@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.definitions.loading import load
-from perdure.errors import DefinitionError
+from perdure.errors import BadInput, DefinitionError
 
 CALL = {"tool": "t"}
 READ = "${{ nodes.a.output.y }}"
@@ -210,3 +210,19 @@ def test_thousands_of_nodes_are_checked_in_good_time() -> None:
     said = warnings_of({"s": {"switch": {"cases": arms}}, **nodes, "end": {"set": reads}})
     assert len(said) == many
     assert process_time() - before < 10  # seconds; about 1 here, and minutes when each is compared with each
+
+
+@pytest.mark.parametrize(
+    ("definition", "says"),
+    [
+        ({1: 2}, "unknown key '1'"),
+        ({"name": "x", "nodes": {1: {"set": 1}}}, "'1' is not a name"),
+        ({"name": "x", "nodes": {"a": {"set": object()}}}, "the definition is not JSON data"),
+        ({"name": "x", "nodes": {"a": {"wait": float("nan")}}}, "it has NaN or infinity"),
+        ({"name": "x", "nodes": {"a": ("set", 1)}}, "a node is a mapping, not a list"),
+        ({"name": "x", "nodes": {"a": {"tool": "t", "needs": ("b",)}}}, "needs 'b', which does not exist; it is"),
+    ],
+)  # fmt: skip
+def test_a_dict_of_python_values_is_read_as_json_or_refused(definition: Any, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        load(definition)
