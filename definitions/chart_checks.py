@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
-from perdure.definitions.durations import seconds_of
+from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.expression_checks import root_problem
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
@@ -24,11 +24,12 @@ _OURS = ("done.", "error.")
 def chart_findings(workflow: Workflow, model: Statechart, at: Path) -> Iterator[Finding]:
     """Yield every finding of a statechart whose document is at `at`."""
     chart = Chart(model)
+    known = None if model.events is None else {*model.events, *raised_in(model)}
     found = [*_initial_findings(chart, None, ()), *_expression_findings(chart), *_invocation_findings(chart)]
     for each in chart.states.values():
         found += _shape_findings(chart, each)
         found += _target_findings(chart, each)
-        found += _event_findings(model, each)
+        found += _event_findings(known, each)
         found += _work_findings(workflow, each)
     found += _raise_findings(chart)
     if not any(not each.warning for each in found):
@@ -124,19 +125,18 @@ def _no_target(chart: Chart, target: str, meant: list[str]) -> str:
     return f"there is no state {target!r}{did_you_mean(target, chart.names())}"
 
 
-def _event_findings(model: Statechart, each: ChartState) -> Iterator[Finding]:
-    known = None if model.events is None else set(model.events)
+def _event_findings(known: set[str] | None, each: ChartState) -> Iterator[Finding]:
     for event in each.state.on:
         prefix = event.removesuffix("*").removesuffix(".")
         if not prefix or known is None or event.startswith(_OURS):
             continue
-        if not any(name == prefix or name.startswith(f"{prefix}.") for name in known | raised_in(model)):
+        if prefix not in known and not any(name.startswith(f"{prefix}.") for name in known):
             hint = did_you_mean(event, known) or "; declare it under 'events'"
             yield Finding((*each.at, "on", event), f"there is no event {event!r}{hint}", key=True, lack=True)
     for text in each.state.after:
         if "${{" not in text:
             try:
-                seconds_of(text)
+                duration_in_bounds(text)
             except ValueError as error:
                 yield Finding((*each.at, "after", text), str(error), key=True)
 

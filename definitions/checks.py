@@ -96,7 +96,7 @@ def _need_findings(body: Body, name: str, node: Node, at: Path) -> Iterator[Find
 
 
 def _unknown_need(body: Body, name: str, need: str) -> str:
-    if need in body.readable():
+    if body.can_read(need):
         return f"node {name!r} needs {need!r}, which is around it and has settled before; leave it out"
     others = ", ".join(sorted(body.nodes.keys() - {name})[:10])
     hint = did_you_mean(need, body.nodes) or (f"; there are {others}" if others else "; it is the only node")

@@ -50,7 +50,7 @@ def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[F
     for root in sorted(expression.roots - place.roots):
         yield Finding(at, root_problem(root, place.roots, expression.text))
     for node in sorted(expression.nodes):
-        if not _is_readable(place.body, node):
+        if not place.body.can_read(node):
             hint = _within(place.body, node) or did_you_mean(node, place.body.readable())
             yield Finding(at, f"'{expression.text}' reads node {node!r}, which does not exist{hint or _nowhere(place)}")
     if place.node in expression.nodes and place.field.path[-2:] != ("compensate", "with"):
@@ -58,12 +58,6 @@ def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[F
     for name in sorted(expression.nodes):
         if _lies_within(place.body, name):
             yield Finding(at, f"'{expression.text}' reads node {name!r} from within it; it has no result yet")
-
-
-def _is_readable(body: Body | None, name: str) -> bool:
-    while body is not None and name not in body.nodes:
-        body = body.outer
-    return body is not None
 
 
 def _within(body: Body, name: str) -> str:

@@ -79,6 +79,10 @@ class Body:
         """Return a body within one of its nodes."""
         return Body(inner.nodes, self.roots_of(name) | inner.adds, self, inner.path, name)
 
+    def can_read(self, name: str) -> bool:
+        """Return whether expressions in this body may read a node of that name."""
+        return name in self.nodes or (self.outer is not None and self.outer.can_read(name))
+
     def readable(self) -> set[str]:
         """Return the names of all nodes that expressions in this body may read."""
         return set(self.nodes) | (self.outer.readable() if self.outer else set())

@@ -1,4 +1,4 @@
-"""Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value; writes it, too."""
+"""Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _CoreSchemaLoader(_Base):  # type: ignore[misc]
+class CoreSchemaLoader(_Base):  # type: ignore[misc]
     """The YAML 1.2 core schema: `on`, `yes`, `1:30` and `0123` are not booleans, times and octals."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own class-level registry)
@@ -36,26 +36,11 @@ for _tag, _pattern, _first in (
      list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):  # fmt: skip
-    _CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+    CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
 Mark = tuple[str, int, int]
 """A place: file, line and column, from 1."""
-
-
-class _CoreSchemaDumper(yaml.SafeDumper):
-    """Quotes what the loader above would not read back as text."""
-
-    yaml_implicit_resolvers = _CoreSchemaLoader.yaml_implicit_resolvers
-
-
-def _written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Write lines as lines; escape what YAML 1.1 takes for a break between them."""
-    breaks = set(text) & set("\n\r\x85\u2028\u2029")
-    return dumper.represent_scalar(_STR, text, style="|" if breaks == {"\n"} else '"' if breaks else None)
-
-
-_CoreSchemaDumper.add_representer(str, _written)
 
 
 @dataclass(frozen=True)
@@ -104,7 +89,7 @@ def parse_yaml(text: str, name: str) -> Source:
         raise DefinitionError([Problem(name, f"the document is over {MAX_BYTES} bytes; move large data into input")])
     try:
         _check_depth(text, name)
-        loader = _CoreSchemaLoader(text)
+        loader = CoreSchemaLoader(text)
         try:
             root = loader.get_single_node()
         finally:
@@ -135,11 +120,6 @@ def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> P
     text = lines[mark.line] if mark.line < len(lines) else ""
     what += "; quote values with '${{ }}'" if "${{" in text else ""
     return Problem(name, what, mark.line + 1, mark.column + 1, text)
-
-
-def to_yaml(value: Any) -> str:
-    """Return JSON data as YAML that reads back as the same data."""
-    return yaml.dump(value, Dumper=_CoreSchemaDumper, allow_unicode=True, sort_keys=False, width=110)
 
 
 class _Builder:
@@ -233,7 +213,7 @@ def _check_depth(text: str, name: str) -> None:
     ):
         return
     depth = 0
-    for event in yaml.parse(text, Loader=_CoreSchemaLoader):
+    for event in yaml.parse(text, Loader=CoreSchemaLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             mark: Any = event.start_mark
