@@ -98,7 +98,9 @@ def _need_findings(body: Body, name: str, node: Node, at: Path) -> Iterator[Find
 def _unknown_need(body: Body, name: str, need: str) -> str:
     if body.can_read(need):
         return f"node {name!r} needs {need!r}, which is around it and has settled before; leave it out"
-    return f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, body.nodes)}"
+    others = ", ".join(sorted(body.nodes.keys() - {name})[:10])
+    hint = did_you_mean(need, body.nodes) or (f"; there are {others}" if others else "; it is the only node")
+    return f"node {name!r} needs {need!r}, which does not exist{hint}"
 
 
 def _led_findings(body: Body) -> Iterator[Finding]:

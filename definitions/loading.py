@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from perdure.definitions.checks import findings_of
 from perdure.definitions.findings import Finding
 from perdure.definitions.includes import read_source
+from perdure.definitions.json_values import to_json_value
 from perdure.definitions.messages import problems_in
 from perdure.definitions.model import Workflow
 from perdure.definitions.plan import Plan, compile_plan
@@ -41,7 +42,7 @@ def load(workflow: WorkflowLike, base: str | None = None, *, strict: bool = Fals
     if isinstance(workflow, Workflow):
         return _checked(workflow, Source(workflow.name, None), base, strict=strict)
     if isinstance(workflow, Mapping):
-        source = Source("definition", dict(workflow))
+        source = Source("definition", _plain(workflow))
     elif isinstance(workflow, str) and ("\n" in workflow or workflow.lstrip().startswith("{")):
         source = parse_yaml(workflow, "definition")
     elif not isinstance(workflow, str | os.PathLike):
@@ -56,6 +57,13 @@ def load(workflow: WorkflowLike, base: str | None = None, *, strict: bool = Fals
 def plan_of(text: str) -> Plan:
     """Compile a stored definition (the JSON of a Workflow), once for all that ask at the same time."""
     return compile_plan(Workflow.model_validate_json(text))
+
+
+def _plain(workflow: Mapping[str, Any]) -> Any:
+    try:
+        return to_json_value(dict(workflow))
+    except ValueError as error:
+        raise BadInput(f"the definition is not JSON data: {error}") from None
 
 
 def _validated(source: Source) -> Workflow:
