@@ -14,7 +14,7 @@ from perdure.errors import DefinitionError
 
 ROOT = Path(__file__).parent.parent
 EDITOR = Draft202012Validator(workflow_schema())
-EXAMPLES = [file for file in sorted(ROOT.glob("examples/**/*.yaml")) if not file.name.endswith(".replies.yaml")]
+EXAMPLES = [file for file in sorted(ROOT.glob("examples/**/*.yaml")) if not file.name.endswith("replies.yaml")]
 CHART = "name: x\nkind: statechart\nstates:\n  a: {on: {go: b}}\n  b: {type: final}\n"
 
 
