@@ -36,9 +36,12 @@ from perdure.events.vocabulary import (
     ExecutionPaused,
     ExecutionPurged,
     ExecutionResumed,
+    ExecutionRetried,
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
+    InputChanged,
+    Intervened,
     NodeAttemptFailed,
     NodeCancelled,
     NodeCatching,
@@ -48,6 +51,7 @@ from perdure.events.vocabulary import (
     NodeResumed,
     NodeScheduled,
     NodeSkipped,
+    NodeStuck,
     NodeSucceeded,
     NodeWaiting,
     Outcome,
@@ -76,7 +80,10 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:
 
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
-    return _with_node(state, event.node, NodeState("running", event.attempt, input=event.input))
+    before = state.node(event.node)
+    return _with_node(
+        state, event.node, NodeState("running", event.attempt, input=event.input, before=before.before if before else 0)
+    )
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
@@ -103,6 +110,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     if event.node.endswith(UNDO):
         undone = event.node.removesuffix(UNDO)
         state = _with_node(state, undone, _replace(_known(state, undone), status="compensated"))
+        state = _replace(state, undone=state.undone.set(undone, state.undone.get(undone, 0) + 1))
     return _replace(state, completed=state.completed + 1)
 
 
@@ -128,11 +136,14 @@ def _caught(state: Started, event: NodeCaught) -> Started:
 
 
 def _with_error(
-    state: Started, event: NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught, status: NodeStatus, **parts: Any
+    state: Started,
+    event: NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught | NodeStuck,
+    status: NodeStatus,
+    **parts: Any,
 ) -> Started:
     """Put a failed attempt down; what was within the node is forgotten, for it has been compensated."""
     before = _known(state, event.node)
-    node = NodeState(status, event.attempt, input=before.input, error=event.error, **parts)
+    node = NodeState(status, event.attempt, input=before.input, error=event.error, before=before.before, **parts)
     return _with_node(_undone(state, event.node), event.node, node)
 
 
@@ -197,6 +208,28 @@ def _undone(state: Started, within: str) -> Started:
     return _replace(state, undoing=undoing)
 
 
+def _stuck(state: Started, event: NodeStuck) -> Started:
+    state = _with_error(state, event, "stuck")
+    return _with_node(state, event.node, _replace(_known(state, event.node), before=event.attempt))
+
+
+def _input_changed(state: Started, event: InputChanged) -> Started:
+    return _replace(state, inputs=state.inputs.set(event.node, event.input))
+
+
+def _intervened(state: Started, _: Intervened) -> Started:
+    return state
+
+
+def _retried(state: Started, _: ExecutionRetried) -> Started:
+    """Forget all that did not succeed, and whatever was on its way to an end."""
+    kept = Map({name: node for name, node in state.main.nodes.items() if node.status in ("succeeded", "caught")})
+    return Started(
+        state.started, BodyState(nodes=kept, settled=len(kept)), signals=state.signals, children=state.children,
+        inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
+    )  # fmt: skip
+
+
 def _child_requested(state: Started, event: ChildRequested) -> Started:
     state = _replace(state, children=state.children.set(event.child, event))
     if event.detached:
@@ -255,6 +288,10 @@ def _ended(state: Started, event: Outcome) -> Started:
 
 
 _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
+    NodeStuck: _stuck,
+    InputChanged: _input_changed,
+    Intervened: _intervened,
+    ExecutionRetried: _retried,
     ChildRequested: _child_requested,
     ChildEnded: _child_ended,
     NodeScheduled: _scheduled,

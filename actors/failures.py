@@ -18,11 +18,13 @@ from perdure.events.vocabulary import (
     Error,
     ExecutionFailed,
     ExecutionFailing,
+    ExecutionPaused,
     NodeAttemptFailed,
     NodeCancelled,
     NodeCatching,
     NodeCaught,
     NodeFailed,
+    NodeStuck,
     TimerArmed,
 )
 
@@ -31,8 +33,12 @@ def fail_attempt(draft: Draft, path: str, attempt: int, error: Error) -> None:
     """Arm the next attempt, or fail the node where its retries are spent or do not fit the error."""
     retry = draft.plan.node(path).retry
     draft.disarm(path, keep="deadline")
-    if attempt >= retry.attempts or not _fits(retry, error):
+    node = draft.state.node(path)
+    if not _fits(retry, error):
         fail(draft, path, attempt, error)
+        return
+    if attempt - (node.before if node else 0) >= retry.attempts:
+        give_up(draft, path, attempt, error)
         return
     delay = _delay(retry, attempt)
     if retry.jitter:
@@ -40,6 +46,16 @@ def fail_attempt(draft: Draft, path: str, attempt: int, error: Error) -> None:
         delay *= 0.5 + crc32(f"{draft.execution}/{path}/{attempt}".encode()) / 2**33
     draft.emit(NodeAttemptFailed(path, attempt, error))
     draft.emit(TimerArmed(f"retry/{path}", draft.at + timedelta(seconds=delay)))
+
+
+def give_up(draft: Draft, path: str, attempt: int, error: Error) -> None:
+    """Fail a node whose tries are spent, or pause for somebody to mend what is wrong."""
+    if draft.plan.node(path).retry.exhausted == "fail":
+        fail(draft, path, attempt, error)
+        return
+    draft.emit(NodeStuck(path, attempt, error))
+    if draft.state.paused is None:
+        draft.emit(ExecutionPaused(f"node {path!r} is stuck: {error.type}: {error.message}", "perdure"))
 
 
 def _fits(retry: Retry, error: Error) -> bool:

@@ -45,15 +45,20 @@ def start_undo(draft: Draft, path: str) -> None:
     draft.schedule(path, 1, value)
 
 
+def _input(draft: Draft, path: str) -> Any:
+    """Return what somebody gave a node by hand, or else what its `with` gives."""
+    return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, "with")
+
+
 def _call(draft: Draft, path: str, attempt: int) -> None:
-    draft.schedule(path, attempt, draft.value(path, "with"))
+    draft.schedule(path, attempt, _input(draft, path))
 
 
 def _workflow(draft: Draft, path: str, attempt: int) -> None:
     """Ask for a child; the node waits until that says that it has ended, unless it is detached."""
     model = draft.plan.node(path).model
     assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
-    part, value = model.workflow, draft.value(path, "with")
+    part, value = model.workflow, _input(draft, path)
     child = draft.value(path, "workflow/id") or child_id(draft.execution, path, attempt)
     known = draft.plan.workflows.get(part.name)
     if known is not None and (problem := misfit(known.input, value)):
@@ -163,7 +168,7 @@ def _aggregate(draft: Draft, path: str, attempt: int) -> None:
     else:
         items = items_of(path, draft.value(path, "aggregate/items"))
     if part.how is None:
-        draft.schedule(path, attempt, {**draft.value(path, "with"), "items": items})
+        draft.schedule(path, attempt, {**_input(draft, path), "items": items})
     else:
         draft.finish(path, attempt, _HOW[part.how](items))
 

@@ -25,7 +25,7 @@ from perdure.events.vocabulary import (
 )
 
 NodeStatus = Literal[
-    "running", "waiting", "open", "retrying", "catching",
+    "running", "waiting", "open", "retrying", "stuck", "catching",
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
 ]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
@@ -36,6 +36,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
     completed. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of its bodies did.
+    before: the attempts that no longer count, for somebody has mended what they failed of.
     """
 
     status: NodeStatus
@@ -49,6 +50,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     choice: list[str] = []
     ended: int = 0
     failed: int = 0
+    before: int = 0
     bodies: "Map[str, BodyState]" = Map()
 
 
@@ -71,7 +73,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. undoing: what
     is being compensated, by the body or the node that it is within. signals: those that nobody has taken, by name.
-    children: those that have not said that they ended, by their ids.
+    children: those that have not said that they ended, by their ids. inputs: those given by hand to nodes that have not
+    begun. undone: how often nodes were compensated. retries: how often it went on after it had failed.
     """
 
     started: ExecutionStarted
@@ -82,6 +85,9 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     undoing: Map[str, CompensationStarted] = Map()
     signals: Map[str, tuple[Any, ...]] = Map()
     children: Map[str, ChildRequested] = Map()
+    inputs: Map[str, Any] = Map()
+    undone: Map[str, int] = Map()
+    retries: int = 0
     held: tuple[str, ...] = ()
     completed: int = 0
     paused: ExecutionPaused | None = None

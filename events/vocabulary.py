@@ -204,6 +204,34 @@ class TimerCancelled(_Event, frozen=True):
     timer: str
 
 
+class NodeStuck(_Event, frozen=True):
+    """A node's tries are spent, and it waits for somebody to mend what is wrong: it is tried again at the resume."""
+
+    node: str
+    attempt: int
+    error: Error
+
+
+class InputChanged(_Event, frozen=True):
+    """A node that has not begun gets this input in the place of its own."""
+
+    node: str
+    input: Any = None
+
+
+class Intervened(_Event, frozen=True):
+    """Somebody did by hand what follows, and why; `node` is "" where all of the execution is meant."""
+
+    action: str
+    node: str = ""
+    reason: str = ""
+    by: str = ""
+
+
+class ExecutionRetried(_Event, frozen=True):
+    """A failed execution goes on: what had not succeeded, or was compensated, is pending again."""
+
+
 class TimerHeld(_Event, frozen=True):
     """A timer's time has come while the execution was paused: it counts at the resume."""
 
@@ -322,6 +350,10 @@ Event = (
     | NodeCaught
     | NodeSkipped
     | NodeCancelled
+    | NodeStuck
+    | InputChanged
+    | Intervened
+    | ExecutionRetried
     | TimerArmed
     | TimerFired
     | TimerCancelled

@@ -38,6 +38,7 @@ _STATUSES = ("running", "paused", "cancelling", "succeeded", "failed", "cancelle
 
 app.add_typer(cli_controls.app)
 app.add_typer(cli_definitions.app)
+app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
 
@@ -65,6 +66,9 @@ def run(
         str | None,
         typer.Option(help="Execution id; the same id goes on where it stopped.", show_default=False),
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="With --id: where it has failed, go on from what failed.")
+    ] = False,
     local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
     isolation: Annotated[
         str | None, typer.Option(help="shared, or process: a Ray actor of its own.", show_default=False)
@@ -92,7 +96,9 @@ def run(
     how = {"isolation": isolation, "store": store}
     try:
         with only_data_on_stdout():
-            outcome = until_stopped(_run(workflow, value, execution, local=local, replies=replies, how=how))
+            outcome = until_stopped(
+                _run(workflow, value, execution, local=local, retry=retry, replies=replies, how=how)
+            )
     except Stopped as stopped:
         say(f"suspended; it goes on with the same command and --id {execution}")
         raise typer.Exit(stopped.exit_code) from None
@@ -109,7 +115,9 @@ def run(
         if as_json:
             failed = {"id": execution, "status": "failed", "node": error.node, "attempt": error.attempt}
             print_json({**failed, "error": error.error})
-        say(f"{error}\nlook further with: perdure show {execution}")
+        say(
+            f"{error}\nlook further with: perdure show {execution}; go on with the same command, --id {execution} and --retry"
+        )
         raise typer.Exit(error.exit_code) from None
     print_json({"id": execution, "status": "succeeded", "output": outcome} if as_json else outcome)
 
@@ -173,7 +181,14 @@ def main() -> None:
 
 
 async def _run(
-    workflow: str | Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]
+    workflow: str | Path,
+    value: Any,
+    execution: str,
+    *,
+    local: bool,
+    retry: bool,
+    replies: Path | None,
+    how: dict[str, Any],
 ) -> Any:
     from perdure import console
     from perdure.cluster.checks import checked
@@ -187,6 +202,8 @@ async def _run(
                 say(f"agents get scripted replies from {replies}: no language model is asked")
             say(f"execution {execution}")
             started = await client.start(workflow, value, id=execution, confirm=False)
+            if retry and await started.status() == "failed":
+                await started.retry()
             await console.follow(console.Progress(execution), started.events())
             return await started.result()
 
