@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perdure.definitions.checks import findings_of
+from perdure.definitions.expressions import parsed_once
 from perdure.definitions.includes import read_source
 from perdure.definitions.messages import problems_in
 from perdure.definitions.model import Workflow
@@ -71,6 +72,11 @@ def _validated(source: Source) -> Workflow:
 
 
 def _checked(workflow: Workflow, source: Source, base: str | None) -> Definition:
+    with parsed_once():
+        return _compiled(workflow, source, base)
+
+
+def _compiled(workflow: Workflow, source: Source, base: str | None) -> Definition:
     problems = [
         source.problem(each.path, each.message, key=each.key, warning=each.warning) for each in findings_of(workflow)
     ]
