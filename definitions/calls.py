@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from perdure.definitions.chart import Chart
-from perdure.definitions.chart_checks import actions_of
-from perdure.definitions.checks import chart_of
+from perdure.definitions.chart_places import actions_of, chart_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import AgentNode, AggregateNode, StatechartNode, ToolNode
 from perdure.definitions.places import bodies_of

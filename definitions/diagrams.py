@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
-from perdure.definitions.checks import chart_of
+from perdure.definitions.chart_places import chart_of
 from perdure.definitions.loading import Definition
 from perdure.definitions.nodes import (
     AggregateNode,

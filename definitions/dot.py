@@ -30,7 +30,7 @@ def to_dot(diagram: Diagram) -> str:
 def to_svg(dot: str) -> str:
     """Lay out Graphviz text and return an SVG; raise EnvironmentProblem where pygraphviz is not installed."""
     try:
-        import pygraphviz  # type: ignore[import-untyped]
+        import pygraphviz
     except ImportError as error:
         raise EnvironmentProblem(
             f"SVG needs pygraphviz ({error}); install it with: pip install 'perdure[diagrams]', or take --format dot"

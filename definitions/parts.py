@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from perdure.definitions.durations import Duration, Written, seconds_of
+from perdure.definitions.durations import Duration, Written, duration_in_bounds
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 EXPRESSION = r"\$\{\{"
@@ -34,14 +34,13 @@ Condition = Annotated[bool | str, BeforeValidator(_condition, json_schema_input_
 Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 """A list of names; one name may stand for a list of one."""
 
+_Some = Annotated[list[str], Field(min_length=1)]
+SomeNames = Annotated[_Some, BeforeValidator(_listed, json_schema_input_type=str | _Some)]
+"""The same, and not empty."""
+
 
 def _duration_or_expression(value: Any) -> Any:
-    if isinstance(value, str) and "${{" in value:
-        return value
-    try:
-        return seconds_of(value)
-    except ValueError as error:
-        raise PydanticCustomError("duration", "{error}", {"error": str(error)}) from None
+    return value if isinstance(value, str) and "${{" in value else duration_in_bounds(value)
 
 
 DurationOrExpression = Annotated[

@@ -59,13 +59,22 @@ class Source:
         if not self.values:
             at = ".".join(map(str, path)) or "the top"
             return Problem(self.name, f"at {at}: {message}", severity=severity)
-        marks = self.keys if key else self.values
-        while path and path not in marks:
-            path, marks = path[:-1], self.values
-        file, line, column = marks.get(path, (self.name, 1, 1))
+        file, line, column = self._mark_of(path, key=key)
         lines = self.lines.get(file, [])
         text = lines[line - 1] if line <= len(lines) else ""
         return Problem(file, message, line, column, text[:_SHOWN] if column <= _SHOWN else "", severity)
+
+    def _mark_of(self, path: Path, *, key: bool) -> Mark:
+        written: Path = ()
+        found: Path = ()
+        for part in path:
+            here = (*written, part)
+            if part == 0 and isinstance(part, int) and here not in self.values:
+                continue  # one value may stand for a list of one
+            written = here
+            found = here if here in self.values else found
+        marks = self.keys if key and found == written and found in self.keys else self.values
+        return marks.get(found, (self.name, 1, 1))
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -73,9 +82,11 @@ def parse_yaml(text: str, name: str) -> Source:
 
     Raises DefinitionError when it is not YAML, too large, too deep, or has a key twice.
     """
+    lines = text.splitlines()
+    if strange := _UNPRINTABLE.search(text):
+        raise DefinitionError([_strange_character(strange.start(), text, name)])
     if len(text.encode()) > MAX_BYTES:
         raise DefinitionError([Problem(name, f"the document is over {MAX_BYTES} bytes; move large data into input")])
-    lines = text.splitlines()
     try:
         _check_depth(text, name)
         loader = CoreSchemaLoader(text)
@@ -92,12 +103,22 @@ def parse_yaml(text: str, name: str) -> Source:
     return replace(source, data=data)
 
 
+_UNPRINTABLE: re.Pattern[str] = yaml.reader.Reader.NON_PRINTABLE
+
+
+def _strange_character(at: int, text: str, name: str) -> Problem:
+    lines = f"{text[:at]}x".splitlines()  # x: the line of the character is there even when it is empty before it
+    what = f"the character {text[at]!r} may not stand in YAML; write it with an escape, in double quotes"
+    return Problem(name, what, len(lines), len(lines[-1]))
+
+
 def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> Problem:
     mark: Any = error.problem_mark or error.context_mark
     what = f"not valid YAML: {error.problem or error.context}"
     if mark is None:
         return Problem(name, what)
     text = lines[mark.line] if mark.line < len(lines) else ""
+    what += "; quote values with '${{ }}'" if "${{" in text else ""
     return Problem(name, what, mark.line + 1, mark.column + 1, text)
 
 

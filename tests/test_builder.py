@@ -146,7 +146,7 @@ def test_mistakes_are_told_as_the_loader_tells_them() -> None:
     flow.set("second", first.output)
     with pytest.raises(DefinitionError) as caught:
         flow.build()
-    assert "at nodes.first.retry.attempts: 'attempts': input should be greater than or equal to 1" in str(caught.value)
+    assert "at nodes.first.retry.attempts: 'attempts' is at least 1, not 0" in str(caught.value)
     assert "at nodes.first.timeuot: unknown key 'timeuot'; did you mean 'timeout'?" in str(caught.value)
 
 

@@ -37,8 +37,8 @@ def test_every_workflow_in_the_readme_and_the_examples_loads() -> None:
     assert blocks
     for block in blocks:
         load(block)
-    for file in (ROOT / "examples").glob("*.yaml"):
-        if file.name.endswith(".replies.yaml"):
+    for file in (ROOT / "examples").rglob("*.yaml"):
+        if file.name.endswith("replies.yaml"):
             ScriptedModel.from_file(file)._server.server_close()
         else:
             load(file)

@@ -1,6 +1,6 @@
 """A workflow written as YAML is the same workflow when it is read, and its schema and diagrams hold for any."""
 
-import pygraphviz  # type: ignore[import-untyped]
+import pygraphviz
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -64,7 +64,7 @@ nodes:
   greet:
     needs:
       - ask
-    if: nodes.ask.output.ok
+    if: nodes.ask.output == 'ok'
     set:
       greeting: Hello, ${{ input.name }}!
       number: '12'

@@ -37,7 +37,7 @@ MODIFIERS = _optional(
     priority=st.integers(0, 9), run_on=st.sampled_from(["loop", "actor"]),
     limit=st.sampled_from(["scarce", [{"name": "scarce"}]]),
     retry=_optional(attempts=st.integers(1, 9), delay=DURATIONS, jitter=st.booleans(), on=ERRORS),
-    catch=st.lists(st.fixed_dictionaries({"on": ERRORS, "output": JSON}), max_size=2),
+    catch=st.lists(st.fixed_dictionaries({"on": ERRORS, "output": JSON}), max_size=1),
     resources=_optional(num_cpus=st.floats(0, 4), custom=st.dictionaries(TEXT, st.floats(0, 4), max_size=2)),
 )  # fmt: skip
 
