@@ -16,6 +16,7 @@ from perdure.definitions.parts import (
     Part,
     Resources,
     Retry,
+    SomeNames,
 )
 from perdure.definitions.states import Statechart
 
@@ -172,7 +173,7 @@ class Case(Part):
     """One arm of a switch."""
 
     when: Condition = Field(description="A condition; the first arm whose condition holds is taken.")
-    then: Names = Field(min_length=1, description="The nodes that run then.")
+    then: SomeNames = Field(description="The nodes that run then.")
 
 
 class Switch(Part):
