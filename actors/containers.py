@@ -3,6 +3,7 @@
 from typing import Any
 
 from perdure.actors.draft import Draft
+from perdure.actors.state import NodeState
 from perdure.definitions.nodes import Foreach, ForeachNode, LoopNode, ParallelNode, Threshold
 from perdure.definitions.paths import inner_body
 from perdure.definitions.places import items_of, share_of
@@ -85,7 +86,7 @@ def _loop_goes_on(draft: Draft, path: str) -> Error | None:
     assert node is not None  # noqa: S101 (progress has looked)
     assert isinstance(model, LoopNode)  # noqa: S101 (progress has looked)
     loop, passes = model.loop, node.ended
-    if len(node.bodies) > passes:
+    if str(passes) in node.bodies:
         return None  # the current pass is not over
     last = node.bodies[str(passes - 1)].output if passes else node.input
     if loop.until is not None and passes:
@@ -101,8 +102,15 @@ def _loop_goes_on(draft: Draft, path: str) -> Error | None:
             return None
         return Error("LoopExhausted", f"loop {path!r} is not done after {passes} passes, its max_iterations")
     if not draft.state.paused and len(draft.events) <= MANY:
-        draft.begin_body(inner_body(path, str(passes)))
+        draft.begin_body(inner_body(path, str(passes)), _outworn(node, passes))
     return None
+
+
+def _outworn(node: NodeState, passes: int) -> str:
+    """Return the key of the pass before the last, where neither of them has anything that may be compensated."""
+    last, outworn = (node.bodies.get(str(passes - back)) for back in (1, 2))
+    unread = last is not None and outworn is not None and not last.nodes and not outworn.nodes
+    return str(passes - 2) if unread else ""
 
 
 def _parallel_goes_on(draft: Draft, path: str, model: ParallelNode) -> Error | None:
@@ -115,12 +123,11 @@ def _parallel_goes_on(draft: Draft, path: str, model: ParallelNode) -> Error | N
     if len(won) < wanted:
         errors = [body.error for name in branches if (body := node.bodies.get(name)) and body.error]
         return errors[0] if len(branches) - node.failed < wanted else None
-    if node.ended == len(branches):
+    lost = [name for name in branches if name not in won[:wanted] and _status(node.bodies, name) != "failed"]
+    if not lost:
         draft.finish(path, node.attempt, {name: node.bodies[name].output for name in won[:wanted]})
-        return None
-    for name in branches:
-        if _status(node.bodies, name) == "running" and inner_body(path, name) not in draft.state.undoing:
-            draft.later("lose", inner_body(path, name))
+    for name in lost:
+        draft.later("lose", inner_body(path, name))
     return None
 
 

@@ -1,7 +1,7 @@
 """Checks a whole workflow before anything runs, and gives every finding with the path of its place."""
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.expression_checks import expression_findings
@@ -124,28 +124,48 @@ def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
 
 def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
     for body in bodies_of(workflow):
-        needs = {name: _waits_for(body, name) for name in body.nodes}
-        cycle = find_cycle(needs)
+        cycle = find_cycle(_order(body))
         if cycle:
-            _, at = body.nodes[cycle[0]]
-            why = _why_circle(body, cycle)
-            yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(cycle)}{why}", key=True)
+            names = [name for name, _ in groupby(step.removesuffix(_BEGINS) for step in cycle)]
+            names = names if names[0] == names[-1] else [*names, names[0]]
+            _, at = body.nodes[names[0]]
+            why = _why_circle(body, names)
+            yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(names)}{why}", key=True)
 
 
-def _waits_for(body: Body, name: str) -> tuple[str, ...]:
-    node, at = body.nodes[name]
-    leading = [
-        other for other, (each, where) in body.nodes.items() for _, target, _ in _leads(each, where) if target == name
-    ]
-    return tuple(
-        dict.fromkeys([*(need for need in needs_of(node, at) if need in body.nodes and need != name), *leading])
-    )
+_BEGINS = " begins"
+
+
+def _order(body: Body) -> dict[str, tuple[str, ...]]:
+    """Return what settles or begins first, before a node settles (its name), and before it begins.
+
+    A handler begins while the node that it handles an error of is still to settle; that one settles after it.
+    """
+    order: dict[str, tuple[str, ...]] = {}
+    for name, (node, _) in body.nodes.items():
+        order[name] = (name + _BEGINS, *_handlers(node))
+        led = [other for other, (each, at) in body.nodes.items() for _, to, _ in _leads(each, at) if to == name]
+        first = dict.fromkeys([*_direct(body, name), *led])
+        caught = [other for other in led if name in _handlers(body.nodes[other][0])]
+        order[name + _BEGINS] = tuple(need + _BEGINS if need in caught else need for need in first)
+    return order
+
+
+def _handlers(node: Node) -> list[str]:
+    return [catch.then for catch in node.catch if catch.then]
+
+
+def _direct(body: Body, name: str) -> list[str]:
+    """Return what a node needs, written or read."""
+    return [need for need in needs_of(*body.nodes[name]) if need in body.nodes and need != name]
 
 
 def _why_circle(body: Body, cycle: Iterable[str]) -> str:
     """Name what is not written under `needs`, for that is what people do not see."""
     for name, need in pairwise(cycle):
         node, _ = body.nodes[name]
+        if need in _handlers(node):
+            return f" ({need!r} handles the errors of {name!r}, which settles after it)"
         if need not in node.needs:
             leads = any(target == name for _, target, _ in _leads(*body.nodes[need]))
             return f" ({need!r} leads to {name!r})" if leads else f" ({name!r} reads the output of {need!r})"
