@@ -185,10 +185,11 @@ def _progress(draft: Draft, path: str) -> None:
         failures.fail_open(draft, path, error)
 
 
-def _lose(draft: Draft, body: str) -> None:
-    state = draft.state.body(body)
-    if state is not None and state.status != "failed" and draft.undone_around(node_in(body, "x")) is None:
-        failures.fail_body(draft, body, Error("Cancelled", "another branch was first"))
+def _lose(draft: Draft, path: str) -> None:
+    # Who has lost is looked at now, not when that was noticed: others may have come to their ends meanwhile.
+    if draft.undone_around(path) is None:
+        for body in containers.losers(draft, path):
+            failures.fail_body(draft, body, Error("Cancelled", "another branch was first"))
 
 
 def _undone(draft: Draft, within: str) -> None:

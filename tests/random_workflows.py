@@ -146,22 +146,24 @@ def possible(state: Started, choose: Choose, told: list[Input]) -> Input:
 
 def unfavourable(state: Started) -> list[Input]:
     """Return how all that is under way could go wrong now."""
-    inputs: list[Input] = [FireTimer(f"t-{timer}", EXECUTION, timer, due) for timer, due in state.timers.items()]
-    for path, node in state.running.items():
+    inputs: list[Input] = [
+        FireTimer(f"t-{timer}", EXECUTION, timer, due) for timer, due in sorted(state.timers.items())
+    ]
+    for path, node in sorted(state.running.items()):
         inputs += [ReportFailure(path, node.attempt, Error("Boom", "it broke")), ReportLoss(path, node.attempt)]
-    inputs += [DecideApproval("d", EXECUTION, path, approved=False) for path in state.waiting]
+    inputs += [DecideApproval("d", EXECUTION, path, approved=False) for path in sorted(state.waiting)]
     return inputs
 
 
 def favourable(state: Started) -> list[Input]:
     """Return how all that is under way could go well now."""
-    inputs: list[Input] = [ReportSuccess(path, node.attempt, path) for path, node in state.running.items()]
-    for path, node in state.waiting.items():
+    inputs: list[Input] = [ReportSuccess(path, node.attempt, path) for path, node in sorted(state.running.items())]
+    for path, node in sorted(state.waiting.items()):
         if node.input.get("approval"):
             inputs.append(DecideApproval("d", EXECUTION, path, approved=True))
         elif "signal" in node.input:
             inputs.append(SignalExecution("s", EXECUTION, "go", 1))
-    timers = {timer: due for timer, due in state.timers.items() if timer.startswith(("retry/", "wait/"))}
+    timers = {timer: due for timer, due in sorted(state.timers.items()) if timer.startswith(("retry/", "wait/"))}
     return inputs + [FireTimer(f"t-{timer}", EXECUTION, timer, due) for timer, due in timers.items()]
 
 

@@ -45,6 +45,21 @@ def test_of_branches_that_are_done_in_one_decision_the_first_written_wins_and_th
     assert output(given) == {"race": {"b": {"x": 1}}}
 
 
+def test_a_race_that_is_won_twice_in_one_decision_has_one_winner() -> None:
+    wait = {"wait": {"signal": "go"}}
+    branches = {name: {"do": {"w": {**wait, "compensate": {"tool": "u"}}, **more}} for name, more in (
+        ("x", {}), ("y", {"then": {"set": 1, "needs": "w"}}), ("z", {}))}  # fmt: skip
+    given = running(
+        {"first": {"tool": "t"}, "race": {"needs": "first", "parallel": {"join": "any", "branches": branches}}}
+    )
+    given.when(*[SignalExecution(f"s-{number}", EXECUTION, "go", number) for number in range(3)])
+    given.when(ReportSuccess("first", 1))
+    while given.now.outcome is None:
+        given.when(*[ReportSuccess(path, 1) for path in given.now.running])
+    assert len(output(given)["race"]) == 1
+    assert sum(isinstance(event, BodyFailed) for event in given.events) == 2
+
+
 def test_an_error_outside_takes_over_the_compensation_of_a_lost_branch() -> None:
     branches = {"slow": {"do": BODY}, "fast": {"tool": "t"}}
     given = running({"race": {"parallel": {"join": "any", "branches": branches}}, "other": {"tool": "t"}})

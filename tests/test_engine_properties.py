@@ -211,7 +211,7 @@ def _is_replayed(watcher: Watcher) -> None:
             assert saved[0].state == each
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_whatever_happens_the_rules_of_the_engine_hold_and_every_execution_can_end(data: st.DataObject) -> None:
     watcher = play(lambda below: data.draw(st.integers(0, below - 1)))
