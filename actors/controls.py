@@ -71,10 +71,9 @@ def _signal(draft: Draft, given: SignalExecution) -> None:
 
 def _answer(draft: Draft, given: DecideApproval) -> None:
     """Let an approval go on with a person's answer."""
-    nodes = draft.state.nodes
-    node = nodes.get(given.node)
-    if node is None or node.status != "waiting" or not node.input.get("approval"):
-        was = node is not None and draft.plan.node(given.node).kind == "approval"
+    node = draft.state.waiting.get(given.node)
+    if node is None or not node.input.get("approval"):
+        was = given.node in draft.state.nodes and draft.plan.node(given.node).kind == "approval"
         why = "it is decided already, or no longer asked for" if was else "there is no such approval now"
         draft.emit(CommandRefused(given.id, f"approval {given.node!r}: {why}"))
         return
@@ -100,10 +99,14 @@ def _resume(draft: Draft, given: ResumeExecution) -> None:
     for path, node in sorted(draft.state.nodes.items()):
         if node.status == "stuck":
             try_again(draft, path)
+    _fire_held(draft)
+    flow.wake(draft)
+
+
+def _fire_held(draft: Draft) -> None:
     for timer in draft.state.held:
         if timer in draft.state.held and not draft.over:  # one may disarm another
             fire(draft, timer)
-    flow.wake(draft)
 
 
 def _cancel(draft: Draft, given: CancelExecution) -> None:
@@ -115,6 +118,7 @@ def _cancel(draft: Draft, given: CancelExecution) -> None:
     reason = given.reason or "the execution was cancelled"
     draft.emit(ExecutionCancelling(given.reason, given.by))
     stop(draft, "", reason)
+    _fire_held(draft)  # what is left are tries of what is being undone: the pause is over
     if not compensate(draft, "", "execution", Error("Cancelled", reason)):
         draft.later("end")
 
@@ -122,7 +126,7 @@ def _cancel(draft: Draft, given: CancelExecution) -> None:
 def _terminate(draft: Draft, given: TerminateExecution) -> None:
     reason = given.reason or "the execution was terminated"
     for name in ("", *sorted(draft.state.ends)):
-        stop(draft, name, reason)
+        stop(draft, name, reason, undo=True)
     draft.emit(ExecutionTerminated(given.reason, given.by))
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +17,7 @@ from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, Swi
 from perdure.definitions.paths import UNDO, body_of, node_in
 from perdure.definitions.places import items_of
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken
+from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken, TimerArmed
 
 
 class Failed(Exception):
@@ -121,11 +121,10 @@ def _wait(draft: Draft, path: str, attempt: int) -> None:
         return None if seconds is None else draft.arm("wait", path, seconds)
     if wait.until is not None:
         due = _moment(path, draft.value(path, "wait/until"))
-        seconds = max(0.0, (due - draft.at).total_seconds())
         draft.emit(NodeWaiting(path, attempt, {"until": due.isoformat()}))
-    else:
-        seconds = _seconds(draft, path, "wait/duration") or 0.0
-        draft.emit(NodeWaiting(path, attempt, {"duration": seconds}))
+        return draft.emit(TimerArmed(f"wait/{path}", max(due, draft.at)))
+    seconds = _seconds(draft, path, "wait/duration") or 0.0
+    draft.emit(NodeWaiting(path, attempt, {"duration": seconds}))
     return draft.arm("wait", path, seconds)
 
 
@@ -151,11 +150,11 @@ def _seconds(draft: Draft, path: str, key: str) -> float | None:
 def _moment(path: str, value: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ExpressionError(f"'until' of node {path!r} gave {value!r}, which is no time with a zone")
-    return moment
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ExpressionError(f"'until' of node {path!r} gave {value!r}, which is no time with a zone")
 
 
 def _aggregate(draft: Draft, path: str, attempt: int) -> None:

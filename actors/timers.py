@@ -5,7 +5,7 @@ from collections.abc import Callable
 from perdure.actors import flow
 from perdure.actors.answers import decide
 from perdure.actors.draft import Draft
-from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root, stop
+from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root
 from perdure.definitions.nodes import ApprovalNode, WaitNode
 from perdure.definitions.paths import UNDO
 from perdure.events.vocabulary import Error, TimerFired, TimerHeld
@@ -60,9 +60,12 @@ def _past_deadline(draft: Draft, path: str) -> None:
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (its timer was armed)
     error = Error("Timeout", f"it was not done within {draft.plan.node(path).model.deadline:g} s, its deadline")
+    if path in draft.state.undoing:
+        return  # it failed, and is not tried again once that is compensated
     if node.status == "open":
-        stop(draft, path, error.message, node=True)
-    fail(draft, path, node.attempt, error)
+        fail_open(draft, path, error)
+    else:
+        fail(draft, path, node.attempt, error)
 
 
 def _execution_timed_out(draft: Draft, _: str) -> None:

@@ -90,17 +90,21 @@ class NodeOpened(_Event, frozen=True):
 
 
 class BodyStarted(_Event, frozen=True):
-    """A body of nodes began: an item (`check[3]`), a pass (`again[0]`), a branch (`race/left`), or one of the end."""
+    """A body of nodes began: an item (`check[3]`), a pass (`again[0]`), a branch (`race/left`), or one of the end.
+
+    forgets: the key of an earlier pass that nothing can read any more.
+    """
 
     body: str
+    forgets: str = ""
 
 
 class BodySucceeded(_Event, frozen=True):
-    """A body is done and has its result. `undo`: its nodes that a later failure would compensate, by their paths."""
+    """A body is done and has its result. `keep`: its nodes that a later compensation would undo, or read."""
 
     body: str
     output: Any = None
-    undo: list[str] = []
+    keep: list[str] = []
 
 
 class BodyFailed(_Event, frozen=True):
