@@ -1,0 +1,276 @@
+"""`play`: a workflow on the engine's own decisions, with scripted calls and in virtual time."""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from perdure.actors import tools as tool_calls
+from perdure.actors.containers import MANY
+from perdure.actors.decisions import decide
+from perdure.actors.evolve import fold
+from perdure.actors.inputs import (
+    Continue,
+    FireTimer,
+    Input,
+    ReportFailure,
+    ReportLoss,
+    ReportSuccess,
+    StartExecution,
+)
+from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
+from perdure.cluster.checks import check_id, check_input, check_kinds
+from perdure.definitions.calls import agents_called, tools_called
+from perdure.definitions.loading import WorkflowLike, load
+from perdure.definitions.plan import Plan
+from perdure.errors import BadInput, ExecutionFailed, ExecutionStopped, PerdureError
+from perdure.events.vocabulary import (
+    Error,
+    Event,
+    ExecutionCancelled,
+    ExecutionSucceeded,
+    ExecutionTerminated,
+    NodeResumed,
+    NodeScheduled,
+    NodeWaiting,
+)
+from perdure.events.vocabulary import ExecutionFailed as Failed
+from perdure.scripts import Script, Told, Unscripted, scripts_of, seconds, shown
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+"""When every played execution starts, where no other time is given."""
+
+
+class NotEnded(PerdureError):
+    """A played execution came to no end: it waits for what its script does not have."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that was made: of which tool or agent, by which node, at which attempt, with what, and when."""
+
+    name: str
+    node: str
+    attempt: int
+    input: Any
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event with its virtual time."""
+
+    at: datetime
+    event: Event
+
+
+class Played:
+    """A played execution: how it ended, what happened in it and when, and the calls that it made."""
+
+    def __init__(self, execution: str, begin: datetime) -> None:
+        self.id = execution
+        self.began = begin
+        self.now = begin
+        self.events: list[Happening] = []
+        self.calls: list[Call] = []
+        self.state: Started
+
+    @property
+    def status(self) -> str:
+        """How it stands: `succeeded`, `failed`, `cancelled`, `terminated`; else `running`, `paused`, `cancelling`."""
+        return self.state.status
+
+    @property
+    def output(self) -> Any:
+        """Its output. Raises ExecutionFailed, ExecutionStopped or NotEnded, with the reason."""
+        match self.state.outcome:
+            case ExecutionSucceeded(output):
+                return output
+            case Failed(error, node, attempt):
+                told = {"type": error.type, "message": error.message, "data": error.data}
+                raise ExecutionFailed(self.id, node, attempt, told)
+            case ExecutionCancelled(reason) | ExecutionTerminated(reason):
+                raise ExecutionStopped(self.id, self.status, reason)
+        raise NotEnded(f"the execution is {self.status} and has not ended: {self._why()}")
+
+    @property
+    def error(self) -> Error | None:
+        """The error that it failed with: `type`, `message`, `data`; None where it did not fail."""
+        return self.state.outcome.error if isinstance(self.state.outcome, Failed) else None
+
+    @property
+    def nodes(self) -> dict[str, NodeState]:
+        """Its nodes by path, with `status`, `output`, `error` and `attempt`."""
+        return self.state.nodes
+
+    @property
+    def took(self) -> timedelta:
+        """The virtual time from its start to its end."""
+        return self.now - self.began
+
+    def inputs(self, name: str) -> list[Any]:
+        """Return what a tool or agent was called with, call by call."""
+        return [call.input for call in self.calls if call.name == name]
+
+    def happened(self, kind: type[Event] | str) -> list[Any]:
+        """Return the events of one type (or of that name), oldest first."""
+        name = kind if isinstance(kind, str) else kind.__name__
+        return [each.event for each in self.events if type(each.event).__name__ == name]
+
+    def __str__(self) -> str:
+        """Return what happened, a line for each event."""
+        return "\n".join(f"{each.at - self.began!s:>18}  {each.event}" for each in self.events)
+
+    def _why(self) -> str:
+        at_work = [f"node {path!r} is at work" for path in self.state.running]
+        waiting = [
+            f"node {path!r} waits for {shown(node.input)}"
+            for path, node in self.nodes.items()
+            if node.status == "waiting"
+        ]
+        return "; ".join([*at_work, *waiting]) or "nothing is under way"
+
+
+def play(
+    workflow: WorkflowLike,
+    input: Any = None,
+    *,
+    tools: Mapping[str, Any] | None = None,
+    agents: Mapping[str, Any] | None = None,
+    tell: Sequence[Told] = (),
+    until: str | float | None = None,
+    begin: datetime = BEGIN,
+    id: str = "played",
+) -> Played:
+    """Run a workflow on the engine's own decisions, in virtual time, with scripted calls; no server, no Ray.
+
+    workflow: as for `client.start`. tools, agents: by name, the outcome of every call, a list of outcomes (one for each
+    call), or a function that is called with the input. tell: signals, answers and commands, each with its time. until:
+    stop at this time since the start; else when it ends, or when nothing more can happen. begin: when it starts.
+    Raises DefinitionError, BadInput, and Unscripted where something is called that has no outcome.
+    """
+    definition = load(workflow)
+    check_id(id)
+    check_kinds(definition.workflow)
+    value = tool_calls.to_json(input, "the input")
+    check_input(definition, value)
+    stage = _Stage(definition.plan, Played(id, begin))
+    stage.scripts["tool"] = scripts_of("tool", tools or {}, tools_called(definition.workflow))
+    stage.scripts["agent"] = scripts_of("agent", agents or {}, agents_called(definition.workflow))
+    for name, script in stage.scripts["agent"].items():
+        script.agent = definition.plan.agents[name]
+    for number, told in enumerate(tell):
+        stage.expect(told, number)
+    end = None if until is None else begin + timedelta(seconds=seconds(until))
+    stage.run(StartExecution("start", id, definition.plan.name, definition.plan.digest, value, "played"), end)
+    return stage.played
+
+
+class _Stage:
+    """The world that a played execution meets: its clock, the calls under way, what it is told and when."""
+
+    def __init__(self, plan: Plan, played: Played) -> None:
+        self.plan = plan
+        self.played = played
+        self.scripts: dict[str, dict[str, Script]] = {}
+        self._state: ExecutionState = INITIAL
+        self._due: list[tuple[datetime, int, Any]] = []
+        self._order = count()
+        self._asked: dict[str, list[Told]] = {}
+
+    def expect(self, told: Told, number: int) -> None:
+        """Take down what the execution is told: at its time, or when its approval is asked for."""
+        if told.approval is not None and not self._has_approval(told.approval):
+            raise BadInput(f"there is an answer for {told.approval!r}, and the workflow has no approval there")
+        if told.seconds is None:
+            self._asked.setdefault(told.approval or "", []).append(told)
+        else:
+            self._at(told.seconds, (told, f"tell-{number}"), since_start=True)
+
+    def _has_approval(self, path: str) -> bool:
+        try:
+            return self.plan.node(path).kind == "approval"
+        except (KeyError, IndexError, ValueError):  # no such node, or no such way to it
+            return False
+
+    def _at(self, after: float, what: Any, *, since_start: bool = False) -> None:
+        start = self.played.began if since_start else self.played.now
+        heapq.heappush(self._due, (start + timedelta(seconds=after), next(self._order), what))
+
+    def run(self, first: Input, end: datetime | None) -> None:
+        """Decide the start, then whatever is due next, until the execution ends, or nothing more is due."""
+        self._decide(first)
+        while self._started.outcome is None:
+            timer = min(((due, name) for name, due in self._started.timers.items()), default=None)
+            at = min([*([self._due[0][0]] if self._due else []), *([timer[0]] if timer else [])], default=None)
+            if at is None or (end is not None and at > end):
+                self.played.now = max(self.played.now, end) if end is not None else self.played.now
+                return
+            self.played.now = max(self.played.now, at)
+            if timer is not None and (not self._due or timer[0] < self._due[0][0]):
+                self._decide(FireTimer(f"{timer[1]}/{timer[0].isoformat()}", self.played.id, timer[1], timer[0]))
+            else:
+                self._take(heapq.heappop(self._due)[2])
+
+    @property
+    def _started(self) -> Started:
+        assert isinstance(self._state, Started)  # noqa: S101 (the start was decided first)
+        return self._state
+
+    def _take(self, what: Any) -> None:
+        """Decide a report of a call that is still wanted, or what the execution is told."""
+        told, key = what
+        if isinstance(told, Told):
+            if told.crashes:  # what is left is the log
+                self._state = fold(each.event for each in self.played.events)
+            self._decide(told.make(key, self.played.id))
+        elif self._is_wanted(*key):
+            self._decide(told)
+
+    def _is_wanted(self, path: str, attempt: int, resumed: int) -> bool:
+        node = self._started.running.get(path)
+        return node is not None and (node.attempt, node.resumed) == (attempt, resumed)
+
+    def _decide(self, given: Input) -> None:
+        events = decide(self.plan, self.played.id, self._state, given, self.played.now)
+        self._state = fold(events, self._state)
+        self.played.state = self._started
+        self.played.events += [Happening(self.played.now, event) for event in events]
+        for event in events:
+            self._follow(event)
+        if len(events) > MANY and self._started.outcome is None:  # the decision was left off there
+            self._decide(Continue())
+
+    def _follow(self, event: Event) -> None:
+        """Begin the calls that are decided, and answer the approvals that are asked for."""
+        if isinstance(event, NodeScheduled | NodeResumed):
+            node = self._started.running.get(event.node)
+            if node is not None and node.attempt == event.attempt:
+                self._begin(event.node, node)
+        elif isinstance(event, NodeWaiting) and self._asked.get(event.node):
+            told = self._asked[event.node].pop(0)
+            self._at(0, (told, f"answer-{next(self._order)}"))
+
+    def _begin(self, path: str, state: NodeState) -> None:
+        node = self.plan.node(path)
+        kind, name = node.calls or "tool", node.target
+        script = self.scripts[kind].get(name)
+        if script is None:
+            raise Unscripted(
+                f"node {path!r} calls {kind} {name!r} with {shown(state.input)}, and nothing is scripted for it; "
+                f"give play(..., {kind}s={{{name!r}: ...}}) an outcome, a list of outcomes, or a function"
+            )
+        self.played.calls.append(Call(name, path, state.attempt, state.input, self.played.now))
+        outcome, limit = script.next(path, state.input or {}), node.timeout
+        key = (path, state.attempt, state.resumed)
+        report: Input = ReportSuccess(path, state.attempt, outcome.value)
+        if limit is not None and outcome.seconds > limit:
+            error = Error("Timeout", f"it took longer than {limit:g} s")
+            return self._at(limit, (ReportFailure(path, state.attempt, error), key))
+        if outcome.is_lost:
+            report = ReportLoss(path, state.attempt)
+        elif outcome.error is not None:
+            report = ReportFailure(path, state.attempt, outcome.error)
+        return self._at(outcome.seconds, (report, key))
