@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from perdure.actors import flow
+from perdure.actors import children, flow
 from perdure.actors.answers import decide
 from perdure.actors.compensation import compensate
 from perdure.actors.draft import Draft
@@ -13,6 +13,7 @@ from perdure.actors.inputs import (
     Control,
     DecideApproval,
     PauseExecution,
+    ReportChild,
     ResumeExecution,
     SignalExecution,
     TerminateExecution,
@@ -31,7 +32,7 @@ from perdure.events.vocabulary import (
 )
 
 
-def control(draft: Draft, given: Control) -> None:
+def control(draft: Draft, given: Control | ReportChild) -> None:
     """Carry out a command, or refuse it."""
     _CONTROLS[type(given)](draft, given)
 
@@ -121,4 +122,5 @@ _CONTROLS: dict[type, Callable[[Draft, Any], None]] = {
     ResumeExecution: _resume,
     CancelExecution: _cancel,
     TerminateExecution: _terminate,
+    ReportChild: children.ended,
 }

@@ -24,6 +24,8 @@ from perdure.events.vocabulary import (
     BodyStarted,
     BodySucceeded,
     BranchTaken,
+    ChildEnded,
+    ChildRequested,
     CommandRefused,
     CompensationStarted,
     Event,
@@ -195,6 +197,18 @@ def _undone(state: Started, within: str) -> Started:
     return _replace(state, undoing=undoing)
 
 
+def _child_requested(state: Started, event: ChildRequested) -> Started:
+    state = _replace(state, children=state.children.set(event.child, event))
+    if event.detached:
+        return state
+    node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
+    return _with_node(state, event.node, node)
+
+
+def _child_ended(state: Started, event: ChildEnded) -> Started:
+    return _replace(state, children=_without(state.children, event.child))
+
+
 def _timer_armed(state: Started, event: TimerArmed) -> Started:
     return _replace(state, timers=state.timers.set(event.timer, event.due))
 
@@ -241,6 +255,8 @@ def _ended(state: Started, event: Outcome) -> Started:
 
 
 _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
+    ChildRequested: _child_requested,
+    ChildEnded: _child_ended,
     NodeScheduled: _scheduled,
     NodeWaiting: _waiting,
     NodeOpened: _opened,

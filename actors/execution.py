@@ -19,12 +19,14 @@ from perdure.actors.inputs import (
     FireTimer,
     Input,
     Recover,
+    ReportChild,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
     StartExecution,
 )
 from perdure.actors.loading import load
+from perdure.actors.outgoing import Outgoing, Post
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
@@ -66,6 +68,7 @@ class Surroundings:
     epoch: int = 0
     near: float = NEAR
     snapshots: Snapshots | None = None
+    post: Post | None = None
 
 
 class Execution:
@@ -83,6 +86,7 @@ class Execution:
         self._far: dict[str, datetime] = {}
         self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
         self._saving: asyncio.Task[None] | None = None
+        self._outgoing = Outgoing(execution, surroundings.post, self._report) if surroundings.post else None
 
     async def tell(self, given: Input) -> bool:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
@@ -106,13 +110,18 @@ class Execution:
             while True:
                 if inputs:
                     await self._transact(inputs)
+                    self._refuse_starts(inputs)
                 for decided in waiting:
                     if not decided.done():
                         decided.set_result(None)
                 await self._reconcile()
-                if self._can_be_left():
+                if not self._can_be_left():
+                    inputs, waiting = await self._drain()
+                elif self._outgoing is not None and self._outgoing.busy:
+                    inputs, waiting = [], []
+                    await self._outgoing.sent()
+                else:
                     return
-                inputs, waiting = await self._drain()
         except BaseException as error:
             self._fail_tellers(waiting, error)
             raise
@@ -232,6 +241,8 @@ class Execution:
             self._running[key] = asyncio.create_task(
                 self._work(key[0], key[1], wanted[key]), name=f"{self.id}/{key[0]}"
             )
+        if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
+            self._outgoing.reconcile(state, self._plan)
         await self._reconcile_timers(state.started.lane if isinstance(state, Started) else "", timers)
 
     async def _reconcile_timers(self, lane: str, wanted: dict[str, datetime]) -> None:
@@ -259,6 +270,18 @@ class Execution:
             _log.warning("execution %s: %s; the timer %s is kept in this process", self.id, error, timer)
             return False
         return True
+
+    def _refuse_starts(self, inputs: list[Input]) -> None:
+        """Tell a parent whose child cannot begin, for its id is taken; a start that comes again is told again."""
+        state, outgoing = self._folded.state if self._folded else None, self._outgoing
+        for given in inputs:
+            if not isinstance(given, StartExecution) or given.parent is None or outgoing is None:
+                continue
+            if not isinstance(state, Started) or state.started.parent != given.parent:
+                outgoing.refuse(given.id, given.parent)
+
+    def _report(self, report: ReportChild) -> None:
+        self._mailbox.put_nowait((report, None))
 
     def _fire(self, timer: str, due: datetime) -> None:
         name = f"{self.id}/{timer}/{due.isoformat()}"  # as the inbox names it, so that both count once
@@ -298,6 +321,8 @@ class Execution:
             task.cancel()
         for handle in self._near.values():
             handle.cancel()
+        if self._outgoing is not None:
+            self._outgoing.stop()
 
     def _fail_tellers(self, waiting: list[asyncio.Future[None]], error: BaseException) -> None:
         while not self._mailbox.empty():

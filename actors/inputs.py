@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.events.vocabulary import Error
+from perdure.events.vocabulary import Error, Parent
 
 
 class _Input(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag=True):
@@ -23,6 +23,7 @@ class StartExecution(_Input, frozen=True):
     lane: str
     tools: dict[str, str] = {}
     priority: int = 5
+    parent: Parent | None = None
 
 
 class FireTimer(_Input, frozen=True):
@@ -96,6 +97,16 @@ class TerminateExecution(_Input, frozen=True):
     by: str = ""
 
 
+class ReportChild(_Input, frozen=True):
+    """A child of the execution has ended: with an output, or with an error."""
+
+    id: str
+    execution: str
+    child: str
+    output: Any = None
+    error: Error | None = None
+
+
 class ReportSuccess(_Input, frozen=True):
     """An attempt at a node ended with this output."""
 
@@ -130,7 +141,7 @@ class Continue(_Input, frozen=True):
 Control = SignalExecution | DecideApproval | PauseExecution | ResumeExecution | CancelExecution | TerminateExecution
 """Commands of people and programs to an execution that has begun."""
 
-Command = StartExecution | FireTimer | ActivateExecution | Control
+Command = StartExecution | FireTimer | ActivateExecution | ReportChild | Control
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
 Input = Command | ReportSuccess | ReportFailure | ReportLoss | Recover | Continue

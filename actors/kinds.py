@@ -3,20 +3,21 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 import msgspec
 
 from perdure.actors.containers import open_foreach, open_loop, open_parallel
 from perdure.actors.draft import Draft
-from perdure.actors.signals import next_signal
-from perdure.definitions.durations import seconds_of
+from perdure.actors.signals import misfit, next_signal
+from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.json_values import to_json_value
-from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode
+from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode, WorkflowNode
 from perdure.definitions.paths import UNDO, body_of, node_in
 from perdure.definitions.places import items_of
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import BranchTaken, Error, NodeWaiting, SignalTaken
+from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken
 
 
 class Failed(Exception):
@@ -30,7 +31,7 @@ class Failed(Exception):
 def start(draft: Draft, path: str, attempt: int) -> None:
     """Begin an attempt at a node. Raises ExpressionError or Failed, of which the attempt fails."""
     node = draft.plan.node(path)
-    if node.model.timeout is not None and node.kind in ("wait", "approval", "foreach", "loop", "parallel"):
+    if node.model.timeout is not None and node.kind in ("wait", "approval", "workflow", "foreach", "loop", "parallel"):
         draft.arm("timeout", path, node.model.timeout)
     _START[node.kind](draft, path, attempt)
 
@@ -46,6 +47,33 @@ def start_undo(draft: Draft, path: str) -> None:
 
 def _call(draft: Draft, path: str, attempt: int) -> None:
     draft.schedule(path, attempt, draft.value(path, "with"))
+
+
+def _workflow(draft: Draft, path: str, attempt: int) -> None:
+    """Ask for a child; the node waits until that says that it has ended, unless it is detached."""
+    model = draft.plan.node(path).model
+    assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
+    part, value = model.workflow, draft.value(path, "with")
+    child = draft.value(path, "workflow/id") or child_id(draft.execution, path, attempt)
+    known = draft.plan.workflows.get(part.name)
+    if known is not None and (problem := misfit(known.input, value)):
+        raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
+    if not isinstance(child, str) or not 1 <= len(child) <= _LONGEST_ID or not child.isprintable():
+        raise Failed("Invalid", f"the id of a child has 1 to {_LONGEST_ID} printable characters, not {child!r}")
+    if child in draft.state.children:
+        raise Failed("Invalid", f"a child {child!r} of this execution is at work already")
+    draft.emit(ChildRequested(path, attempt, child, part.name, value, part.detach, part.on_parent_close))
+    if part.detach:
+        draft.finish(path, attempt, child)
+
+
+_LONGEST_ID = 200
+
+
+def child_id(execution: str, path: str, attempt: int) -> str:
+    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long."""
+    name = f"{execution}.{path}" + (f"#{attempt}" if attempt > 1 else "")
+    return name if len(name) <= _LONGEST_ID else f"{execution[:100]}.{sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _set(draft: Draft, path: str, attempt: int) -> None:
@@ -110,7 +138,7 @@ def _approval(draft: Draft, path: str, attempt: int) -> None:
 def _seconds(draft: Draft, path: str, key: str) -> float | None:
     value = draft.value(path, key)
     try:
-        return None if value is None else seconds_of(value)
+        return None if value is None else duration_in_bounds(value)
     except ValueError as error:
         raise ExpressionError(f"{key.rpartition('/')[2]!r} of node {path!r}: {error}") from None
 
@@ -166,6 +194,7 @@ _HOW: dict[str, Callable[[list[Any]], Any]] = {"collect": list, "merge": _merge,
 _START: dict[str, Callable[[Draft, str, int], None]] = {
     "agent": _call,
     "tool": _call,
+    "workflow": _workflow,
     "set": _set,
     "fail": _fail,
     "switch": _switch,
@@ -176,6 +205,3 @@ _START: dict[str, Callable[[Draft, str, int], None]] = {
     "loop": open_loop,
     "parallel": open_parallel,
 }
-
-RUNS = frozenset(_START)
-"""The kinds that this release runs."""

@@ -9,6 +9,7 @@ from immutables import Map
 
 from perdure.definitions.paths import body_of, inner_body, name_of, node_in, steps_to
 from perdure.events.vocabulary import (
+    ChildRequested,
     CompensationStarted,
     Error,
     ExecutionCancelled,
@@ -70,6 +71,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. undoing: what
     is being compensated, by the body or the node that it is within. signals: those that nobody has taken, by name.
+    children: those that have not said that they ended, by their ids.
     """
 
     started: ExecutionStarted
@@ -79,6 +81,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     timers: Map[str, datetime] = Map()
     undoing: Map[str, CompensationStarted] = Map()
     signals: Map[str, tuple[Any, ...]] = Map()
+    children: Map[str, ChildRequested] = Map()
     held: tuple[str, ...] = ()
     completed: int = 0
     paused: ExecutionPaused | None = None

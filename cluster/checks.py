@@ -3,13 +3,10 @@
 from typing import Any
 
 from perdure.actors import tools
-from perdure.actors.kinds import RUNS
 from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, tools_called
 from perdure.definitions.loading import Definition
-from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import kind_of
-from perdure.definitions.places import bodies_of
+from perdure.definitions.not_run import not_run
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -21,31 +18,28 @@ def checked(
     Raises BadInput, ToolNotFound or ModelUnavailable naming what keeps the workflow from starting.
     """
     check_id(execution)
-    check_kinds(definition.workflow)
     if not isinstance(priority, int) or not 0 <= priority <= 9:
         raise BadInput(f"the priority {priority!r} is not a number within 0 to 9")
     value = tools.to_json(value, "the input")
     check_input(definition, value)
     workflow = definition.workflow
+    check_runs(definition)
     if agents_called(workflow):
         check_endpoint(settings)
     return value, tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
-
-
-def check_kinds(workflow: Workflow) -> None:
-    """Raise BadInput where a workflow has parts that this release checks and does not run."""
-    if workflow.kind == "statechart":
-        raise BadInput(f"workflow {workflow.name!r} is a statechart: this release checks it, and cannot run it yet")
-    for body in bodies_of(workflow):
-        for name, (node, _) in body.nodes.items():
-            if (kind := kind_of(node)) not in RUNS:
-                raise BadInput(f"node {name!r} is a {kind}: this release checks it, and cannot run it yet")
 
 
 def check_id(execution: str) -> None:
     """Raise BadInput when an execution cannot have this id."""
     if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
         raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
+
+
+def check_runs(definition: Definition) -> None:
+    """Raise BadInput naming every part of the definition that this release would leave undone."""
+    undone = [f"{'.'.join(map(str, each.path))}: {each.message}" for each in not_run(definition.workflow)]
+    if undone:
+        raise BadInput(f"workflow {definition.workflow.name!r} cannot be started: {'; '.join(undone)}")
 
 
 def check_input(definition: Definition, value: Any) -> None:

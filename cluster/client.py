@@ -10,7 +10,7 @@ from uuid import uuid4
 from perdure.actors.inputs import StartExecution
 from perdure.cluster.checks import check_id, checked
 from perdure.cluster.connection import Connection
-from perdure.cluster.inbox import SOLO, lane_of
+from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.opening import Mode, open_store
 from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, AsyncRun, Status
@@ -51,7 +51,7 @@ class AsyncClient:
         drive: the id of the one execution that this client's host serves; by default hosts serve all lanes.
         """
         opened = await open_store(settings, mode, drive)
-        return cls(opened.settings, opened.connection, opened.closing, SOLO if drive else None)
+        return cls(opened.settings, opened.connection, opened.closing, solo_lane(drive) if drive else None)
 
     @cached_property
     def workflows(self) -> "Workflows":

@@ -1,19 +1,22 @@
 """Checks a whole workflow before anything runs, and gives every finding with the path of its place."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from perdure.definitions.chart_checks import chart_findings
+from perdure.definitions.chart_places import chart_of
 from perdure.definitions.expression_checks import expression_findings
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.node_checks import node_findings
 from perdure.definitions.nodes import Node
+from perdure.definitions.parts import Tool
 from perdure.definitions.places import Body, bodies_of
-from perdure.definitions.plan import find_cycle, needs_of, targets_of
-from perdure.definitions.schema_checks import schema_findings
-from perdure.definitions.states import Statechart
+from perdure.definitions.plan import find_cycle, targets_of
+from perdure.definitions.schema_checks import schema_findings, unsound_schemas
+from perdure.definitions.skip_checks import Order, skip_findings
 from perdure.definitions.type_checks import type_findings
 from perdure.definitions.yaml_source import Path
 
@@ -25,35 +28,28 @@ RESERVED = frozenset({"on_failure", "on_cancel", "finally"})
 
 def findings_of(workflow: Workflow) -> list[Finding]:
     """Return every finding of a well-formed workflow; one without errors can be compiled."""
-    found = [*_kind_findings(workflow), *schema_findings(workflow), *_limit_findings(workflow)]
+    found = [
+        *_kind_findings(workflow),
+        *schema_findings(workflow),
+        *_limit_findings(workflow),
+        *_tool_findings(workflow),
+    ]
     for body in bodies_of(workflow):
         found += _body_findings(workflow, body)
     found += expression_findings(workflow)
     if workflow.states:
         found += chart_findings(workflow, chart_of(workflow), ())
     for name, child in workflow.workflows.items():
-        found += [
-            Finding(("workflows", name, *each.path), each.message, each.warning, each.key)
-            for each in findings_of(child)
-        ]
-    if not any(not each.warning for each in found):
-        found += _cycle_findings(workflow)
-    if not any(not each.warning for each in found):
-        found += type_findings(workflow)
-    return found
-
-
-def chart_of(workflow: Workflow) -> Statechart:
-    """Return the statechart of a workflow of that kind."""
-    initial = [workflow.initial] if isinstance(workflow.initial, str) else workflow.initial
-    return Statechart(initial=initial, context=workflow.context, events=workflow.events, states=workflow.states)
+        found += [replace(each, path=("workflows", name, *each.path)) for each in findings_of(child)]
+    unsound = unsound_schemas(workflow, found)
+    return [*found, *_cycle_findings(workflow), *type_findings(workflow, unsound), *skip_findings(workflow)]
 
 
 def _kind_findings(workflow: Workflow) -> Iterator[Finding]:
     given = {key for key in (*_DAG_KEYS, *_CHART_KEYS) if getattr(workflow, key) not in (None, {}, [])}
     needed, refused = ("nodes", _CHART_KEYS) if workflow.kind == "dag" else ("states", _DAG_KEYS)
     if needed not in given:
-        yield Finding((), f"a workflow of kind {workflow.kind} has {needed!r}, and this one has none")
+        yield Finding((), f"a workflow of kind {workflow.kind} has {needed!r}, and this one has none", lack=True)
     other = "statechart" if workflow.kind == "dag" else "dag"
     for key in sorted(given.intersection(refused)):
         yield Finding(
@@ -61,10 +57,20 @@ def _kind_findings(workflow: Workflow) -> Iterator[Finding]:
         )
 
 
+def _tool_findings(workflow: Workflow) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, tool in enumerate(workflow.tools):
+        if isinstance(tool, Tool) and tool.name in seen:
+            yield Finding(("tools", index, "name"), f"there is another tool named {tool.name!r}; rename one of them")
+        seen.add(tool.name if isinstance(tool, Tool) else "")
+
+
 def _limit_findings(workflow: Workflow) -> Iterator[Finding]:
     for name, limit in workflow.limits.items():
         if limit.concurrency is None and limit.rate is None:
-            yield Finding(("limits", name), f"limit {name!r} limits nothing; give it 'concurrency' or 'rate'", key=True)
+            yield Finding(
+                ("limits", name), f"limit {name!r} limits nothing; give it 'concurrency' or 'rate'", key=True, lack=True
+            )
 
 
 def _body_findings(workflow: Workflow, body: Body) -> Iterator[Finding]:
@@ -74,7 +80,7 @@ def _body_findings(workflow: Workflow, body: Body) -> Iterator[Finding]:
                 (*body.path, name), f"{name!r} is the name of what runs at the end; rename the node", key=True
             )
     elif not body.nodes:
-        yield Finding(body.path, "there are no nodes here")
+        yield Finding(body.path, "there are no nodes here; give it some", lack=True)
     for name, (node, at) in body.nodes.items():
         yield from _need_findings(body, name, node, at)
         yield from node_findings(workflow, body, name, node, at)
@@ -90,7 +96,7 @@ def _need_findings(body: Body, name: str, node: Node, at: Path) -> Iterator[Find
 
 
 def _unknown_need(body: Body, name: str, need: str) -> str:
-    if need in body.readable():
+    if body.can_read(need):
         return f"node {name!r} needs {need!r}, which is around it and has settled before; leave it out"
     return f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, body.nodes)}"
 
@@ -124,22 +130,11 @@ def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
 
 def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
     for body in bodies_of(workflow):
-        needs = {name: _waits_for(body, name) for name in body.nodes}
-        cycle = find_cycle(needs)
+        cycle = find_cycle(Order(body).needs)
         if cycle:
             _, at = body.nodes[cycle[0]]
             why = _why_circle(body, cycle)
             yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(cycle)}{why}", key=True)
-
-
-def _waits_for(body: Body, name: str) -> tuple[str, ...]:
-    node, at = body.nodes[name]
-    leading = [
-        other for other, (each, where) in body.nodes.items() for _, target, _ in _leads(each, where) if target == name
-    ]
-    return tuple(
-        dict.fromkeys([*(need for need in needs_of(node, at) if need in body.nodes and need != name), *leading])
-    )
 
 
 def _why_circle(body: Body, cycle: Iterable[str]) -> str:

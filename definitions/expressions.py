@@ -8,6 +8,7 @@ There is no clock; the budget of steps bounds the time. Of some sixty expression
 """
 
 import ast
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,12 +128,16 @@ def evaluate(expression: Expression, scope: Mapping[str, Any]) -> Any:
     raise ExpressionError(f"in '{clipped(expression.text)}': {reason}", expression.offset)
 
 
+# Filters of warnings are the process's, and CPython before 3.11.8 counts the depth of all threads' trees together.
+_parsing = threading.Lock()
+
+
 def _tree(text: str, offset: int) -> ast.expr:
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"cannot read the expression: it is longer than {MAX_LENGTH} characters")
     column: int | None = None
     try:
-        with warnings.catch_warnings():
+        with _parsing, warnings.catch_warnings():
             warnings.filterwarnings("error", module=_FILE)  # what Python will refuse one day is refused today
             return ast.parse(text, _FILE, mode="eval").body
     except SyntaxError as error:

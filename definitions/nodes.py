@@ -137,7 +137,9 @@ def _wait(value: Any) -> Any:
 class WaitNode(_Node):
     """Waits, for months if need be, and holds nothing meanwhile."""
 
-    wait: Annotated[Wait, BeforeValidator(_wait)] = Field(description="A duration, or a mapping.")
+    wait: Annotated[Wait, BeforeValidator(_wait, json_schema_input_type=DurationOrExpression | Wait)] = Field(
+        description="A duration, or a mapping."
+    )
 
 
 class Approval(Part):
@@ -292,7 +294,9 @@ def _fail(value: Any) -> Any:
 class FailNode(_Node):
     """Fails on purpose."""
 
-    fail: Annotated[Fail, BeforeValidator(_fail)] = Field(description="The message, or a mapping.")
+    fail: Annotated[Fail, BeforeValidator(_fail, json_schema_input_type=str | Fail)] = Field(
+        description="The message, or a mapping."
+    )
 
 
 KINDS: dict[str, type[_Node]] = {

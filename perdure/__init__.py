@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
     from perdure.cluster.sync_client import Client, Run, connect
+    from perdure.definitions.builder import dag
+    from perdure.definitions.chart_builder import statechart
     from perdure.definitions.model import Workflow
+    from perdure.definitions.references import expression
+    from perdure.definitions.yaml_writer import to_yaml
     from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError
 
 __all__ = [
@@ -26,6 +30,10 @@ __all__ = [
     "Workflow",
     "connect",
     "connect_async",
+    "dag",
+    "expression",
+    "statechart",
+    "to_yaml",
     "tool",
 ]
 
@@ -42,6 +50,10 @@ _HOMES = {
     "Workflow": "perdure.definitions.model",
     "connect": "perdure.cluster.sync_client",
     "connect_async": "perdure.cluster.client",
+    "dag": "perdure.definitions.builder",
+    "expression": "perdure.definitions.references",
+    "statechart": "perdure.definitions.chart_builder",
+    "to_yaml": "perdure.definitions.yaml_writer",
     "tool": "perdure.actors.tools",
 }
 

@@ -1,7 +1,6 @@
 """The command line: run, show and list. Data goes to stdout, words for people to stderr."""
 
 import asyncio
-import json
 import secrets
 import sys
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_controls, cli_log, cli_workflows
+from perdure import cli_controls, cli_definitions, cli_log, cli_workflows
 from perdure.cli_support import (
     AsJson,
     Stopped,
@@ -38,6 +37,7 @@ app = typer.Typer(
 _STATUSES = ("running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated")
 
 app.add_typer(cli_controls.app)
+app.add_typer(cli_definitions.app)
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
 
@@ -160,30 +160,6 @@ def list_(
         typer.echo(console.as_json(rows))
     else:
         console.show_list(rows)
-
-
-@app.command()
-def schema(
-    what: Annotated[str, typer.Argument(help="events: what the log holds.")] = "events",
-    out: Annotated[Path | None, typer.Option(help="Write one file each into this folder.", show_default=False)] = None,
-) -> None:
-    """Print JSON Schemas, by name.
-
-    Example: perdure schema events --out schemas
-    """
-    if what != "events":
-        raise BadInput(f"there is no schema of {what!r}; there is one of events")
-    from perdure.events.schema import event_schemas
-    from perdure.events.upcasting import FORMAT
-
-    schemas = event_schemas()
-    if out is None:
-        print_json(schemas)
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    for name, each in schemas.items():
-        file = out / f"{name}.v{FORMAT}.json"
-        file.write_text(json.dumps(each, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:

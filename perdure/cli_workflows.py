@@ -145,13 +145,13 @@ def deprecate(
 
 def print_definition(text: str, *, as_json: bool) -> None:
     """Print a stored definition on stdout, as YAML or JSON."""
-    from perdure.definitions.yaml_source import to_yaml
+    from perdure.definitions.yaml_writer import data_to_yaml
 
     data = json.loads(text)
     if as_json:
         print_json(data)
     else:
-        typer.echo(to_yaml(data), nl=False)
+        typer.echo(data_to_yaml(data), nl=False)
 
 
 async def _with(settings: "Settings", work: "Callable[[Workflows], Awaitable[Result]]") -> Result:

@@ -16,6 +16,7 @@ from perdure.actors.evolve import evolve
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
+    ChildRequested,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionStarted,
@@ -65,10 +66,12 @@ class Progress:
         self.state = evolve(self.state, event)
         if isinstance(event, ExecutionStarted):
             self.started = happened.at
-        node = getattr(event, "node", None)
+        node: str | None = getattr(event, "node", None)
         if node is None or isinstance(event, ExecutionFailed | ExecutionFailing):
             return None
-        if isinstance(event, NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
+        if not isinstance(self.state, Started) or self.state.node(node) is None:
+            return None
+        if isinstance(event, ChildRequested | NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
         elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed | NodeCaught):
             self.ended[node] = happened.at

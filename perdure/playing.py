@@ -15,18 +15,23 @@ from perdure.actors.inputs import (
     Continue,
     FireTimer,
     Input,
+    ReportChild,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
     StartExecution,
 )
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
-from perdure.cluster.checks import check_id, check_input, check_kinds
+from perdure.cluster.checks import check_id, check_input, check_runs
 from perdure.definitions.calls import agents_called, tools_called
 from perdure.definitions.loading import WorkflowLike, load
-from perdure.definitions.plan import Plan
+from perdure.definitions.model import Workflow
+from perdure.definitions.nodes import WorkflowNode
+from perdure.definitions.places import bodies_of
+from perdure.definitions.plan import Plan, compile_plan
 from perdure.errors import BadInput, ExecutionFailed, ExecutionStopped, PerdureError
 from perdure.events.vocabulary import (
+    ChildRequested,
     Error,
     Event,
     ExecutionCancelled,
@@ -37,7 +42,7 @@ from perdure.events.vocabulary import (
     NodeWaiting,
 )
 from perdure.events.vocabulary import ExecutionFailed as Failed
-from perdure.scripts import Script, Told, Unscripted, scripts_of, seconds, shown
+from perdure.scripts import Ending, Script, Told, Unscripted, scripts_of, seconds, shown
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 """When every played execution starts, where no other time is given."""
@@ -75,6 +80,7 @@ class Played:
         self.now = begin
         self.events: list[Happening] = []
         self.calls: list[Call] = []
+        self.children: dict[str, Played] = {}
         self.state: Started
 
     @property
@@ -139,6 +145,7 @@ def play(
     *,
     tools: Mapping[str, Any] | None = None,
     agents: Mapping[str, Any] | None = None,
+    workflows: Mapping[str, Any] | None = None,
     tell: Sequence[Told] = (),
     until: str | float | None = None,
     begin: datetime = BEGIN,
@@ -147,20 +154,22 @@ def play(
     """Run a workflow on the engine's own decisions, in virtual time, with scripted calls; no server, no Ray.
 
     workflow: as for `client.start`. tools, agents: by name, the outcome of every call, a list of outcomes (one for each
-    call), or a function that is called with the input. tell: signals, answers and commands, each with its time. until:
+    call), or a function that is called with the input. workflows: the same for children; one that the definition
+    carries is played itself where it has no script. tell: signals, answers and commands, each with its time. until:
     stop at this time since the start; else when it ends, or when nothing more can happen. begin: when it starts.
     Raises DefinitionError, BadInput, and Unscripted where something is called that has no outcome.
     """
     definition = load(workflow)
     check_id(id)
-    check_kinds(definition.workflow)
+    check_runs(definition)
     value = tool_calls.to_json(input, "the input")
     check_input(definition, value)
-    stage = _Stage(definition.plan, Played(id, begin))
-    stage.scripts["tool"] = scripts_of("tool", tools or {}, tools_called(definition.workflow))
-    stage.scripts["agent"] = scripts_of("agent", agents or {}, agents_called(definition.workflow))
-    for name, script in stage.scripts["agent"].items():
-        script.agent = definition.plan.agents[name]
+    scripts = {
+        "tool": scripts_of("tool", tools or {}, tools_called(definition.workflow)),
+        "agent": scripts_of("agent", agents or {}, agents_called(definition.workflow)),
+        "workflow": scripts_of("workflow", workflows or {}, _children_of(definition.workflow)),
+    }
+    stage = _Stage(definition.plan, Played(id, begin), scripts)
     for number, told in enumerate(tell):
         stage.expect(told, number)
     end = None if until is None else begin + timedelta(seconds=seconds(until))
@@ -168,13 +177,19 @@ def play(
     return stage.played
 
 
+def _children_of(workflow: Workflow) -> set[str]:
+    called = [node.workflow.name for body in bodies_of(workflow) for node, _ in body.nodes.values()
+              if isinstance(node, WorkflowNode)]  # fmt: skip
+    return {*called, *(name for each in workflow.workflows.values() for name in _children_of(each))}
+
+
 class _Stage:
     """The world that a played execution meets: its clock, the calls under way, what it is told and when."""
 
-    def __init__(self, plan: Plan, played: Played) -> None:
+    def __init__(self, plan: Plan, played: Played, scripts: Mapping[str, dict[str, Script]]) -> None:
         self.plan = plan
         self.played = played
-        self.scripts: dict[str, dict[str, Script]] = {}
+        self._scripts = scripts
         self._state: ExecutionState = INITIAL
         self._due: list[tuple[datetime, int, Any]] = []
         self._order = count()
@@ -226,7 +241,7 @@ class _Stage:
             if told.crashes:  # what is left is the log
                 self._state = fold(each.event for each in self.played.events)
             self._decide(told.make(key, self.played.id))
-        elif self._is_wanted(*key):
+        elif key is None or self._is_wanted(*key):
             self._decide(told)
 
     def _is_wanted(self, path: str, attempt: int, resumed: int) -> bool:
@@ -249,28 +264,64 @@ class _Stage:
             node = self._started.running.get(event.node)
             if node is not None and node.attempt == event.attempt:
                 self._begin(event.node, node)
+        elif isinstance(event, ChildRequested):
+            self._begin_child(event)
         elif isinstance(event, NodeWaiting) and self._asked.get(event.node):
             told = self._asked[event.node].pop(0)
             self._at(0, (told, f"answer-{next(self._order)}"))
 
     def _begin(self, path: str, state: NodeState) -> None:
         node = self.plan.node(path)
-        kind, name = node.calls or "tool", node.target
-        script = self.scripts[kind].get(name)
+        kind = node.calls
+        assert kind is not None  # noqa: S101 (no other node is ever at work)
+        self.played.calls.append(Call(node.target, path, state.attempt, state.input, self.played.now))
+        script = self._script(kind, node.target, path, state.input)
+        agent = self.plan.agents[node.target] if kind == "agent" else None
+        ending, limit = script.next(path, state.input or {}, agent), node.timeout
+        key = (path, state.attempt, state.resumed)
+        if limit is not None and ending.seconds > limit:
+            late = Error("Timeout", f"it took longer than {limit:g} s")
+            return self._at(limit, (ReportFailure(path, state.attempt, late), key))
+        report: Input = ReportSuccess(path, state.attempt, ending.value)
+        if ending.is_lost:
+            report = ReportLoss(path, state.attempt)
+        elif ending.error is not None:
+            report = ReportFailure(path, state.attempt, ending.error)
+        return self._at(ending.seconds, (report, key))
+
+    def _begin_child(self, asked: ChildRequested) -> None:
+        """Let a child come to its end: as its script says, or played on its own where the definition carries it."""
+        self.played.calls.append(Call(asked.workflow, asked.node, asked.attempt, asked.input, self.played.now))
+        workflow = self.plan.workflows.get(asked.workflow)
+        if asked.workflow in self._scripts["workflow"] or workflow is None:
+            ending = self._script("workflow", asked.workflow, asked.node, asked.input).next(asked.node, asked.input)
+        else:
+            child = _Stage(compile_plan(workflow), Played(asked.child, self.played.now), self._scripts)
+            self.played.children[asked.child] = child.played
+            start = StartExecution("start", asked.child, child.plan.name, child.plan.digest, asked.input, "played")
+            child.run(start, None)
+            if child.played.state.outcome is None:
+                return  # it waits for ever, and so does its parent
+            ending = _ending(child.played)
+        if not asked.detached:
+            report = ReportChild(f"{asked.child}/ended", self.played.id, asked.child, ending.value, ending.error)
+            self._at(ending.seconds, (report, None))
+
+    def _script(self, kind: str, name: str, path: str, given: Any) -> Script:
+        script = self._scripts[kind].get(name)
         if script is None:
             raise Unscripted(
-                f"node {path!r} calls {kind} {name!r} with {shown(state.input)}, and nothing is scripted for it; "
+                f"node {path!r} calls {kind} {name!r} with {shown(given)}, and nothing is scripted for it; "
                 f"give play(..., {kind}s={{{name!r}: ...}}) an outcome, a list of outcomes, or a function"
             )
-        self.played.calls.append(Call(name, path, state.attempt, state.input, self.played.now))
-        outcome, limit = script.next(path, state.input or {}), node.timeout
-        key = (path, state.attempt, state.resumed)
-        report: Input = ReportSuccess(path, state.attempt, outcome.value)
-        if limit is not None and outcome.seconds > limit:
-            error = Error("Timeout", f"it took longer than {limit:g} s")
-            return self._at(limit, (ReportFailure(path, state.attempt, error), key))
-        if outcome.is_lost:
-            report = ReportLoss(path, state.attempt)
-        elif outcome.error is not None:
-            report = ReportFailure(path, state.attempt, outcome.error)
-        return self._at(outcome.seconds, (report, key))
+        return script
+
+
+def _ending(child: Played) -> Ending:
+    seconds = child.took.total_seconds()
+    match child.state.outcome:
+        case ExecutionSucceeded(output):
+            return Ending(output, seconds=seconds)
+        case Failed(error):
+            return Ending(error=error, seconds=seconds)
+    return Ending(error=Error(child.status.capitalize(), f"child {child.id!r} was {child.status}"), seconds=seconds)

@@ -22,7 +22,7 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.actors.work import error_of
-from perdure.definitions.durations import seconds_of
+from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.parts import Agent
 from perdure.errors import BadInput
@@ -121,7 +121,7 @@ def crash(*, at: str | float = 0) -> Told:
 def seconds(value: str | float) -> float:
     """Return the seconds of a duration such as `2d`; raise BadInput where it is none."""
     try:
-        return seconds_of(value)
+        return duration_in_bounds(value)
     except ValueError as error:  # pydantic's own errors are ValueErrors too
         raise BadInput(str(error)) from None
 
@@ -133,11 +133,10 @@ class Script:
     kind: str
     name: str
     outcomes: Any
-    agent: Agent | None = None
     made: int = field(default=0)
 
-    def next(self, node: str, given: dict[str, Any]) -> Ending:
-        """Return the outcome of the next call; raise Unscripted where there is none left."""
+    def next(self, node: str, given: dict[str, Any], agent: Agent | None = None) -> Ending:
+        """Return the outcome of the next call, to this agent if to one; raise Unscripted where there is none left."""
         self.made += 1
         outcome = self.outcomes
         if isinstance(outcome, list):
@@ -151,7 +150,7 @@ class Script:
             return Ending(error=error_of(outcome))
         if callable(outcome):
             outcome = self._call(outcome, given)
-        return self._checked(outcome if isinstance(outcome, Ending) else Ending(outcome))
+        return self._checked(outcome if isinstance(outcome, Ending) else Ending(outcome), agent)
 
     def _call(self, function: Callable[..., Any], given: dict[str, Any]) -> Any:
         """Call a function as the engine calls tools: its arguments are checked, and what it raises is its failure."""
@@ -163,17 +162,17 @@ class Script:
             return Ending(error=error_of(error))
         return endings[0] if endings else result
 
-    def _checked(self, outcome: Ending) -> Ending:
+    def _checked(self, outcome: Ending, agent: Agent | None) -> Ending:
         if outcome.error is not None or outcome.is_lost:
             return outcome
         what = f"the scripted outcome of {self.kind} {self.name!r}"
         value = tools.to_json(outcome.value, what)
-        if self.agent is not None and self.agent.output is not None:
+        if agent is not None and agent.output is not None:
             try:
-                agents.checked(self.name, json.dumps(value), self.agent.output)
+                agents.checked(self.name, json.dumps(value), agent.output)
             except agents.InvalidReply as error:
                 return Ending(error=error_of(error), seconds=outcome.seconds)
-        elif self.agent is not None and not isinstance(value, str):
+        elif agent is not None and not isinstance(value, str):
             raise BadInput(f"{what} is {shown(value)}; the agent has no output schema, so that it replies with text")
         return Ending(value, seconds=outcome.seconds)
 

@@ -91,7 +91,7 @@ def test_another_definition_has_another_digest() -> None:
         ("name: good", "name: a b", "definition:1:7: 'a b' is not a name"),
         ("  third:", "  3rd:", "definition:13:3: '3rd' is not a name"),
         ("30s", "soon", "definition:9:14: not a duration: 'soon'; write 500ms"),
-        ("attempts: 3", "attempts: 0", "definition:8:23: 'attempts': input should be greater than or equal to 1"),
+        ("attempts: 3", "attempts: 0", "definition:8:23: 'attempts' is at least 1, not 0"),
         (
             "agent: writer",
             "agent: riter",

@@ -220,6 +220,23 @@ def test_an_input_that_does_not_fit_the_schema_is_refused() -> None:
         play(flow(PAY, input={"type": "integer"}), "x", tools={"charge": 1})
 
 
+LEAF = {"name": "leaf", "nodes": {"w": {"wait": "2h"}, "t": {"tool": "leaf", "needs": "w"}}}
+
+
+def test_a_child_is_scripted_or_played_itself_where_the_definition_carries_it() -> None:
+    nodes: dict[str, Any] = {"a": {"workflow": "leaf", "with": {"n": 1}}}
+    scripted = play(flow(nodes), workflows={"leaf": takes("3h", 7)})
+    assert (scripted.output, scripted.took, scripted.inputs("leaf")) == ({"a": 7}, timedelta(hours=3), [{"n": 1}])
+    played = play(flow(nodes, workflows={"leaf": LEAF}), tools={"leaf": "done"})
+    assert (played.output, played.took) == ({"a": {"t": "done"}}, timedelta(hours=2))
+    assert played.children["played.a"].inputs("leaf") == [{}]
+    failed = play(flow(nodes, workflows={"leaf": LEAF}), tools={"leaf": fails("Broken")})
+    assert failed.error is not None
+    assert failed.error.type == "Broken"
+    with pytest.raises(Unscripted, match="node 'a' calls workflow 'leaf'"):
+        play(flow(nodes))
+
+
 PAGE = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
 FROM_PAGE: dict[str, Any] = {}
 exec(compile(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], "docs/testing.md", "exec"), FROM_PAGE)
