@@ -17,7 +17,8 @@ from typing import Any, Self
 
 from perdure.definitions.yaml_source import parse_yaml
 from perdure.errors import BadInput
-from perdure.playing import Call, NotEnded, Played, play
+from perdure.played import Call, NotEnded, Played
+from perdure.playing import play
 from perdure.scripts import (
     Unscripted,
     approve,
