@@ -3,22 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
-from perdure.actors import flow
+from perdure.actors import children, flow, mending
 from perdure.actors.answers import decide
 from perdure.actors.compensation import compensate
 from perdure.actors.draft import Draft
 from perdure.actors.failures import stop
 from perdure.actors.inputs import (
     CancelExecution,
+    ChangeInput,
+    CompleteNode,
     Control,
     DecideApproval,
+    ExtendDeadline,
     PauseExecution,
+    ReportChild,
     ResumeExecution,
+    RetryExecution,
     SignalExecution,
+    SkipNode,
     TerminateExecution,
 )
 from perdure.actors.signals import misfit, waiting_for
-from perdure.actors.timers import fire
+from perdure.actors.timers import fire, try_again
 from perdure.definitions.nodes import ApprovalNode, WaitNode
 from perdure.events.vocabulary import (
     CommandRefused,
@@ -31,14 +37,17 @@ from perdure.events.vocabulary import (
 )
 
 
-def control(draft: Draft, given: Control) -> None:
+def control(draft: Draft, given: Control | ReportChild) -> None:
     """Carry out a command, or refuse it."""
     _CONTROLS[type(given)](draft, given)
 
 
-def refuse_ended(draft: Draft, given: Control) -> None:
-    """Refuse a command to an execution that has ended; what asks for the end that it came to is already so."""
+def after_end(draft: Draft, given: Control) -> None:
+    """Let a failed execution go on; refuse any other command, but the one that asks for the end that it had."""
     status = draft.state.status
+    if isinstance(given, RetryExecution) and status == "failed":
+        mending.retry_failed(draft, given)
+        return
     if (type(given), status) not in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
         draft.emit(CommandRefused(given.id, f"the execution has ended: it is {status}"))
 
@@ -87,11 +96,16 @@ def _resume(draft: Draft, given: ResumeExecution) -> None:
     if draft.state.paused is None:
         return
     draft.emit(ExecutionResumed(given.by))
-    _fire_held(draft)
+    _go_on(draft)
     flow.wake(draft)
 
 
-def _fire_held(draft: Draft) -> None:
+def _go_on(draft: Draft) -> None:
+    """Try again what is stuck, and let the timers count that came due during the pause."""
+    for path in sorted(path for path, node in draft.state.nodes.items() if node.status == "stuck"):
+        node = draft.state.node(path)
+        if node is not None and node.status == "stuck" and not draft.over:  # one may cancel another
+            try_again(draft, path)
     for timer in draft.state.held:
         if timer in draft.state.held and not draft.over:  # one may disarm another
             fire(draft, timer)
@@ -106,7 +120,7 @@ def _cancel(draft: Draft, given: CancelExecution) -> None:
     reason = given.reason or "the execution was cancelled"
     draft.emit(ExecutionCancelling(given.reason, given.by))
     stop(draft, "", reason)
-    _fire_held(draft)  # what is left are tries of what is being undone: the pause is over
+    _go_on(draft)  # what is left is being undone: the pause is over
     if not compensate(draft, "", "execution", Error("Cancelled", reason)):
         draft.later("end")
 
@@ -125,4 +139,10 @@ _CONTROLS: dict[type, Callable[[Draft, Any], None]] = {
     ResumeExecution: _resume,
     CancelExecution: _cancel,
     TerminateExecution: _terminate,
+    RetryExecution: mending.retry,
+    SkipNode: mending.skip,
+    CompleteNode: mending.complete,
+    ChangeInput: mending.change_input,
+    ExtendDeadline: mending.extend_deadline,
+    ReportChild: children.ended,
 }

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from perdure.actors import controls, failures, flow, timers
+from perdure.actors import children, controls, failures, flow, timers
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
     Continue,
@@ -10,6 +10,7 @@ from perdure.actors.inputs import (
     FireTimer,
     Input,
     Recover,
+    ReportChild,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
@@ -31,7 +32,10 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     draft = Draft(plan, execution, state, at)
     if state.outcome is not None:
         if isinstance(given, Control):
-            controls.refuse_ended(draft, given)
+            controls.after_end(draft, given)
+            flow.run(draft)
+        elif isinstance(given, ReportChild):
+            children.ended(draft, given)
         return draft.events
     _react(draft, given)
     flow.run(draft)
@@ -56,7 +60,7 @@ def _react(draft: Draft, given: Input) -> None:
             flow.wake(draft)
         case FireTimer(timer=timer, due=due) if state.timers.get(timer) == due:  # else it was armed anew since
             timers.fire(draft, timer)
-        case _ if isinstance(given, Control):
+        case _ if isinstance(given, Control | ReportChild):
             controls.control(draft, given)
 
 
@@ -65,8 +69,12 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
         return [CommandRefused(given.id, "the execution id was used by an execution that has been purged")]
     if isinstance(state, Started):
         same = (state.started.digest, state.started.input) == (given.digest, given.input)
+        if given.parent is not None:  # asked for again, perhaps by name after another version was activated
+            same = state.started.parent == given.parent
         return [] if same else [CommandRefused(given.id, "the execution id is taken by another definition or input")]
-    started = ExecutionStarted(given.workflow, given.digest, given.input, given.lane, given.tools, given.priority)
+    started = ExecutionStarted(
+        given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent
+    )
     draft = Draft(plan, execution, Started(started), at)
     draft.events.append(started)
     if plan.timeout is not None:

@@ -15,6 +15,7 @@ from perdure.actors.state import (
     NodeStatus,
     Purged,
     Started,
+    still_done,
 )
 from perdure.definitions.paths import UNDO, Step, body_of, is_within, name_of, owner_of, steps_to
 from perdure.errors import CorruptEntry
@@ -24,6 +25,8 @@ from perdure.events.vocabulary import (
     BodyStarted,
     BodySucceeded,
     BranchTaken,
+    ChildEnded,
+    ChildRequested,
     CommandRefused,
     CompensationStarted,
     Event,
@@ -34,9 +37,12 @@ from perdure.events.vocabulary import (
     ExecutionPaused,
     ExecutionPurged,
     ExecutionResumed,
+    ExecutionRetried,
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
+    InputChanged,
+    Intervened,
     NodeAttemptFailed,
     NodeCancelled,
     NodeCatching,
@@ -46,6 +52,7 @@ from perdure.events.vocabulary import (
     NodeResumed,
     NodeScheduled,
     NodeSkipped,
+    NodeStuck,
     NodeSucceeded,
     NodeWaiting,
     Outcome,
@@ -74,7 +81,10 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:
 
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
-    return _with_node(state, event.node, NodeState("running", event.attempt, input=event.input))
+    before = state.node(event.node)
+    return _with_node(
+        state, event.node, NodeState("running", event.attempt, input=event.input, before=before.before if before else 0)
+    )
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
@@ -103,6 +113,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
         undone = event.node.removesuffix(UNDO)
         state = _with_node(state, undone, _replace(_known(state, undone), status="compensated"))
         state = _tried_to_undo(state, undone)
+        state = _replace(state, undone=state.undone.set(undone, state.undone.get(undone, 0) + 1))
     return _replace(state, completed=state.completed + 1)
 
 
@@ -140,16 +151,22 @@ def _caught(state: Started, event: NodeCaught) -> Started:
 
 
 def _with_error(
-    state: Started, event: NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught, status: NodeStatus, **parts: Any
+    state: Started,
+    event: NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught | NodeStuck,
+    status: NodeStatus,
+    **parts: Any,
 ) -> Started:
     """Put a failed attempt down; what was within the node is forgotten, for it has been compensated."""
     before = _known(state, event.node)
-    node = NodeState(status, event.attempt, input=before.input, error=event.error, **parts)
+    node = NodeState(status, event.attempt, input=before.input, error=event.error, before=before.before, **parts)
     return _with_node(_undone(state, event.node), event.node, node)
 
 
 def _skipped(state: Started, event: NodeSkipped) -> Started:
-    return _with_node(state, event.node, NodeState("skipped", reason=event.reason))
+    before = state.node(event.node)  # of one that is skipped by hand what is within may still be compensated
+    bodies = _to_keep(before.bodies) if before is not None else Map[str, BodyState]()
+    value = before.input if before is not None and bodies else None
+    return _with_node(state, event.node, NodeState("skipped", input=value, reason=event.reason, bodies=bodies))
 
 
 def _cancelled(state: Started, event: NodeCancelled) -> Started:
@@ -208,6 +225,41 @@ def _undone(state: Started, within: str) -> Started:
     return _replace(state, undoing=undoing)
 
 
+def _stuck(state: Started, event: NodeStuck) -> Started:
+    state = _with_error(state, event, "stuck")
+    return _with_node(state, event.node, _replace(_known(state, event.node), before=event.attempt))
+
+
+def _input_changed(state: Started, event: InputChanged) -> Started:
+    return _replace(state, inputs=state.inputs.set(event.node, event.input))
+
+
+def _intervened(state: Started, _: Intervened) -> Started:
+    return state
+
+
+def _retried(state: Started, _: ExecutionRetried) -> Started:
+    """Forget all that did not succeed, or was undone, and whatever was on its way to an end."""
+    nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
+    kept = Map({name: node for name, node in nodes.items() if node is not None})
+    return Started(
+        state.started, BodyState(nodes=kept, settled=len(kept)), signals=state.signals, children=state.children,
+        inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
+    )  # fmt: skip
+
+
+def _child_requested(state: Started, event: ChildRequested) -> Started:
+    state = _replace(state, children=state.children.set(event.child, event))
+    if event.detached:
+        return state
+    node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
+    return _replace(_with_node(state, event.node, node), completed=state.completed + 1)
+
+
+def _child_ended(state: Started, event: ChildEnded) -> Started:
+    return _replace(state, children=_without(state.children, event.child))
+
+
 def _timer_armed(state: Started, event: TimerArmed) -> Started:
     return _replace(state, timers=state.timers.set(event.timer, event.due))
 
@@ -254,6 +306,12 @@ def _ended(state: Started, event: Outcome) -> Started:
 
 
 _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
+    NodeStuck: _stuck,
+    InputChanged: _input_changed,
+    Intervened: _intervened,
+    ExecutionRetried: _retried,
+    ChildRequested: _child_requested,
+    ChildEnded: _child_ended,
     NodeScheduled: _scheduled,
     NodeWaiting: _waiting,
     NodeOpened: _opened,

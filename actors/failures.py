@@ -23,7 +23,7 @@ from perdure.events.vocabulary import (
     NodeCatching,
     NodeCaught,
     NodeFailed,
-    TimerHeld,
+    NodeStuck,
 )
 
 
@@ -31,22 +31,14 @@ def fail_attempt(draft: Draft, path: str, attempt: int, error: Error) -> None:
     """Arm the next attempt, or fail the node where its retries are spent or do not fit the error."""
     retry = draft.plan.node(path).retry
     draft.disarm(path, keep="deadline")
-    spent = attempt >= retry.attempts
-    if (spent and retry.exhausted == "fail") or not _fits(retry, error) or draft.is_past_deadline(path):
+    node = draft.state.node(path)
+    if not _fits(retry, error) or draft.is_past_deadline(path):
         fail(draft, path, attempt, error)
-        return
-    draft.emit(NodeAttemptFailed(path, attempt, error))
-    if spent:
-        _pause_for_help(draft, path, error)
+    elif attempt - (node.before if node else 0) >= retry.attempts:
+        give_up(draft, path, attempt, error)
     else:
+        draft.emit(NodeAttemptFailed(path, attempt, error))
         _arm_retry(draft, path, attempt, retry)
-
-
-def _pause_for_help(draft: Draft, path: str, error: Error) -> None:
-    """Pause after the last try, so that somebody can mend what is wrong; the resume tries once more."""
-    if draft.state.paused is None:
-        draft.emit(ExecutionPaused(f"node {path!r} failed at its last try: {error.message}"))
-    draft.emit(TimerHeld(f"retry/{path}"))
 
 
 def _arm_retry(draft: Draft, path: str, attempt: int, retry: Retry) -> None:
@@ -55,6 +47,16 @@ def _arm_retry(draft: Draft, path: str, attempt: int, retry: Retry) -> None:
         # Spread without randomness, so that the decision stays a function of its inputs.
         delay *= 0.5 + crc32(f"{draft.execution}/{path}/{attempt}".encode()) / 2**33
     draft.arm("retry", path, delay)
+
+
+def give_up(draft: Draft, path: str, attempt: int, error: Error) -> None:
+    """Fail a node whose tries are spent, or pause for somebody to mend what is wrong."""
+    if draft.plan.node(path).retry.exhausted == "fail":
+        fail(draft, path, attempt, error)
+        return
+    draft.emit(NodeStuck(path, attempt, error))
+    if draft.state.paused is None:
+        draft.emit(ExecutionPaused(f"node {path!r} is stuck: {error.type}: {error.message}", "perdure"))
 
 
 def _fits(retry: Retry, error: Error) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.events.vocabulary import Error
+from perdure.events.vocabulary import Error, Parent
 
 
 class _Input(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag=True):
@@ -23,6 +23,7 @@ class StartExecution(_Input, frozen=True):
     lane: str
     tools: dict[str, str] = {}
     priority: int = 5
+    parent: Parent | None = None
 
 
 class FireTimer(_Input, frozen=True):
@@ -96,6 +97,68 @@ class TerminateExecution(_Input, frozen=True):
     by: str = ""
 
 
+class RetryExecution(_Input, frozen=True):
+    """Let a failed execution go on from what failed."""
+
+    id: str
+    execution: str
+    reason: str = ""
+    by: str = ""
+
+
+class SkipNode(_Input, frozen=True):
+    """Settle a node that has begun, or not yet, as skipped."""
+
+    id: str
+    execution: str
+    node: str
+    reason: str = ""
+    by: str = ""
+
+
+class CompleteNode(_Input, frozen=True):
+    """Settle a node by hand, with this output."""
+
+    id: str
+    execution: str
+    node: str
+    output: Any = None
+    reason: str = ""
+    by: str = ""
+
+
+class ChangeInput(_Input, frozen=True):
+    """Give a node that has not begun another input."""
+
+    id: str
+    execution: str
+    node: str
+    input: Any = None
+    reason: str = ""
+    by: str = ""
+
+
+class ExtendDeadline(_Input, frozen=True):
+    """Move the deadline of a node, or the timeout of the execution (node: ""), by so many seconds."""
+
+    id: str
+    execution: str
+    node: str
+    seconds: float
+    reason: str = ""
+    by: str = ""
+
+
+class ReportChild(_Input, frozen=True):
+    """A child of the execution has ended: with an output, or with an error."""
+
+    id: str
+    execution: str
+    child: str
+    output: Any = None
+    error: Error | None = None
+
+
 class ReportSuccess(_Input, frozen=True):
     """An attempt at a node ended with this output."""
 
@@ -127,10 +190,15 @@ class Continue(_Input, frozen=True):
     """A decision was left off because it had grown long: go on with it."""
 
 
-Control = SignalExecution | DecideApproval | PauseExecution | ResumeExecution | CancelExecution | TerminateExecution
+Mending = RetryExecution | SkipNode | CompleteNode | ChangeInput | ExtendDeadline
+"""Commands by which somebody mends an execution by hand."""
+
+Control = (
+    SignalExecution | DecideApproval | PauseExecution | ResumeExecution | CancelExecution | TerminateExecution | Mending
+)
 """Commands of people and programs to an execution that has begun."""
 
-Command = StartExecution | FireTimer | ActivateExecution | Control
+Command = StartExecution | FireTimer | ActivateExecution | ReportChild | Control
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
 Input = Command | ReportSuccess | ReportFailure | ReportLoss | Recover | Continue

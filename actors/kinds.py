@@ -3,20 +3,21 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import msgspec
 
 from perdure.actors.containers import open_foreach, open_loop, open_parallel
 from perdure.actors.draft import Draft
-from perdure.actors.signals import next_signal
-from perdure.definitions.durations import seconds_of
+from perdure.actors.signals import misfit, next_signal
+from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.json_values import to_json_value
-from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode
+from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode, WorkflowNode
 from perdure.definitions.paths import UNDO, body_of, node_in
 from perdure.definitions.places import items_of
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import BranchTaken, Error, NodeWaiting, SignalTaken, TimerArmed
+from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken, TimerArmed
 
 
 class Failed(Exception):
@@ -30,7 +31,7 @@ class Failed(Exception):
 def start(draft: Draft, path: str, attempt: int) -> None:
     """Begin an attempt at a node. Raises ExpressionError or Failed, of which the attempt fails."""
     node = draft.plan.node(path)
-    if node.model.timeout is not None and node.kind in ("wait", "approval", "foreach", "loop", "parallel"):
+    if node.model.timeout is not None and node.kind in ("wait", "approval", "workflow", "foreach", "loop", "parallel"):
         draft.arm("timeout", path, node.model.timeout)
     _START[node.kind](draft, path, attempt)
 
@@ -44,8 +45,45 @@ def start_undo(draft: Draft, path: str) -> None:
     draft.schedule(path, 1, value)
 
 
+def _input(draft: Draft, path: str) -> Any:
+    """Return what somebody gave a node by hand, or else what its `with` gives."""
+    return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, "with")
+
+
 def _call(draft: Draft, path: str, attempt: int) -> None:
-    draft.schedule(path, attempt, draft.value(path, "with"))
+    draft.schedule(path, attempt, _input(draft, path))
+
+
+def _workflow(draft: Draft, path: str, attempt: int) -> None:
+    """Ask for a child; the node waits until that says that it has ended, unless it is detached."""
+    model = draft.plan.node(path).model
+    assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
+    part, value = model.workflow, _input(draft, path)
+    child = draft.value(path, "workflow/id") or _child_id(draft, path, attempt)
+    known = draft.plan.workflows.get(part.name)
+    if known is not None and (problem := misfit(known.input, value)):
+        raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
+    if not isinstance(child, str) or not 1 <= len(child) <= _LONGEST_ID or not child.isprintable():
+        raise Failed("Invalid", f"the id of a child has 1 to {_LONGEST_ID} printable characters, not {child!r}")
+    if child in draft.state.children:
+        raise Failed("Invalid", f"a child {child!r} of this execution is at work already")
+    draft.emit(ChildRequested(path, attempt, child, part.name, value, part.detach, part.on_parent_close))
+    if part.detach:
+        draft.finish(path, attempt, child)
+
+
+_LONGEST_ID = 200
+
+
+def _child_id(draft: Draft, path: str, attempt: int) -> str:
+    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long.
+
+    Each run of the node has a child of its own: another try, one of what is around it, or of the execution.
+    """
+    tries, retries = (*draft.state.tries_around(path), attempt), draft.state.retries
+    often = ("" if set(tries) == {1} else "#" + ".".join(map(str, tries))) + (f"+{retries}" if retries else "")
+    execution, name = draft.execution, f"{draft.execution}.{path}{often}"
+    return name if len(name) <= _LONGEST_ID else f"{execution[:100]}.{sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _set(draft: Draft, path: str, attempt: int) -> None:
@@ -109,7 +147,7 @@ def _approval(draft: Draft, path: str, attempt: int) -> None:
 def _seconds(draft: Draft, path: str, key: str) -> float | None:
     value = draft.value(path, key)
     try:
-        return None if value is None else seconds_of(value)
+        return None if value is None else duration_in_bounds(value)
     except ValueError as error:
         raise ExpressionError(f"{key.rpartition('/')[2]!r} of node {path!r}: {error}") from None
 
@@ -134,7 +172,7 @@ def _aggregate(draft: Draft, path: str, attempt: int) -> None:
     else:
         items = items_of(path, draft.value(path, "aggregate/items"))
     if part.how is None:
-        draft.schedule(path, attempt, {**draft.value(path, "with"), "items": items})
+        draft.schedule(path, attempt, {**_input(draft, path), "items": items})
     else:
         draft.finish(path, attempt, _HOW[part.how](items))
 
@@ -165,6 +203,7 @@ _HOW: dict[str, Callable[[list[Any]], Any]] = {"collect": list, "merge": _merge,
 _START: dict[str, Callable[[Draft, str, int], None]] = {
     "agent": _call,
     "tool": _call,
+    "workflow": _workflow,
     "set": _set,
     "fail": _fail,
     "switch": _switch,
@@ -175,6 +214,3 @@ _START: dict[str, Callable[[Draft, str, int], None]] = {
     "loop": open_loop,
     "parallel": open_parallel,
 }
-
-RUNS = frozenset(_START)
-"""The kinds that this release runs."""

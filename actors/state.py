@@ -7,8 +7,9 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
-from perdure.definitions.paths import body_of, inner_body, name_of, node_in, steps_to
+from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, steps_to
 from perdure.events.vocabulary import (
+    ChildRequested,
     CompensationStarted,
     Error,
     ExecutionCancelled,
@@ -24,7 +25,7 @@ from perdure.events.vocabulary import (
 )
 
 NodeStatus = Literal[
-    "running", "waiting", "open", "retrying", "catching",
+    "running", "waiting", "open", "retrying", "stuck", "catching",
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
 ]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
@@ -35,7 +36,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
     completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
-    its bodies did.
+    its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
     """
 
     status: NodeStatus
@@ -49,6 +50,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     choice: list[str] = []
     ended: int = 0
     failed: int = 0
+    before: int = 0
     bodies: "Map[str, BodyState]" = Map()
 
 
@@ -71,7 +73,9 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. waiting:
     those that wait for the outside. undoing: what is still to be compensated, by the body or the node around it.
-    signals: those that nobody has taken, by name. held: timers that came due during a pause. completed: how many nodes
+    signals: those that nobody has taken, by name. children: those that have not said that they ended, by their ids.
+    inputs: those given by hand to nodes that have not begun. undone: how often nodes were compensated. retries: how
+    often it went on after it had failed. held: timers that came due during a pause. completed: how many nodes
     completed, or began to wait.
     """
 
@@ -83,6 +87,10 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     timers: Map[str, datetime] = Map()
     undoing: Map[str, CompensationStarted] = Map()
     signals: Map[str, tuple[Any, ...]] = Map()
+    children: Map[str, ChildRequested] = Map()
+    inputs: Map[str, Any] = Map()
+    undone: Map[str, int] = Map()
+    retries: int = 0
     held: tuple[str, ...] = ()
     completed: int = 0
     paused: ExecutionPaused | None = None
@@ -146,6 +154,25 @@ def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
         yield at, node
         for key, inner in node.bodies.items():
             yield from nodes_in(inner_body(at, key), inner)
+
+
+def still_done(node: NodeState) -> NodeState | None:
+    """Return a node without the calls that tried to undo what is within it; None where it is not done, or undone."""
+    if node.status not in ("succeeded", "caught"):
+        return None
+    bodies: dict[str, BodyState] = {}
+    for key, body in node.bodies.items():
+        inner = {name: each for name, each in body.nodes.items() if not name.endswith(UNDO)}
+        if any(each.status == "compensated" for each in inner.values()):
+            return None
+        kept = {
+            name: still_done(each) if each.status in ("succeeded", "caught") else each for name, each in inner.items()
+        }
+        if None in kept.values():
+            return None
+        nodes = Map({name: each for name, each in kept.items() if each is not None})
+        bodies[key] = BodyState(body.status, nodes, body.settled, body.output, body.error)
+    return msgspec.structs.replace(node, bodies=Map(bodies)) if bodies else node
 
 
 class Purged(msgspec.Struct, frozen=True):

@@ -21,7 +21,8 @@ def fire(draft: Draft, timer: str) -> None:
     _TIMERS[kind](draft, path)
 
 
-def _try_again(draft: Draft, path: str) -> None:
+def try_again(draft: Draft, path: str) -> None:
+    """Begin the next attempt at a node."""
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (a try of it failed)
     if path.endswith(UNDO) or draft.plan.node(path).calls is not None:
@@ -74,7 +75,7 @@ def _execution_timed_out(draft: Draft, _: str) -> None:
 
 
 _TIMERS: dict[str, Callable[[Draft, str], None]] = {
-    "retry": _try_again,
+    "retry": try_again,
     "wait": _waited,
     "timeout": _timed_out,
     "deadline": _past_deadline,

@@ -6,6 +6,7 @@ from perdure.actors import tools
 from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, tools_called
 from perdure.definitions.loading import Definition
+from perdure.definitions.not_run import not_run
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -22,6 +23,7 @@ def checked(
     value = tools.to_json(value, "the input")
     check_input(definition, value)
     workflow = definition.workflow
+    check_runs(definition)
     if agents_called(workflow):
         check_endpoint(settings)
     return value, tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
@@ -31,6 +33,13 @@ def check_id(execution: str) -> None:
     """Raise BadInput when an execution cannot have this id."""
     if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
         raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
+
+
+def check_runs(definition: Definition) -> None:
+    """Raise BadInput naming every part of the definition that this release would leave undone."""
+    undone = [f"{'.'.join(map(str, each.path))}: {each.message}" for each in not_run(definition.workflow)]
+    if undone:
+        raise BadInput(f"workflow {definition.workflow.name!r} cannot be started: {'; '.join(undone)}")
 
 
 def check_input(definition: Definition, value: Any) -> None:

@@ -1,38 +1,25 @@
 """The asynchronous client: opens or joins what it needs, starts executions, and follows them through the log."""
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from perdure.actors.inputs import StartExecution
-from perdure.actors.loading import load as load_execution
-from perdure.actors.state import Started
 from perdure.cluster.checks import check_id, checked
 from perdure.cluster.connection import Connection
-from perdure.cluster.hosting import is_driven
-from perdure.cluster.inbox import SOLO, lane_of
+from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.opening import Mode, open_store
 from perdure.cluster.references import is_reference
+from perdure.cluster.run import CONFIRM_SECONDS, AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
-from perdure.errors import CorruptEntry, ExecutionExists, ExecutionFailed, ExecutionNotFound, WaitTimeout
-from perdure.events.entry import Happened, Recorded
-from perdure.events.vocabulary import ExecutionFailed as Failed
-from perdure.events.vocabulary import ExecutionPurged, ExecutionStarted, ExecutionSucceeded
 
 if TYPE_CHECKING:
     from perdure.cluster.workflows import Workflows
 
-Status = Literal["queued", "running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]
-
-_log = logging.getLogger("perdure.client")
-
-CONFIRM_SECONDS = 2.0
 _STARTS_IN_FLIGHT = 256
 
 
@@ -64,7 +51,7 @@ class AsyncClient:
         drive: the id of the one execution that this client's host serves; by default hosts serve all lanes.
         """
         opened = await open_store(settings, mode, drive)
-        return cls(opened.settings, opened.connection, opened.closing, SOLO if drive else None)
+        return cls(opened.settings, opened.connection, opened.closing, solo_lane(drive) if drive else None)
 
     @cached_property
     def workflows(self) -> "Workflows":
@@ -129,9 +116,7 @@ class AsyncClient:
         begun = None if id is None else await AsyncRun(id, self._connection).begun()
         return await self.workflows.resolve(str(workflow), begun.digest if begun else None)
 
-    async def executions(
-        self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50
-    ) -> list[dict[str, Any]]:
+    async def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Return the newest executions of the store: rows of the `executions` read model, brought up to date first."""
         from perdure.projections.runner import Projections
 
@@ -186,106 +171,3 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class AsyncRun:
-    """The handle of one execution: everything that it answers is read from the log."""
-
-    def __init__(self, execution: str, connection: Connection) -> None:
-        self.id = execution
-        self._connection = connection
-
-    async def result(self, timeout: float | None = None) -> Any:
-        """Wait for the end, at most `timeout` seconds, and return the output.
-
-        Raises ExecutionFailed with node, attempt and error, or WaitTimeout (the execution goes on).
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                async for happened in self.events():
-                    outcome = happened.event
-                    if isinstance(outcome, ExecutionSucceeded):
-                        return outcome.output
-                    if isinstance(outcome, Failed):
-                        error = {
-                            "type": outcome.error.type,
-                            "message": outcome.error.message,
-                            "data": outcome.error.data,
-                        }
-                        raise ExecutionFailed(self.id, outcome.node, outcome.attempt, error)
-        except TimeoutError:
-            how = "not begun" if await self.status() == "queued" else "not ended"
-            raise WaitTimeout(f"execution {self.id!r} has {how} within {timeout:g} s; it goes on by itself") from None
-        raise AssertionError("a log is followed without end")
-
-    async def events(self, after: int = 0) -> AsyncIterator[Happened]:
-        """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""
-        async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
-            async for recorded in entries:
-                for happened in _readable(recorded):
-                    yield happened
-                    if isinstance(happened.event, ExecutionSucceeded | Failed):
-                        return
-
-    async def state(self) -> Started:
-        """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
-        folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
-        if not isinstance(folded.state, Started):
-            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
-        return folded.state
-
-    async def status(self) -> Status:
-        """Return `queued`, `running`, `succeeded` or `failed`."""
-        try:
-            return (await self.state()).status
-        except ExecutionNotFound:
-            return "queued"
-
-    async def is_driven(self) -> bool:
-        """Say whether a host that answers serves this execution; else it goes on when one does."""
-        return await is_driven(self._connection, self.id)
-
-    async def history(self) -> list[Recorded]:
-        """Return all entries so far."""
-        return [recorded async for recorded in self._connection.log.read(self.id)]
-
-    async def begun(self, within: float = 0) -> ExecutionStarted | None:
-        """Return the event that it began with, waiting so many seconds for it; None where it has not begun.
-
-        Raises ExecutionExists when the id was purged.
-        """
-        first: Recorded | None = None
-        if within:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(within), aclosing(self._connection.log.follow(self.id)) as entries:  # type: ignore[type-var]
-                    first = await anext(entries)
-        else:
-            first = next(iter([recorded async for recorded in self._connection.log.read(self.id, limit=1)]), None)
-        event = first.entry.events[0] if first else None
-        if isinstance(event, ExecutionPurged):
-            raise ExecutionExists(f"the execution id {self.id!r} was used before, and purged; choose another id")
-        return event if isinstance(event, ExecutionStarted) else None
-
-    async def attaches(self, command: StartExecution, within: float = 0) -> bool:
-        """Say whether the execution has begun as this start asks, waiting so many seconds for it to begin.
-
-        Raises ExecutionExists when it began with another definition or input.
-        """
-        started = await self.begun(within)
-        if started is None:
-            return False
-        if (started.digest, started.input) != (command.digest, command.input):
-            what = "definition" if started.digest != command.digest else "input"
-            raise ExecutionExists(
-                f"the execution id {self.id!r} is taken: it was started with another {what}; choose another id"
-            )
-        return True
-
-
-def _readable(recorded: Recorded) -> list[Happened]:
-    """Return an entry's events; none, with a warning, where a newer release wrote what this one cannot read."""
-    try:
-        return recorded.unpack()
-    except CorruptEntry as error:
-        _log.warning("left out: %s", error)
-        return []

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -71,12 +71,14 @@ class Host:
         nats: Nats,
         embody: Callable[[str], Embodied],
         capacity: int,
+        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
         self._nats = nats
         self._lanes = lanes
         self._embody = embody
         self._capacity = capacity
+        self._close = close
         self._active: dict[str, _Lease] = {}
         self._answering: Subscription | None = None
         self._changed = asyncio.Event()
@@ -118,6 +120,10 @@ class Host:
         finally:
             await self._stop_answering()
             await stop(*serving, *self._telling, *(lease.task for lease in self._active.values()))
+            for consumer in self._consumers:
+                await consumer.delete()
+            if self._close:
+                await self._close()
 
     async def _take(self, message: Msg) -> None:
         """Tell an active execution, or make the execution active with this command as its lease."""

@@ -1,7 +1,6 @@
 """Hosting: sees to it that the lanes that a client needs are served, by others while they answer, else by its own."""
 
 import asyncio
-import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,7 +9,7 @@ from typing import Any
 from perdure.actors.work import CallElsewhere
 from perdure.cluster.connection import Connection
 from perdure.cluster.host import Host
-from perdure.cluster.inbox import SOLO, Lanes, LanesTaken, is_alive
+from perdure.cluster.inbox import Lanes, LanesTaken, is_alive, is_solo, solo_lane
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
 from perdure.cluster.wiring import keep_serving, open_host
@@ -99,15 +98,12 @@ async def lanes_for(connection: Connection, settings: Settings, drive: str | Non
     if drive is None:
         count = settings.hosts or max(1, (os.cpu_count() or 1) // 2)
         return {f"host{number}": Lanes.of_partitions(number, count) for number in range(count)}
-    lane = await recorded_lane(connection, drive) or SOLO
-    if lane != SOLO and await is_alive(connection.nats, "host0"):
+    lane = await recorded_lane(connection, drive) or solo_lane(drive)
+    if is_solo(lane):
+        return {lane: Lanes.of_solo(lane)}
+    if await is_alive(connection.nats, "host0"):
         return {}  # the cluster that it belongs to drives it
-    return {solo_host(drive): Lanes.of_execution(drive, lane)}
-
-
-def solo_host(execution: str) -> str:
-    """Return the name of the host that drives one execution only."""
-    return f"solo-{hashlib.sha256(execution.encode()).hexdigest()[:16]}"
+    return {solo_lane(drive): Lanes.of_execution(drive, lane)}
 
 
 async def recorded_lane(connection: Connection, execution: str) -> str | None:
@@ -120,6 +116,6 @@ async def recorded_lane(connection: Connection, execution: str) -> str | None:
 async def is_driven(connection: Connection, execution: str) -> bool:
     """Say whether a host that answers serves this execution."""
     lane = await recorded_lane(connection, execution)
-    return await is_alive(connection.nats, solo_host(execution)) or (
-        lane != SOLO and await is_alive(connection.nats, "host0")
-    )
+    if lane is not None and is_solo(lane):
+        return await is_alive(connection.nats, lane)
+    return await is_alive(connection.nats, solo_lane(execution)) or await is_alive(connection.nats, "host0")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,11 +32,11 @@ STREAM = "PERDURE_INBOX"
 ACK_WAIT = 30.0  # seconds without a sign of life after which the server would give a command to nobody else but us
 _PULL_EXPIRES = 30.0
 _HEARTBEAT = 2.0
+_FORGOTTEN_AFTER = 600.0  # seconds after which the server drops the consumer of a host that is gone for good
 _NOT_UNIQUE = 10100  # the server's error for overlapping filters on a work queue
 _OVERHEAD = 4096  # bytes that headers and subject may take of the largest message
 
-SOLO = "solo"
-"""The lane of executions that their own `perdure run` drives; all others are on the lane of their partition."""
+_SOLO = "solo-"
 
 
 def stream_config(replicas: int = 1) -> StreamConfig:
@@ -56,6 +57,21 @@ def lane_of(execution: str) -> str:
     return str(partition_of(execution))
 
 
+def solo_lane(execution: str) -> str:
+    """Return the lane of an execution that its own `perdure run` drives, with all of its children."""
+    return f"{_SOLO}{hashlib.sha256(execution.encode()).hexdigest()[:16]}"
+
+
+def is_solo(lane: str) -> bool:
+    """Say whether a lane is that of one driven execution."""
+    return lane.startswith(_SOLO)
+
+
+def child_lane(parent: str, child: str) -> str:
+    """Return the lane of a child, given its parent's: who drives one execution drives its children too."""
+    return parent if is_solo(parent) else lane_of(child)
+
+
 @dataclass(frozen=True)
 class Lanes:
     """The share of the inbox that one host serves: the subjects of starts, and those of commands."""
@@ -71,6 +87,11 @@ class Lanes:
             tuple(f"perdure.start.*.{part}.*" for part in mine),
             tuple(f"perdure.cmd.{part}.*" for part in mine),
         )
+
+    @classmethod
+    def of_solo(cls, lane: str) -> "Lanes":
+        """Return all of the lane of a driven execution."""
+        return cls((f"perdure.start.*.{lane}.*",), (f"perdure.cmd.{lane}.*",))
 
     @classmethod
     def of_execution(cls, execution: str, lane: str) -> "Lanes":
@@ -156,6 +177,7 @@ class Consumer:
             ack_wait=ACK_WAIT,
             max_deliver=-1,
             max_ack_pending=-1,
+            inactive_threshold=_FORGOTTEN_AFTER,
         )
         try:
             await self._js.add_consumer(STREAM, config)
@@ -163,6 +185,11 @@ class Consumer:
             if error.err_code == _NOT_UNIQUE:
                 raise LanesTaken(f"another consumer has the lanes of {self.name}") from None
             raise
+
+    async def delete(self) -> None:
+        """Give up the consumer: what it held goes to the next one. One that is gone already is no error."""
+        with contextlib.suppress(NatsError, ConnectionError):
+            await self._js.delete_consumer(STREAM, self.name)
 
     async def pull(self, credit: Callable[[], int], changed: asyncio.Event) -> None:
         """Keep one pull request outstanding for as many commands as `credit()` allows; handle each as it comes.

@@ -17,6 +17,7 @@ from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, EnvironmentProblem, LogUnavailable
 
 BUCKET = "PERDURE"
+_PLANS = 256
 
 
 class Registry:
@@ -25,6 +26,7 @@ class Registry:
     def __init__(self, bucket: KeyValue) -> None:
         self._bucket = bucket
         self._known: set[str] = set()
+        self._plans: dict[str, Plan] = {}
 
     @classmethod
     async def open(cls, nats: Nats, replicas: int = 1) -> "Registry":
@@ -77,8 +79,12 @@ class Registry:
         return "sha256:" + found[0].removeprefix(_definition_key(""))
 
     async def plan(self, digest: str) -> Plan:
-        """Return the compiled definition; each process compiles it once."""
-        return plan_of(await self.definition(digest))
+        """Return the compiled definition; a process fetches and compiles it once, while it is among the last used."""
+        plan = self._plans.pop(digest, None) or plan_of(await self.definition(digest))
+        self._plans[digest] = plan  # behind the others: the first one is the one that is used least
+        if len(self._plans) > _PLANS:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
     async def new_epoch(self, host: str, owner: str) -> int:
         """Record the new owner of a host's lanes; the epoch is higher than that of every owner before."""

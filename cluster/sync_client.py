@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from perdure.actors.state import Started
-from perdure.cluster.client import AsyncClient, AsyncRun, Status, connect_async
+from perdure.cluster.client import AsyncClient, connect_async
+from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
@@ -64,9 +65,7 @@ class Client:
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return Run(self._client.get(execution), self._loop)
 
-    def executions(
-        self, status: Literal["running", "succeeded", "failed"] | None = None, limit: int = 50
-    ) -> list[dict[str, Any]]:
+    def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Return the newest executions of the store; see AsyncClient.executions."""
         return self._loop.run(self._client.executions(status, limit))
 
@@ -134,8 +133,58 @@ class Run:
         return self._loop.run(self._run.result(timeout))
 
     def status(self) -> Status:
-        """Return `queued`, `running`, `succeeded` or `failed`."""
+        """Return its status in one word; `queued` where it has not begun."""
         return self._loop.run(self._run.status())
+
+    def signal(self, name: str, data: Any = None) -> bool:
+        """Give it a signal; see AsyncRun.signal, for all commands."""
+        return self._loop.run(self._run.signal(name, data))
+
+    send = signal
+
+    def approve(self, node: str, *, by: str = "", data: Any = None) -> bool:
+        """Approve what the approval at `node` asks."""
+        return self._loop.run(self._run.approve(node, by=by, data=data))
+
+    def reject(self, node: str, *, by: str = "", data: Any = None) -> bool:
+        """Reject what the approval at `node` asks."""
+        return self._loop.run(self._run.reject(node, by=by, data=data))
+
+    def pause(self, reason: str = "", *, by: str = "") -> bool:
+        """Let nothing new start; what runs goes on to its end and is recorded."""
+        return self._loop.run(self._run.pause(reason, by=by))
+
+    def resume(self, *, by: str = "") -> bool:
+        """Let it go on after a pause; timers that came due meanwhile count now."""
+        return self._loop.run(self._run.resume(by=by))
+
+    def cancel(self, reason: str = "", *, by: str = "") -> bool:
+        """Stop what runs, compensate what is completed, run `on_cancel` and `finally`, and end."""
+        return self._loop.run(self._run.cancel(reason, by=by))
+
+    def terminate(self, reason: str = "", *, by: str = "") -> bool:
+        """End it at once; nothing is compensated."""
+        return self._loop.run(self._run.terminate(reason, by=by))
+
+    def retry(self, reason: str = "", *, by: str = "") -> bool:
+        """Let it go on from what failed; what succeeded, and was not compensated, stays as it is."""
+        return self._loop.run(self._run.retry(reason, by=by))
+
+    def skip_node(self, node: str, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node as skipped, whether it has begun or not."""
+        return self._loop.run(self._run.skip_node(node, reason, by=by))
+
+    def complete_node(self, node: str, output: Any = None, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node by hand, with this output."""
+        return self._loop.run(self._run.complete_node(node, output, reason, by=by))
+
+    def change_input(self, node: str, value: Any, reason: str = "", *, by: str = "") -> bool:
+        """Give a node that has not begun another input."""
+        return self._loop.run(self._run.change_input(node, value, reason, by=by))
+
+    def extend_deadline(self, seconds: float, node: str = "", reason: str = "", *, by: str = "") -> bool:
+        """Move a node's deadline, or the timeout of the execution where none is named, by so many seconds."""
+        return self._loop.run(self._run.extend_deadline(seconds, node, reason, by=by))
 
     def state(self) -> Started:
         """Return the state as of now, folded from the log; raise ExecutionNotFound."""

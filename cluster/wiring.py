@@ -10,6 +10,7 @@ from perdure.actors.work import CallElsewhere, worker
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Embodied, Host
 from perdure.cluster.inbox import Lanes
+from perdure.cluster.post import InboxPost
 from perdure.cluster.settings import Settings
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
@@ -34,6 +35,7 @@ def surroundings(connection: Connection, settings: Settings, epoch: int, call_el
         epoch=epoch,
         near=settings.near_timer,
         snapshots=connection.snapshots,
+        post=InboxPost(connection, settings),
     )
 
 
@@ -52,7 +54,8 @@ async def open_host(
     def here(execution: str) -> Embodied:
         return embody(execution, epoch) if embody else Execution(execution, around)
 
-    host = Host(name, epoch, lanes, connection.nats, here, settings.executions_per_actor)
+    close = around.post.close if around.post else None
+    host = Host(name, epoch, lanes, connection.nats, here, settings.executions_per_actor, close)
     await host.open()
     return host
 

@@ -3,47 +3,55 @@
 from collections.abc import Iterator
 
 from perdure.definitions.chart import Chart
-from perdure.definitions.chart_checks import actions_of
-from perdure.definitions.checks import chart_of
+from perdure.definitions.chart_places import actions_of, chart_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import AgentNode, AggregateNode, StatechartNode, ToolNode
 from perdure.definitions.places import bodies_of
 from perdure.definitions.states import Statechart
+from perdure.definitions.yaml_source import Path
+
+_Call = tuple[Path, str | None, str | None]
+"""Where a call stands, and its tool or its agent."""
 
 
 def tools_called(workflow: Workflow) -> set[str]:
     """Return the names of all tools that a workflow, or one that it carries, may call."""
-    return {tool for tool, _ in _calls(workflow) if tool}
+    return {tool for _, tool in tool_places(workflow)}
+
+
+def tool_places(workflow: Workflow) -> Iterator[tuple[Path, str]]:
+    """Yield every place that names a tool, with the tool."""
+    yield from (((*at, "tool"), tool) for at, tool, _ in _calls(workflow) if tool)
 
 
 def agents_called(workflow: Workflow) -> set[str]:
     """Return the names of all agents that a workflow, or one that it carries, may ask."""
-    return {agent for _, agent in _calls(workflow) if agent}
+    return {agent for _, _, agent in _calls(workflow) if agent}
 
 
-def _calls(workflow: Workflow) -> Iterator[tuple[str | None, str | None]]:
-    """Yield the tool and the agent of every call; one of the two is None."""
+def _calls(workflow: Workflow) -> Iterator[_Call]:
     for body in bodies_of(workflow):
-        for node, _ in body.nodes.values():
+        for node, at in body.nodes.values():
             if isinstance(node, ToolNode):
-                yield node.tool, None
+                yield at, node.tool, None
             elif isinstance(node, AgentNode):
-                yield None, node.agent
+                yield at, None, node.agent
             elif isinstance(node, AggregateNode):
-                yield node.aggregate.tool, node.aggregate.agent
+                yield (*at, "aggregate"), node.aggregate.tool, node.aggregate.agent
             elif isinstance(node, StatechartNode):
-                yield from _chart_calls(node.statechart)
+                yield from _chart_calls(node.statechart, (*at, "statechart"))
             if node.compensate is not None:
-                yield node.compensate.tool, node.compensate.agent
+                yield (*at, "compensate"), node.compensate.tool, node.compensate.agent
     if workflow.states:
-        yield from _chart_calls(chart_of(workflow))
-    for child in workflow.workflows.values():
-        yield from _calls(child)
+        yield from _chart_calls(chart_of(workflow), ())
+    for name, child in workflow.workflows.items():
+        yield from (((("workflows", name, *at), tool, agent)) for at, tool, agent in _calls(child))
 
 
-def _chart_calls(chart: Statechart) -> Iterator[tuple[str | None, str | None]]:
+def _chart_calls(chart: Statechart, outer: Path) -> Iterator[_Call]:
     for each in Chart(chart).states.values():
-        yield from ((action.tool, action.agent) for _, action in actions_of(each))
-        yield from ((invoke.tool, invoke.agent) for invoke in each.state.invoke)
+        at = (*outer, *each.at)
+        yield from (((*outer, *path), action.tool, action.agent) for path, action in actions_of(each))
+        yield from (((*at, "invoke", index), one.tool, one.agent) for index, one in enumerate(each.state.invoke))
         if each.state.compensate is not None:
-            yield each.state.compensate.tool, each.state.compensate.agent
+            yield (*at, "compensate"), each.state.compensate.tool, each.state.compensate.agent

@@ -49,6 +49,15 @@ class Chart:
         """Return the paths of a state's own states, history among them."""
         return [f"{path}.{name}" for name in self.states[path].state.states]
 
+    def first_of(self, path: str | None) -> list[str]:
+        """Return where a state that is entered begins (None: the chart): its `initial`, or its first state."""
+        state = self.states[path].state if path is not None else self.model
+        if state.initial is None:
+            names = [name for name, each in state.states.items() if each.type != "history"]
+            return [f"{path}.{first}" if path is not None else first for first in names[:1]]
+        within = [self.resolve(f"{path}.{name}") if path is not None else [] for name in state.initial]
+        return [(own or self.resolve(name))[0] for own, name in zip(within, state.initial, strict=True)]
+
     def names(self) -> set[str]:
         """Return all that a target may be called."""
         return {*self.states, *self._by_name}

@@ -1,19 +1,22 @@
 """Checks a whole workflow before anything runs, and gives every finding with the path of its place."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 from perdure.definitions.chart_checks import chart_findings
+from perdure.definitions.chart_places import chart_of
 from perdure.definitions.expression_checks import expression_findings
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.node_checks import node_findings
 from perdure.definitions.nodes import Node
+from perdure.definitions.parts import Tool
 from perdure.definitions.places import Body, bodies_of
-from perdure.definitions.plan import find_cycle, needs_of, targets_of
-from perdure.definitions.schema_checks import schema_findings
-from perdure.definitions.states import Statechart
+from perdure.definitions.plan import find_cycle, targets_of
+from perdure.definitions.schema_checks import schema_findings, unsound_schemas
+from perdure.definitions.skip_checks import Order, skip_findings
 from perdure.definitions.type_checks import type_findings
 from perdure.definitions.yaml_source import Path
 
@@ -25,35 +28,28 @@ RESERVED = frozenset({"on_failure", "on_cancel", "finally"})
 
 def findings_of(workflow: Workflow) -> list[Finding]:
     """Return every finding of a well-formed workflow; one without errors can be compiled."""
-    found = [*_kind_findings(workflow), *schema_findings(workflow), *_limit_findings(workflow)]
+    found = [
+        *_kind_findings(workflow),
+        *schema_findings(workflow),
+        *_limit_findings(workflow),
+        *_tool_findings(workflow),
+    ]
     for body in bodies_of(workflow):
         found += _body_findings(workflow, body)
     found += expression_findings(workflow)
     if workflow.states:
         found += chart_findings(workflow, chart_of(workflow), ())
     for name, child in workflow.workflows.items():
-        found += [
-            Finding(("workflows", name, *each.path), each.message, each.warning, each.key)
-            for each in findings_of(child)
-        ]
-    if not any(not each.warning for each in found):
-        found += _cycle_findings(workflow)
-    if not any(not each.warning for each in found):
-        found += type_findings(workflow)
-    return found
-
-
-def chart_of(workflow: Workflow) -> Statechart:
-    """Return the statechart of a workflow of that kind."""
-    initial = [workflow.initial] if isinstance(workflow.initial, str) else workflow.initial
-    return Statechart(initial=initial, context=workflow.context, events=workflow.events, states=workflow.states)
+        found += [replace(each, path=("workflows", name, *each.path)) for each in findings_of(child)]
+    unsound = unsound_schemas(workflow, found)
+    return [*found, *_cycle_findings(workflow), *type_findings(workflow, unsound), *skip_findings(workflow)]
 
 
 def _kind_findings(workflow: Workflow) -> Iterator[Finding]:
     given = {key for key in (*_DAG_KEYS, *_CHART_KEYS) if getattr(workflow, key) not in (None, {}, [])}
     needed, refused = ("nodes", _CHART_KEYS) if workflow.kind == "dag" else ("states", _DAG_KEYS)
     if needed not in given:
-        yield Finding((), f"a workflow of kind {workflow.kind} has {needed!r}, and this one has none")
+        yield Finding((), f"a workflow of kind {workflow.kind} has {needed!r}, and this one has none", lack=True)
     other = "statechart" if workflow.kind == "dag" else "dag"
     for key in sorted(given.intersection(refused)):
         yield Finding(
@@ -61,10 +57,20 @@ def _kind_findings(workflow: Workflow) -> Iterator[Finding]:
         )
 
 
+def _tool_findings(workflow: Workflow) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, tool in enumerate(workflow.tools):
+        if isinstance(tool, Tool) and tool.name in seen:
+            yield Finding(("tools", index, "name"), f"there is another tool named {tool.name!r}; rename one of them")
+        seen.add(tool.name if isinstance(tool, Tool) else "")
+
+
 def _limit_findings(workflow: Workflow) -> Iterator[Finding]:
     for name, limit in workflow.limits.items():
         if limit.concurrency is None and limit.rate is None:
-            yield Finding(("limits", name), f"limit {name!r} limits nothing; give it 'concurrency' or 'rate'", key=True)
+            yield Finding(
+                ("limits", name), f"limit {name!r} limits nothing; give it 'concurrency' or 'rate'", key=True, lack=True
+            )
 
 
 def _body_findings(workflow: Workflow, body: Body) -> Iterator[Finding]:
@@ -74,7 +80,7 @@ def _body_findings(workflow: Workflow, body: Body) -> Iterator[Finding]:
                 (*body.path, name), f"{name!r} is the name of what runs at the end; rename the node", key=True
             )
     elif not body.nodes:
-        yield Finding(body.path, "there are no nodes here")
+        yield Finding(body.path, "there are no nodes here; give it some", lack=True)
     for name, (node, at) in body.nodes.items():
         yield from _need_findings(body, name, node, at)
         yield from node_findings(workflow, body, name, node, at)
@@ -90,9 +96,11 @@ def _need_findings(body: Body, name: str, node: Node, at: Path) -> Iterator[Find
 
 
 def _unknown_need(body: Body, name: str, need: str) -> str:
-    if need in body.readable():
+    if body.can_read(need):
         return f"node {name!r} needs {need!r}, which is around it and has settled before; leave it out"
-    return f"node {name!r} needs {need!r}, which does not exist{did_you_mean(need, body.nodes)}"
+    others = ", ".join(sorted(body.nodes.keys() - {name})[:10])
+    hint = did_you_mean(need, body.nodes) or (f"; there are {others}" if others else "; it is the only node")
+    return f"node {name!r} needs {need!r}, which does not exist{hint}"
 
 
 def _led_findings(body: Body) -> Iterator[Finding]:
@@ -124,7 +132,7 @@ def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
 
 def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
     for body in bodies_of(workflow):
-        cycle = find_cycle(_order(body))
+        cycle = find_cycle(_steps(Order(body)))
         if cycle:
             names = [name for name, _ in groupby(step.removesuffix(_BEGINS) for step in cycle)]
             names = names if names[0] == names[-1] else [*names, names[0]]
@@ -136,28 +144,26 @@ def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
 _BEGINS = " begins"
 
 
-def _order(body: Body) -> dict[str, tuple[str, ...]]:
-    """Return what settles or begins first, before a node settles (its name), and before it begins.
+def _steps(order: Order) -> dict[str, tuple[str, ...]]:
+    """Return what comes first before a node settles (its name), and before it begins.
 
     A handler begins while the node that it handles an error of is still to settle; that one settles after it.
     """
-    order: dict[str, tuple[str, ...]] = {}
-    for name, (node, _) in body.nodes.items():
-        order[name] = (name + _BEGINS, *_handlers(node))
-        led = [other for other, (each, at) in body.nodes.items() for _, to, _ in _leads(each, at) if to == name]
-        first = dict.fromkeys([*_direct(body, name), *led])
-        caught = [other for other in led if name in _handlers(body.nodes[other][0])]
-        order[name + _BEGINS] = tuple(need + _BEGINS if need in caught else need for need in first)
-    return order
+    caught = {name: {one for one, _ in leading} for name, leading in order.handlers.items()}
+    handlers: dict[str, list[str]] = {}
+    for name, ones in caught.items():
+        for one in ones:
+            handlers.setdefault(one, []).append(name)
+    steps: dict[str, tuple[str, ...]] = {}
+    for name, needs in order.needs.items():
+        steps[name] = (name + _BEGINS, *handlers.get(name, ()))
+        early = caught.get(name, set())
+        steps[name + _BEGINS] = tuple(need + _BEGINS if need in early else need for need in needs)
+    return steps
 
 
 def _handlers(node: Node) -> list[str]:
     return [catch.then for catch in node.catch if catch.then]
-
-
-def _direct(body: Body, name: str) -> list[str]:
-    """Return what a node needs, written or read."""
-    return [need for need in needs_of(*body.nodes[name]) if need in body.nodes and need != name]
 
 
 def _why_circle(body: Body, cycle: Iterable[str]) -> str:

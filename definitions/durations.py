@@ -7,7 +7,13 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+LONGEST = 100 * 365 * 86400.0
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+
+DURATION = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
+Written = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=DURATION, examples=["30s", "5m", "1h30m", "2d"])]
+"""A duration as it is written, for the JSON Schema."""
 
 
 def parse_duration(value: Any) -> Any:
@@ -22,15 +28,13 @@ def parse_duration(value: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def seconds_of(value: Any) -> float:
-    """Return the seconds of a duration that an expression gave; raise ValueError where it is none."""
+def duration_in_bounds(value: Any) -> float:
+    """Return the seconds of `value`; raise a pydantic error, a ValueError, for what is no duration or too long."""
     seconds = parse_duration(value)
-    if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
-        raise ValueError(f"{value!r} is not a duration between 0 and 100 years")
+    if not 0 <= seconds <= LONGEST:
+        raise PydanticCustomError("duration", "a duration lies between 0 and 100 years")
     return float(seconds)
 
 
-_LONGEST = 100 * 365 * 86400.0
-
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=_LONGEST)]
+Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=Written), Field(ge=0, le=LONGEST)]
 """Seconds, written as a number or as text such as `5m`."""

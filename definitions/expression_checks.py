@@ -7,7 +7,8 @@ from perdure.definitions.expressions import Expression
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
-from perdure.definitions.places import Place, places_of
+from perdure.definitions.nodes import LoopNode
+from perdure.definitions.places import Body, Place, inner_of, places_of
 from perdure.definitions.templates import compile_condition, compile_template, expressions
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
@@ -48,13 +49,38 @@ def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
 def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[Finding]:
     for root in sorted(expression.roots - place.roots):
         yield Finding(at, root_problem(root, place.roots, expression.text))
-    readable = place.body.readable()
-    for node in sorted(expression.nodes - readable):
-        yield Finding(
-            at, f"'{expression.text}' reads node {node!r}, which does not exist{did_you_mean(node, readable)}"
-        )
+    for node in sorted(expression.nodes):
+        if not place.body.can_read(node):
+            hint = _within(place.body, node) or did_you_mean(node, place.body.readable())
+            yield Finding(at, f"'{expression.text}' reads node {node!r}, which does not exist{hint or _nowhere(place)}")
     if place.node in expression.nodes and place.field.path[-2:] != ("compensate", "with"):
         yield Finding(at, f"node {place.node!r} reads its own result in '{expression.text}'")
+    for name in sorted(expression.nodes):
+        if _lies_within(place.body, name):
+            yield Finding(at, f"'{expression.text}' reads node {name!r} from within it; it has no result yet")
+
+
+def _within(body: Body, name: str) -> str:
+    """Say in which node of the body the one that is meant lies, if in any."""
+    for owner, (node, at) in body.nodes.items():
+        if any(name in inner.nodes for _, inner in inner_of(node, at)):
+            last = ", or loop.last in the loop's own conditions" if isinstance(node, LoopNode) else ""
+            return f" here; it lies within node {owner!r}: read nodes.{owner}.output{last}"
+    return ""
+
+
+def _nowhere(place: Place) -> str:
+    names = sorted(place.body.readable() - {place.node})[:10]
+    return f"; there are {', '.join(names)}" if names else ""
+
+
+def _lies_within(body: Body, name: str) -> bool:
+    """Return whether the node that a name means in a body is one that the body lies within."""
+    while name not in body.nodes and body.outer is not None:
+        if body.owner == name:
+            return True
+        body = body.outer
+    return False
 
 
 def root_problem(root: str, known: frozenset[str], text: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -88,12 +88,13 @@ def _other(
 
 
 def _merge(source: Source, included: Source) -> None:
+    moved: dict[Path, Path] = {}
     for key, theirs in included.data.items():
         if key == "tools":
             ours = source.data.setdefault(key, [])
             for index, tool in enumerate(theirs if isinstance(theirs, list) else []):
                 if tool not in ours:
-                    _move(source, included, (key, index), (key, len(ours)))
+                    moved[key, index] = (key, len(ours))
                     ours.append(tool)
             continue
         ours = source.data.setdefault(key, {})
@@ -102,16 +103,17 @@ def _merge(source: Source, included: Source) -> None:
                 what = f"{name!r} stands under {key!r} in {source.name} too; rename one of them"
                 raise DefinitionError([included.problem((key, name), what, key=True)])
             ours[name] = part
-            _move(source, included, (key, name), (key, name))
+            moved[key, name] = (key, name)
+    _move(source, included, moved, 2)
     source.lines.update(included.lines)
 
 
-def _move(source: Source, other: Source, old: Path, new: Path) -> None:
-    """Take over the places of a part of another file."""
+def _move(source: Source, other: Source, moved: Mapping[Path, Path], depth: int) -> None:
+    """Take over the places of parts of another file: `moved` is from old to new, and old paths are `depth` long."""
     for ours, theirs in ((source.values, other.values), (source.keys, other.keys)):
         for path, mark in theirs.items():
-            if path[: len(old)] == old:
-                ours[(*new, *path[len(old) :])] = mark
+            if (new := moved.get(path[:depth])) is not None:
+                ours[(*new, *path[depth:])] = mark
 
 
 def _take_in_children(
@@ -126,7 +128,7 @@ def _take_in_children(
             workflows = source.data.setdefault("workflows", {})
             taken[file] = _free_name(file.stem, workflows)
             workflows[taken[file]] = other.data
-            _move(source, other, (), ("workflows", taken[file]))
+            _move(source, other, {(): ("workflows", taken[file])}, 0)
             source.lines.update(other.lines)
         holder[key] = taken[file]
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any
@@ -10,10 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from perdure.definitions.checks import findings_of
+from perdure.definitions.expressions import parsed_once
+from perdure.definitions.findings import Finding
 from perdure.definitions.includes import read_source
+from perdure.definitions.json_values import to_json_value
 from perdure.definitions.messages import problems_in
 from perdure.definitions.model import Workflow
 from perdure.definitions.plan import Plan, compile_plan
+from perdure.definitions.salvage import remains_of
 from perdure.definitions.yaml_source import Source, parse_yaml
 from perdure.errors import BadInput, DefinitionError, Problem
 
@@ -31,15 +35,15 @@ class Definition:
     warnings: tuple[Problem, ...] = ()
 
 
-def load(workflow: WorkflowLike, base: str | None = None) -> Definition:
-    """Load and check a definition.
+def load(workflow: WorkflowLike, base: str | None = None, *, strict: bool = False) -> Definition:
+    """Load and check a definition; `strict` makes errors of warnings.
 
     Raises DefinitionError with every problem, each with file, line and column; BadInput for what cannot be read.
     """
     if isinstance(workflow, Workflow):
-        return _checked(workflow, Source(workflow.name, None), base)
+        return _checked(workflow, Source(workflow.name, None), base, strict=strict)
     if isinstance(workflow, Mapping):
-        source = Source("definition", dict(workflow))
+        source = Source("definition", _plain(workflow))
     elif isinstance(workflow, str) and ("\n" in workflow or workflow.lstrip().startswith("{")):
         source = parse_yaml(workflow, "definition")
     elif not isinstance(workflow, str | os.PathLike):
@@ -47,13 +51,20 @@ def load(workflow: WorkflowLike, base: str | None = None) -> Definition:
     else:
         path = FilePath(workflow)
         source, base = read_source(path, str(workflow)), base or str(path.resolve().parent)
-    return _checked(_validated(source), source, base)
+    return _checked(_validated(source), source, base, strict=strict)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def plan_of(text: str) -> Plan:
-    """Compile a stored definition (the JSON of a Workflow), once a process."""
+    """Compile a stored definition (the JSON of a Workflow), once for all that ask at the same time."""
     return compile_plan(Workflow.model_validate_json(text))
+
+
+def _plain(workflow: Mapping[str, Any]) -> Any:
+    try:
+        return to_json_value(dict(workflow))
+    except ValueError as error:
+        raise BadInput(f"the definition is not JSON data: {error}") from None
 
 
 def _validated(source: Source) -> Workflow:
@@ -67,14 +78,25 @@ def _validated(source: Source) -> Workflow:
     try:
         return Workflow.model_validate(source.data)
     except ValidationError as error:
-        raise DefinitionError(sorted(problems_in(error, source, Workflow), key=_place)) from None
+        problems = problems_in(error, source, Workflow)
+        if remains := remains_of(source.data, error):
+            problems += [_problem(source, each) for each in findings_of(remains.workflow) if remains.leaves(each)]
+        raise DefinitionError(sorted(problems, key=_place)) from None
 
 
-def _checked(workflow: Workflow, source: Source, base: str | None) -> Definition:
-    problems = [
-        source.problem(each.path, each.message, key=each.key, warning=each.warning) for each in findings_of(workflow)
-    ]
-    problems.sort(key=_place)
+def _problem(source: Source, finding: Finding) -> Problem:
+    return source.problem(finding.path, finding.message, key=finding.key, warning=finding.warning)
+
+
+def _checked(workflow: Workflow, source: Source, base: str | None, *, strict: bool) -> Definition:
+    with parsed_once():
+        return _compiled(workflow, source, base, strict=strict)
+
+
+def _compiled(workflow: Workflow, source: Source, base: str | None, *, strict: bool) -> Definition:
+    problems = sorted((_problem(source, each) for each in findings_of(workflow)), key=_place)
+    if strict:
+        problems = [replace(problem, severity="error") for problem in problems]
     if any(problem.severity == "error" for problem in problems):
         raise DefinitionError(problems)
     return Definition(workflow, compile_plan(workflow), base, tuple(problems))

@@ -7,49 +7,74 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from perdure.definitions.hints import did_you_mean
+from perdure.definitions.hints import closest, did_you_mean
 from perdure.definitions.nodes import KINDS, kind_of, kinds_in
+from perdure.definitions.type_words import is_wrong_type, out_of_bounds, shown_value, wrong_type
 from perdure.definitions.yaml_source import Path, Source
 from perdure.errors import Problem
 
 
 def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) -> list[Problem]:
     """Return every problem of a document that does not fit its model, one for each place."""
-    found: dict[tuple[Path, bool], list[str]] = {}
-    for item in error.errors(include_url=False):
-        path, message, key = _message(source.data, item, model)
-        found.setdefault((path, key), []).append(message)
-    return [
-        source.problem(path, " or ".join(dict.fromkeys(messages)), key=key) for (path, key), messages in found.items()
-    ]
+    items = [(document_path(source.data, item), item) for item in error.errors(include_url=False)]
+    # A value that fits one member of a union in part is not meant as one of the others.
+    deep = {path[:length] for (path, _), _ in items for length in range(len(path))}
+    meant = {meant for (path, _), item in items for meant in _meant(source.data, item, model, path)}
+    wrong: dict[Path, list[ErrorDetails]] = {}
+    found: dict[tuple[Path, bool], str] = {}
+    for (path, key), item in items:
+        if is_wrong_type(item) and not key:
+            if path not in deep:
+                wrong.setdefault(path, []).append(item)
+            continue
+        if item["type"] == "missing" and path in meant:
+            continue  # it is there, misspelt
+        place, message = _message(source.data, item, model, path, key)
+        found.setdefault(place, message)
+    problems = [source.problem(path, message, key=key) for (path, key), message in found.items()]
+    return problems + [source.problem(path, wrong_type(path, of_one)) for path, of_one in wrong.items()]
 
 
-def _message(data: Any, item: ErrorDetails, model: type[BaseModel]) -> tuple[Path, str, bool]:
-    """Turn one pydantic error into a path within the document, a message, and whether the key is meant."""
-    path, key = _document_path(data, item)
+def _meant(data: Any, item: ErrorDetails, model: type[BaseModel], path: Path) -> Iterator[Path]:
+    """Yield the key that was probably meant by an unknown one."""
+    if item["type"] == "extra_forbidden":
+        close = closest(str(path[-1]), _keys_at(model, data, path[:-1]))
+        if close is not None:
+            yield (*path[:-1], close)
+
+
+def _message(
+    data: Any, item: ErrorDetails, model: type[BaseModel], path: Path, key: bool
+) -> tuple[tuple[Path, bool], str]:
+    """Turn one pydantic error into its place and a message."""
     last = path[-1] if path else ""
     match item["type"]:
         case "extra_forbidden":
             keys = _keys_at(model, data, path[:-1])
-            return path, f"unknown key {last!r}{did_you_mean(str(last), keys) or _there_are(keys)}", True
+            return (path, True), f"unknown key {last!r}{did_you_mean(str(last), keys) or _there_are(keys)}"
         case "missing":
-            return path[:-1], f"the key {last!r} is missing", False
+            return (path[:-1], False), _MISSING.get(str(last), f"the key {last!r} is missing; add it")
         case "node_kind":
-            return path, _kind_message(_at(data, path), item["msg"]), True
+            return (path, True), _kind_message(_at(data, path), item["msg"])
         case "string_pattern_mismatch":
             shown = last if key else item["input"]
             rule = "letters, digits and '_' (workflow names also '-' and '.'), no digit first"
-            return path, f"{shown!r} is not a name: {rule}", key
+            return (path, key), f"{shown!r} is not a name: {rule}"
         case "duration" | "condition" | "one_call" | "one_action":
-            return path, item["msg"], key
-    label = f"{last!r}: " if isinstance(last, str) and last else ""
-    return path, label + item["msg"][:1].lower() + item["msg"][1:], key
+            return (path, key), item["msg"]
+    return (path, key), out_of_bounds(path, item)
+
+
+_MISSING = {
+    "max_iterations": "a loop without a bound is refused; add 'max_iterations', the number of passes after which it "
+    "fails with LoopExhausted"
+}
 
 
 def _kind_message(node: Any, message: str) -> str:
     if not isinstance(node, dict):
         return (
-            f"a node is a mapping, not {type(node).__name__}; {message.removeprefix('a node does exactly one thing: ')}"
+            f"a node is a mapping, not {shown_value(node)}; {message.removeprefix('a node does exactly one thing: ')}"
         )
     kinds = kinds_in(node)
     if len(kinds) > 1:
@@ -64,7 +89,7 @@ def _there_are(keys: list[str]) -> str:
     return f"; there are {', '.join(sorted(keys))}" if keys else ""
 
 
-def _document_path(data: Any, item: ErrorDetails) -> tuple[Path, bool]:
+def document_path(data: Any, item: ErrorDetails) -> tuple[Path, bool]:
     """Return the path without what pydantic puts into it: names of union members, and `[key]`."""
     path: list[str | int] = []
     loc = item["loc"]

@@ -48,9 +48,12 @@ class Workflow(Part):
     )
     search: dict[Name, str] = Field(default={}, description="Attributes for queries: expressions by name.")
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that an execution may take.")
-    concurrency: Annotated[Concurrency, BeforeValidator(_concurrency)] | None = Field(
-        default=None, description="How many executions run at once: a number, or a mapping."
-    )
+    concurrency: (
+        Annotated[
+            Concurrency, BeforeValidator(_concurrency, json_schema_input_type=Annotated[int, Field(ge=1)] | Concurrency)
+        ]
+        | None
+    ) = Field(default=None, description="How many executions run at once: a number, or a mapping.")
     failure: Literal["fail_fast", "drain"] = Field(
         default="fail_fast", description="After a failure: stop what runs, or let it finish what does not depend on it."
     )

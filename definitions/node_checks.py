@@ -21,11 +21,13 @@ from perdure.definitions.nodes import (
     StatechartNode,
     SwitchNode,
     Threshold,
+    ToolNode,
     WaitNode,
     WorkflowNode,
 )
-from perdure.definitions.parts import LimitUse
+from perdure.definitions.parts import LimitUse, Tool
 from perdure.definitions.places import Body
+from perdure.definitions.switch_checks import switch_findings
 from perdure.definitions.yaml_source import Path
 
 ALL_ROOTS = frozenset({"input", "nodes", "execution", "secrets", "context", "event", "error", "loop", "args", "output"})
@@ -44,7 +46,11 @@ def node_findings(workflow: Workflow, body: Body, name: str, node: Node, at: Pat
         yield Finding((*at, "deadline"), "the deadline for all tries is shorter than the timeout of one", warning=True)
     if node.compensate is not None:
         if isinstance(node, FailNode):
-            yield Finding((*at, "compensate"), "a node that fails never completes, so there is nothing to compensate")
+            what = "a node that fails never completes, so there is nothing to compensate; leave it out"
+            yield Finding((*at, "compensate"), what, key=True)
+        elif at[0] in ("on_failure", "on_cancel", "finally"):
+            what = f"compensation comes before {at[0]!r}, so nothing in it is ever compensated; leave it out"
+            yield Finding((*at, "compensate"), what, key=True)
         if node.compensate.agent is not None:
             yield from agent_findings(workflow, node.compensate.agent, f"node {name!r}", (*at, "compensate", "agent"))
 
@@ -55,15 +61,19 @@ def _kind_findings(  # noqa: C901 (one line per kind)
     match node:
         case AgentNode():
             yield from agent_findings(workflow, node.agent, f"node {name!r}", (*at, "agent"))
+        case ToolNode():
+            yield from _tool_findings(workflow, node.tool, (*at, "tool"))
         case WorkflowNode():
             yield from _child_findings(workflow, node.workflow.name, (*at, "workflow"))
         case WaitNode():
             yield from _wait_findings(workflow, node, at)
         case ApprovalNode(approval=approval):
             if approval.timeout is None and approval.on_timeout != "fail":
-                yield Finding((*at, "approval", "on_timeout"), "there is no 'timeout' that could pass; add one")
+                yield Finding(
+                    (*at, "approval", "on_timeout"), "there is no 'timeout' that could pass; add one", lack=True
+                )
         case SwitchNode():
-            yield from _switch_findings(node, at)
+            yield from switch_findings(node, at)
         case ParallelNode():
             yield from _parallel_findings(workflow, node, at)
         case ForeachNode() | LoopNode():
@@ -83,6 +93,13 @@ def agent_findings(workflow: Workflow, agent: str, who: str, at: Path) -> Iterat
         yield Finding(at, f"{who} asks agent {agent!r}, which does not exist{hint}")
 
 
+def _tool_findings(workflow: Workflow, name: str, at: Path) -> Iterator[Finding]:
+    declared = {tool.name for tool in workflow.tools if isinstance(tool, Tool)}
+    if name not in declared and ":" not in name and (hint := did_you_mean(name, declared)):
+        what = f"there is no {name!r} under 'tools'{hint}; else it is looked up when the execution starts"
+        yield Finding(at, what, warning=True)
+
+
 def _child_findings(workflow: Workflow, name: str, at: Path) -> Iterator[Finding]:
     if name.isidentifier() and name not in workflow.workflows and (hint := did_you_mean(name, workflow.workflows)):
         what = f"there is no {name!r} under 'workflows'{hint}; else it is looked up in the registry when it starts"
@@ -90,14 +107,18 @@ def _child_findings(workflow: Workflow, name: str, at: Path) -> Iterator[Finding
 
 
 def _catch_findings(node: Node, at: Path) -> Iterator[Finding]:
-    everything = False
+    everything, taken = False, set[str]()
     for index, catch in enumerate(node.catch):
         where = (*at, "catch", index)
         if everything:
-            yield Finding(where, "an earlier catch takes every error, so this one is never reached")
+            yield Finding(where, "an earlier catch takes every error, so this one is never reached; put it before")
+        elif catch.on is not None and taken.issuperset(catch.on):
+            what = f"earlier catches take {' and '.join(map(repr, catch.on))} already, so this one is never reached"
+            yield Finding((*where, "on"), what)
         if catch.then is not None and catch.output is not None:
             yield Finding(where, "a catch has 'then' or 'output', not both: the handler's output is the node's")
         everything = everything or catch.on is None
+        taken.update(catch.on or ())
 
 
 def _limit_findings(workflow: Workflow, node: Node, at: Path) -> Iterator[Finding]:
@@ -115,14 +136,18 @@ def _wait_findings(workflow: Workflow, node: WaitNode, at: Path) -> Iterator[Fin
     given = [key for key in ("duration", "until", "signal") if getattr(wait, key) is not None]
     if len(given) != 1:
         yield Finding(
-            where, f"a wait is for one of 'duration', 'until' or 'signal', not {' and '.join(given) or 'none'}"
+            where,
+            f"a wait is for one of 'duration', 'until' or 'signal', not {' and '.join(given) or 'none'}",
+            lack=True,
         )
         return
     if wait.signal is None:
         for key, value in (("schema", wait.schema_), ("timeout", wait.timeout)):
             if value is not None:
                 yield Finding((*where, key), f"{key!r} belongs to a wait for a signal", key=True)
-    elif workflow.signals is not None and wait.signal not in workflow.signals:
+    elif wait.timeout is None and wait.on_timeout != "fail":
+        yield Finding((*where, "on_timeout"), "there is no 'timeout' that could pass; add one", lack=True)
+    if wait.signal and workflow.signals is not None and wait.signal not in workflow.signals:
         hint = did_you_mean(wait.signal, workflow.signals) or "; declare it under 'signals'"
         yield Finding((*where, "signal"), f"there is no signal {wait.signal!r}{hint}")
     if wait.until is not None and "${{" not in wait.until and (what := time_problem(wait.until)):
@@ -136,22 +161,6 @@ def time_problem(text: str) -> str | None:
     except ValueError:
         return f"{text!r} is not a time; write one such as 2026-03-01T09:00:00+01:00"
     return None if moment.tzinfo else f"{text!r} has no zone; add one, such as Z or +01:00"
-
-
-def _switch_findings(node: SwitchNode, at: Path) -> Iterator[Finding]:
-    seen: dict[str, int] = {}
-    for index, case in enumerate(node.switch.cases):
-        where = (*at, "switch", "cases", index, "when")
-        text = " ".join(str(case.when).removeprefix("${{").removesuffix("}}").split())
-        if "True" in seen:
-            yield Finding(where, "the arm before always holds, so this one is never reached")
-        elif text in seen:
-            yield Finding(where, f"the same condition stands in arm {seen[text] + 1}, so this one is never reached")
-        elif text == "False":
-            yield Finding(where, "this arm never holds", warning=True)
-        seen.setdefault(text, index)
-    if "True" in seen and node.switch.default:
-        yield Finding((*at, "switch", "default"), "an arm always holds, so the default is never reached", key=True)
 
 
 def _parallel_findings(workflow: Workflow, node: ParallelNode, at: Path) -> Iterator[Finding]:
@@ -171,7 +180,10 @@ def _repeating_findings(workflow: Workflow, name: str, node: ForeachNode | LoopN
     if len(given) != 1:
         had = f"it has {' and '.join(map(repr, given))}" if given else "it has none of them"
         yield Finding(
-            at, f"node {name!r} does its work under 'do', or by one 'agent', 'tool' or 'workflow'; {had}", key=True
+            at,
+            f"node {name!r} does its work under 'do', or by one 'agent', 'tool' or 'workflow'; {had}",
+            key=True,
+            lack=True,
         )
     if node.do is not None and node.with_ is not None:
         yield Finding((*at, "with"), "'with' belongs to a single call; the nodes under 'do' have their own", key=True)
@@ -205,10 +217,13 @@ def _share(threshold: int | str) -> float | None:
 def _aggregate_findings(workflow: Workflow, body: Body, name: str, node: AggregateNode, at: Path) -> Iterator[Finding]:
     part, where = node.aggregate, (*at, "aggregate")
     if (part.from_ is None) == (part.items is None):
-        yield Finding(where, "an aggregate takes the outputs of the nodes under 'from', or the list under 'items'")
+        yield Finding(
+            where, "an aggregate takes the outputs of the nodes under 'from', or the list under 'items'", lack=True
+        )
     makers = [key for key in ("how", "agent", "tool") if getattr(part, key) is not None]
     if len(makers) != 1:
-        yield Finding(where, f"an aggregate has one of 'how', 'agent' or 'tool', not {' and '.join(makers) or 'none'}")
+        what = f"an aggregate has one of 'how', 'agent' or 'tool', not {' and '.join(makers) or 'none'}"
+        yield Finding(where, what, lack=True)
     if node.with_ and part.how is not None:
         yield Finding((*at, "with"), f"'with' is for an agent or a tool; {part.how!r} takes nothing else", key=True)
     if part.agent is not None:

@@ -16,6 +16,7 @@ from perdure.definitions.parts import (
     Part,
     Resources,
     Retry,
+    SomeNames,
 )
 from perdure.definitions.states import Statechart
 
@@ -40,12 +41,16 @@ class _Action(Part):
     with_: dict[str, Any] | None = Field(default=None, alias="with", description="Its input, with `${{ }}`.")
 
 
-def _one_call(value: Any) -> Any:
-    if isinstance(value, dict):
-        found = [key for key in ("agent", "tool", "workflow", "do") if value.get(key) is not None]
-        if len(found) != 1:
-            raise PydanticCustomError("one_call", "give it exactly one of 'agent', 'tool' or 'workflow'")
+def _one_call(value: Any, *others: str) -> Any:
+    keys = ("agent", "tool", "workflow", *others)
+    if isinstance(value, dict) and len([key for key in keys if value.get(key) is not None]) != 1:
+        named = ", ".join(map(repr, keys[:-1]))
+        raise PydanticCustomError("one_call", "give it exactly one of {keys}", {"keys": f"{named} or {keys[-1]!r}"})
     return value
+
+
+def _one_branch(value: Any) -> Any:
+    return _one_call(value, "do")
 
 
 class Compensation(_Action):
@@ -137,7 +142,9 @@ def _wait(value: Any) -> Any:
 class WaitNode(_Node):
     """Waits, for months if need be, and holds nothing meanwhile."""
 
-    wait: Annotated[Wait, BeforeValidator(_wait)] = Field(description="A duration, or a mapping.")
+    wait: Annotated[Wait, BeforeValidator(_wait, json_schema_input_type=DurationOrExpression | Wait)] = Field(
+        description="A duration, or a mapping."
+    )
 
 
 class Approval(Part):
@@ -166,7 +173,7 @@ class Case(Part):
     """One arm of a switch."""
 
     when: Condition = Field(description="A condition; the first arm whose condition holds is taken.")
-    then: Names = Field(min_length=1, description="The nodes that run then.")
+    then: SomeNames = Field(description="The nodes that run then.")
 
 
 class Switch(Part):
@@ -192,7 +199,7 @@ class Branch(_Action):
 class Parallel(Part):
     """Branches, and how many of them must succeed."""
 
-    branches: dict[Name, Annotated[Branch, BeforeValidator(_one_call)]] = Field(
+    branches: dict[Name, Annotated[Branch, BeforeValidator(_one_branch)]] = Field(
         min_length=1, description="The branches by name."
     )
     join: Literal["all", "any"] | int = Field(
@@ -292,7 +299,9 @@ def _fail(value: Any) -> Any:
 class FailNode(_Node):
     """Fails on purpose."""
 
-    fail: Annotated[Fail, BeforeValidator(_fail)] = Field(description="The message, or a mapping.")
+    fail: Annotated[Fail, BeforeValidator(_fail, json_schema_input_type=str | Fail)] = Field(
+        description="The message, or a mapping."
+    )
 
 
 KINDS: dict[str, type[_Node]] = {

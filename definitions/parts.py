@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from perdure.definitions.durations import Duration, seconds_of
+from perdure.definitions.durations import Duration, Written, duration_in_bounds
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+EXPRESSION = r"\$\{\{"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
@@ -27,23 +28,27 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Condition = Annotated[bool | str, BeforeValidator(_condition)]
+Condition = Annotated[bool | str, BeforeValidator(_condition, json_schema_input_type=bool | str)]
 """A bare expression that gives true or false, with or without `${{ }}`."""
 
-Names = Annotated[list[str], BeforeValidator(_listed)]
+Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 """A list of names; one name may stand for a list of one."""
+
+_Some = Annotated[list[str], Field(min_length=1)]
+SomeNames = Annotated[_Some, BeforeValidator(_listed, json_schema_input_type=str | _Some)]
+"""The same, and not empty."""
 
 
 def _duration_or_expression(value: Any) -> Any:
-    if isinstance(value, str) and "${{" in value:
-        return value
-    try:
-        return seconds_of(value)
-    except ValueError as error:
-        raise PydanticCustomError("duration", "{error}", {"error": str(error)}) from None
+    return value if isinstance(value, str) and "${{" in value else duration_in_bounds(value)
 
 
-DurationOrExpression = Annotated[float | str, BeforeValidator(_duration_or_expression)]
+DurationOrExpression = Annotated[
+    float | str,
+    BeforeValidator(
+        _duration_or_expression, json_schema_input_type=Written | Annotated[str, Field(pattern=EXPRESSION)]
+    ),
+]
 """A duration, or text with a `${{ }}` expression that gives one."""
 
 
@@ -147,5 +152,5 @@ def _child(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Child = Annotated[ChildWorkflow, BeforeValidator(_child)]
+Child = Annotated[ChildWorkflow, BeforeValidator(_child, json_schema_input_type=str | ChildWorkflow)]
 """A child workflow; its name alone may stand for it."""

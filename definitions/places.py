@@ -22,6 +22,7 @@ from perdure.definitions.nodes import (
     WaitNode,
     WorkflowNode,
 )
+from perdure.definitions.parts import LimitUse
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
@@ -62,6 +63,8 @@ class Body:
     roots: frozenset[str]
     outer: "Body | None" = None
     path: Path = ()
+    owner: str | None = None
+    """The node of the body around it that it lies within; None for a body that lies within none."""
 
     @cached_property
     def handlers(self) -> frozenset[str]:
@@ -74,7 +77,11 @@ class Body:
 
     def within(self, name: str, inner: Inner) -> "Body":
         """Return a body within one of its nodes."""
-        return Body(inner.nodes, self.roots_of(name) | inner.adds, self, inner.path)
+        return Body(inner.nodes, self.roots_of(name) | inner.adds, self, inner.path, name)
+
+    def can_read(self, name: str) -> bool:
+        """Return whether expressions in this body may read a node of that name."""
+        return name in self.nodes or (self.outer is not None and self.outer.can_read(name))
 
     def readable(self) -> set[str]:
         """Return the names of all nodes that expressions in this body may read."""
@@ -101,6 +108,9 @@ def fields_of(node: Node, at: Path) -> Iterator[Field]:
     if node.if_ is not None:
         yield Field((*at, "if"), node.if_, bare=True)
     yield from _own_fields(node, at)
+    for index, use in enumerate(node.limit if isinstance(node.limit, list) else [node.limit]):
+        if isinstance(use, LimitUse) and isinstance(use.cost, str):
+            yield Field((*at, "limit", index, "cost"), use.cost, bare=True)
     if node.output is not None:
         yield Field((*at, "output"), node.output, adds=frozenset({"output"}))
     for index, catch in enumerate(node.catch):
@@ -236,3 +246,7 @@ def places_of(workflow: Workflow) -> Iterator[Place]:
     yield Place(Field(("output",), workflow.output), main)
     for name, value in workflow.search.items():
         yield Place(Field(("search", name), value, bare=True), main)
+    for name, limit in workflow.limits.items():
+        yield Place(Field(("limits", name, "key"), limit.key, bare=True), main)
+    if workflow.concurrency is not None:
+        yield Place(Field(("concurrency", "key"), workflow.concurrency.key, bare=True), main)

@@ -142,6 +142,7 @@ class Plan:
     """A compiled workflow: its main body, its agents, and the bodies that run at its end.
 
     drains: whether what does not depend on a failed node goes on. signals: the schemas of those that are declared.
+    workflows: those that it carries, for its children.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Plan:
     drains: bool = False
     signals: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
+    workflows: Mapping[str, Workflow] = field(default_factory=dict)
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
 
     def body(self, path: str) -> PlanBody:
@@ -190,6 +192,7 @@ def compile_plan(workflow: Workflow) -> Plan:
         drains=workflow.failure == "drain",
         signals={name: signal.schema_ for name, signal in (workflow.signals or {}).items()},
         timeout=workflow.timeout,
+        workflows=workflow.workflows,
         ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
     )
 
@@ -339,7 +342,7 @@ def find_cycle(needs: Mapping[str, tuple[str, ...]]) -> list[str] | None:
             following = next(trail[current], None)
             if following is None:
                 done.add(current)
-                trail.pop(current)
+                trail.popitem()  # it is the last one
                 current = next(reversed(trail), None)
             elif following in trail:
                 names = list(trail)

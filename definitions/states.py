@@ -48,7 +48,10 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-Actions = Annotated[list[Annotated[Action, BeforeValidator(_one_action)]], BeforeValidator(_listed)]
+Actions = Annotated[
+    list[Annotated[Action, BeforeValidator(_one_action)]],
+    BeforeValidator(_listed, json_schema_input_type=Action | list[Action]),
+]
 """Actions in order; one may stand for a list of one."""
 
 
@@ -66,7 +69,10 @@ def _transitions(value: Any) -> Any:
     return [{"target": part} if isinstance(part, str) else part for part in parts]
 
 
-Transitions = Annotated[list[Transition], BeforeValidator(_transitions)]
+Transitions = Annotated[
+    list[Transition],
+    BeforeValidator(_transitions, json_schema_input_type=str | Transition | list[str | Transition]),
+]
 """Transitions, of which the first that is enabled is taken; a target may stand for one without guard and actions."""
 
 
@@ -90,7 +96,10 @@ def _invocation(value: Any) -> Any:
     return value
 
 
-Invocations = Annotated[list[Annotated[Invoke, BeforeValidator(_invocation)]], BeforeValidator(_listed)]
+Invocations = Annotated[
+    list[Annotated[Invoke, BeforeValidator(_invocation)]],
+    BeforeValidator(_listed, json_schema_input_type=Invoke | list[Invoke]),
+]
 """Invocations; one may stand for a list of one."""
 
 

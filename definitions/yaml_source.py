@@ -1,4 +1,4 @@
-"""Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value; writes it, too."""
+"""Reads YAML 1.2 (and so JSON) into plain data and remembers the line and column of every value."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _CoreSchemaLoader(_Base):  # type: ignore[misc]
+class CoreSchemaLoader(_Base):  # type: ignore[misc]
     """The YAML 1.2 core schema: `on`, `yes`, `1:30` and `0123` are not booleans, times and octals."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own class-level registry)
@@ -36,26 +36,11 @@ for _tag, _pattern, _first in (
      list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):  # fmt: skip
-    _CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+    CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
 Mark = tuple[str, int, int]
 """A place: file, line and column, from 1."""
-
-
-class _CoreSchemaDumper(yaml.SafeDumper):
-    """Quotes what the loader above would not read back as text."""
-
-    yaml_implicit_resolvers = _CoreSchemaLoader.yaml_implicit_resolvers
-
-
-def _written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Write lines as lines; escape what YAML 1.1 takes for a break between them."""
-    breaks = set(text) & set("\n\r\x85\u2028\u2029")
-    return dumper.represent_scalar(_STR, text, style="|" if breaks == {"\n"} else '"' if breaks else None)
-
-
-_CoreSchemaDumper.add_representer(str, _written)
 
 
 @dataclass(frozen=True)
@@ -74,13 +59,22 @@ class Source:
         if not self.values:
             at = ".".join(map(str, path)) or "the top"
             return Problem(self.name, f"at {at}: {message}", severity=severity)
-        marks = self.keys if key else self.values
-        while path and path not in marks:
-            path, marks = path[:-1], self.values
-        file, line, column = marks.get(path, (self.name, 1, 1))
+        file, line, column = self._mark_of(path, key=key)
         lines = self.lines.get(file, [])
         text = lines[line - 1] if line <= len(lines) else ""
         return Problem(file, message, line, column, text[:_SHOWN] if column <= _SHOWN else "", severity)
+
+    def _mark_of(self, path: Path, *, key: bool) -> Mark:
+        written: Path = ()
+        found: Path = ()
+        for part in path:
+            here = (*written, part)
+            if part == 0 and isinstance(part, int) and here not in self.values:
+                continue  # one value may stand for a list of one
+            written = here
+            found = here if here in self.values else found
+        marks = self.keys if key and found == written and found in self.keys else self.values
+        return marks.get(found, (self.name, 1, 1))
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -88,12 +82,14 @@ def parse_yaml(text: str, name: str) -> Source:
 
     Raises DefinitionError when it is not YAML, too large, too deep, or has a key twice.
     """
+    lines = text.splitlines()
+    if strange := _UNPRINTABLE.search(text):
+        raise DefinitionError([_strange_character(strange.start(), text, name)])
     if len(text.encode()) > MAX_BYTES:
         raise DefinitionError([Problem(name, f"the document is over {MAX_BYTES} bytes; move large data into input")])
-    lines = text.splitlines()
     try:
         _check_depth(text, name)
-        loader = _CoreSchemaLoader(text)
+        loader = CoreSchemaLoader(text)
         try:
             root = loader.get_single_node()
         finally:
@@ -107,18 +103,23 @@ def parse_yaml(text: str, name: str) -> Source:
     return replace(source, data=data)
 
 
+_UNPRINTABLE: re.Pattern[str] = yaml.reader.Reader.NON_PRINTABLE
+
+
+def _strange_character(at: int, text: str, name: str) -> Problem:
+    lines = f"{text[:at]}x".splitlines()  # x: the line of the character is there even when it is empty before it
+    what = f"the character {text[at]!r} may not stand in YAML; write it with an escape, in double quotes"
+    return Problem(name, what, len(lines), len(lines[-1]))
+
+
 def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> Problem:
     mark: Any = error.problem_mark or error.context_mark
     what = f"not valid YAML: {error.problem or error.context}"
     if mark is None:
         return Problem(name, what)
     text = lines[mark.line] if mark.line < len(lines) else ""
+    what += "; quote values with '${{ }}'" if "${{" in text else ""
     return Problem(name, what, mark.line + 1, mark.column + 1, text)
-
-
-def to_yaml(value: Any) -> str:
-    """Return JSON data as YAML that reads back as the same data."""
-    return yaml.dump(value, Dumper=_CoreSchemaDumper, allow_unicode=True, sort_keys=False, width=110)
 
 
 class _Builder:
@@ -212,7 +213,7 @@ def _check_depth(text: str, name: str) -> None:
     ):
         return
     depth = 0
-    for event in yaml.parse(text, Loader=_CoreSchemaLoader):
+    for event in yaml.parse(text, Loader=CoreSchemaLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             mark: Any = event.start_mark

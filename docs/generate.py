@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from perdure.cli_definitions import file_name
 from perdure.cluster.settings import Settings
 from perdure.definitions.evaluation import MAX_BITS, MAX_DEPTH, MAX_LENGTH, MAX_RESULT, MAX_STEPS, MAX_TEXT
 from perdure.definitions.functions import FUNCTIONS
+from perdure.definitions.json_schema import workflow_schema
 from perdure.definitions.methods import METHODS
 from perdure.definitions.patterns import MAX_PATTERN
 from perdure.definitions.signatures import Function
 from perdure.events.schema import event_schemas
-from perdure.events.upcasting import FORMAT
 
 HERE = Path(__file__).parent
 
@@ -45,11 +46,9 @@ def variable(name: str) -> str:
 
 
 def schema_files() -> dict[str, str]:
-    """Return the published JSON Schemas by file name, as `perdure schema events` prints them."""
-    return {
-        f"{name}.v{FORMAT}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-        for name, schema in event_schemas().items()
-    }
+    """Return the published JSON Schemas by file name, as `perdure schema` and `perdure schema events` print them."""
+    schemas = {"Workflow": workflow_schema(), **event_schemas()}
+    return {file_name(name): json.dumps(each, indent=2, ensure_ascii=False) + "\n" for name, each in schemas.items()}
 
 
 def expressions_page(page: str) -> str:

@@ -14,6 +14,16 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     data: Any = None
 
 
+class Parent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The node of another execution that started this one; a detached one tells it nothing."""
+
+    execution: str
+    node: str
+    attempt: int
+    lane: str
+    detached: bool = False
+
+
 class _Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag=True):
     """The base of all events; the JSON form carries the class name as `type`."""
 
@@ -27,6 +37,25 @@ class ExecutionStarted(_Event, frozen=True):
     lane: str
     tools: dict[str, str] = {}
     priority: int = 5
+    parent: Parent | None = None
+
+
+class ChildRequested(_Event, frozen=True):
+    """A node starts another workflow as an execution of its own, and waits for it unless that is detached."""
+
+    node: str
+    attempt: int
+    child: str
+    workflow: str
+    input: Any = None
+    detached: bool = False
+    on_close: Literal["cancel", "terminate", "abandon"] = "cancel"
+
+
+class ChildEnded(_Event, frozen=True):
+    """A child has ended, and said so."""
+
+    child: str
 
 
 class NodeScheduled(_Event, frozen=True):
@@ -179,6 +208,34 @@ class TimerCancelled(_Event, frozen=True):
     timer: str
 
 
+class NodeStuck(_Event, frozen=True):
+    """A node's tries are spent, and it waits for somebody to mend what is wrong: it is tried again at the resume."""
+
+    node: str
+    attempt: int
+    error: Error
+
+
+class InputChanged(_Event, frozen=True):
+    """A node that has not begun gets this input in the place of its own."""
+
+    node: str
+    input: Any = None
+
+
+class Intervened(_Event, frozen=True):
+    """Somebody did by hand what follows, and why; `node` is "" where all of the execution is meant."""
+
+    action: str
+    node: str = ""
+    reason: str = ""
+    by: str = ""
+
+
+class ExecutionRetried(_Event, frozen=True):
+    """A failed execution goes on: what had not succeeded, or was compensated, is pending again."""
+
+
 class TimerHeld(_Event, frozen=True):
     """A timer's time has come while the execution was paused: it counts at the resume."""
 
@@ -279,6 +336,8 @@ class ExecutionPurged(_Event, frozen=True):
 
 Event = (
     ExecutionStarted
+    | ChildRequested
+    | ChildEnded
     | NodeScheduled
     | NodeResumed
     | NodeWaiting
@@ -295,6 +354,10 @@ Event = (
     | NodeCaught
     | NodeSkipped
     | NodeCancelled
+    | NodeStuck
+    | InputChanged
+    | Intervened
+    | ExecutionRetried
     | TimerArmed
     | TimerFired
     | TimerCancelled

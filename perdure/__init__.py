@@ -7,38 +7,53 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from perdure.actors.tools import tool
-    from perdure.cluster.client import AsyncClient, AsyncRun, connect_async
+    from perdure.cluster.client import AsyncClient, connect_async
+    from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
     from perdure.cluster.sync_client import Client, Run, connect
+    from perdure.definitions.builder import dag
+    from perdure.definitions.chart_builder import statechart
     from perdure.definitions.model import Workflow
-    from perdure.errors import ExecutionFailed, PerdureError
+    from perdure.definitions.references import expression
+    from perdure.definitions.yaml_writer import to_yaml
+    from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError
 
 __all__ = [
     "AsyncClient",
     "AsyncRun",
     "Client",
     "ExecutionFailed",
+    "ExecutionStopped",
     "PerdureError",
     "Run",
     "Settings",
     "Workflow",
     "connect",
     "connect_async",
+    "dag",
+    "expression",
+    "statechart",
+    "to_yaml",
     "tool",
 ]
 
 # Loaded lazily: a tool module or a worker that imports `perdure` pays only for what it uses.
 _HOMES = {
     "AsyncClient": "perdure.cluster.client",
-    "AsyncRun": "perdure.cluster.client",
+    "AsyncRun": "perdure.cluster.run",
     "Client": "perdure.cluster.sync_client",
     "ExecutionFailed": "perdure.errors",
+    "ExecutionStopped": "perdure.errors",
     "PerdureError": "perdure.errors",
     "Run": "perdure.cluster.sync_client",
     "Settings": "perdure.cluster.settings",
     "Workflow": "perdure.definitions.model",
     "connect": "perdure.cluster.sync_client",
     "connect_async": "perdure.cluster.client",
+    "dag": "perdure.definitions.builder",
+    "expression": "perdure.definitions.references",
+    "statechart": "perdure.definitions.chart_builder",
+    "to_yaml": "perdure.definitions.yaml_writer",
     "tool": "perdure.actors.tools",
 }
 

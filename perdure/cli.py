@@ -1,7 +1,6 @@
 """The command line: run, show and list. Data goes to stdout, words for people to stderr."""
 
 import asyncio
-import json
 import secrets
 import sys
 from contextlib import nullcontext
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_log, cli_workflows
+from perdure import cli_controls, cli_definitions, cli_log, cli_workflows
 from perdure.cli_support import (
+    AsJson,
     Stopped,
+    Store,
     input_from,
     only_data_on_stdout,
     print_json,
@@ -21,10 +22,10 @@ from perdure.cli_support import (
     settings_of_existing,
     until_stopped,
 )
-from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, LogUnavailable, PerdureError
+from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, ExecutionStopped, LogUnavailable, PerdureError
 
 if TYPE_CHECKING:
-    from perdure.cluster.client import AsyncRun
+    from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
     from perdure.definitions.loading import Definition
 
@@ -33,14 +34,13 @@ app = typer.Typer(
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
 
+_STATUSES = ("running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated")
+
+app.add_typer(cli_controls.app)
+app.add_typer(cli_definitions.app)
+app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
-
-Store = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 
 
 @app.callback()
@@ -66,6 +66,9 @@ def run(
         str | None,
         typer.Option(help="Execution id; the same id goes on where it stopped.", show_default=False),
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="With --id: where it has failed, go on from what failed.")
+    ] = False,
     local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
     isolation: Annotated[
         str | None, typer.Option(help="shared, or process: a Ray actor of its own.", show_default=False)
@@ -93,7 +96,9 @@ def run(
     how = {"isolation": isolation, "store": store}
     try:
         with only_data_on_stdout():
-            outcome = until_stopped(_run(workflow, value, execution, local=local, replies=replies, how=how))
+            outcome = until_stopped(
+                _run(workflow, value, execution, local=local, retry=retry, replies=replies, how=how)
+            )
     except Stopped as stopped:
         say(f"suspended; it goes on with the same command and --id {execution}")
         raise typer.Exit(stopped.exit_code) from None
@@ -101,11 +106,18 @@ def run(
         raise EnvironmentProblem(
             f"{error}\nnothing that was recorded is lost; it goes on with the same command and --id {execution}"
         ) from None
+    except ExecutionStopped as error:
+        if as_json:
+            print_json({"id": execution, "status": error.status, "reason": error.reason})
+        say(str(error))
+        raise typer.Exit(error.exit_code) from None
     except ExecutionFailed as error:
         if as_json:
             failed = {"id": execution, "status": "failed", "node": error.node, "attempt": error.attempt}
             print_json({**failed, "error": error.error})
-        say(f"{error}\nlook further with: perdure show {execution}")
+        say(
+            f"{error}\nlook further with: perdure show {execution}; go on with the same command, --id {execution} and --retry"
+        )
         raise typer.Exit(error.exit_code) from None
     print_json({"id": execution, "status": "succeeded", "output": outcome} if as_json else outcome)
 
@@ -137,7 +149,7 @@ def show(
 @app.command("list")
 def list_(
     status: Annotated[
-        str | None, typer.Option(help="Only those: running, succeeded or failed.", show_default=False)
+        str | None, typer.Option(help="Only those: running, paused, succeeded, failed, ...", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
     store: Store = None,
@@ -147,8 +159,8 @@ def list_(
 
     Example: perdure list --status failed
     """
-    if status not in (None, "running", "succeeded", "failed"):
-        raise BadInput(f"--status {status}: it is one of running, succeeded, failed")
+    if status is not None and status not in _STATUSES:
+        raise BadInput(f"--status {status}: it is one of {', '.join(_STATUSES)}")
     rows = asyncio.run(_list(settings_of_existing(store), status, limit))
     from perdure import console
 
@@ -156,30 +168,6 @@ def list_(
         typer.echo(console.as_json(rows))
     else:
         console.show_list(rows)
-
-
-@app.command()
-def schema(
-    what: Annotated[str, typer.Argument(help="events: what the log holds.")] = "events",
-    out: Annotated[Path | None, typer.Option(help="Write one file each into this folder.", show_default=False)] = None,
-) -> None:
-    """Print JSON Schemas, by name.
-
-    Example: perdure schema events --out schemas
-    """
-    if what != "events":
-        raise BadInput(f"there is no schema of {what!r}; there is one of events")
-    from perdure.events.schema import event_schemas
-    from perdure.events.upcasting import FORMAT
-
-    schemas = event_schemas()
-    if out is None:
-        print_json(schemas)
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    for name, each in schemas.items():
-        file = out / f"{name}.v{FORMAT}.json"
-        file.write_text(json.dumps(each, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -193,7 +181,14 @@ def main() -> None:
 
 
 async def _run(
-    workflow: str | Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]
+    workflow: str | Path,
+    value: Any,
+    execution: str,
+    *,
+    local: bool,
+    retry: bool,
+    replies: Path | None,
+    how: dict[str, Any],
 ) -> Any:
     from perdure import console
     from perdure.cluster.checks import checked
@@ -207,6 +202,8 @@ async def _run(
                 say(f"agents get scripted replies from {replies}: no language model is asked")
             say(f"execution {execution}")
             started = await client.start(workflow, value, id=execution, confirm=False)
+            if retry and await started.status() == "failed":
+                await started.retry()
             await console.follow(console.Progress(execution), started.events())
             return await started.result()
 
@@ -231,7 +228,7 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
     async with await AsyncClient.open(settings, "none") as client:
         started = client.get(execution)
         state = await started.state()  # says so where there is none
-        if state.status == "running" and not await started.is_driven():
+        if state.outcome is None and not await started.is_driven():
             say("nobody drives this execution now; it goes on with its `perdure run` command and --id, or a client")
         if follow:
             await console.follow(console.Progress(execution), started.events())
@@ -266,9 +263,17 @@ async def _described(run: "AsyncRun") -> dict[str, Any]:
         "digest": state.started.digest,
         "status": state.status,
         "input": state.started.input,
-        "nodes": {name: msgspec.to_builtins(node) for name, node in sorted(state.nodes.items())},
+        "nodes": {path: _node_described(node) for path, node in sorted(state.nodes.items())},
         "outcome": msgspec.to_builtins(state.outcome),
     }
+
+
+def _node_described(node: Any) -> dict[str, Any]:
+    import msgspec
+
+    described: dict[str, Any] = msgspec.to_builtins(node, enc_hook=dict)
+    described.pop("bodies", None)  # what is within has paths of its own
+    return described
 
 
 async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str, Any]]:

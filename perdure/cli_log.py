@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli_support import settings_from, settings_of_existing
+from perdure.cli_support import Store, settings_from, settings_of_existing
 from perdure.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="Look after the log: purge, export, import.")
-
-Store = Annotated[Path | None, typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.")]
 
 
 @app.command()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,13 @@ from perdure.errors import BadInput, EnvironmentProblem
 
 if TYPE_CHECKING:
     from perdure.cluster.settings import Settings
+
+
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 
 
 def settings_of_existing(store: Path | None) -> "Settings":

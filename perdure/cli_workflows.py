@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from perdure.cli_support import only_data_on_stdout, print_json, say, settings_from, settings_of_existing
+from perdure.cli_support import AsJson, Store, only_data_on_stdout, print_json, say, settings_from, settings_of_existing
 from perdure.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ Result = TypeVar("Result")
 
 app = typer.Typer(no_args_is_help=True, help="Keep workflows by name and version: start them without their files.")
 
-Store = Annotated[Path | None, typer.Option(help="Folder of the store; PERDURE_STORE, or .perdure where absent.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 OneVersion = Annotated[str, typer.Argument(help="NAME@3, or NAME@sha256:...", show_default=False)]
 
 
@@ -147,13 +145,13 @@ def deprecate(
 
 def print_definition(text: str, *, as_json: bool) -> None:
     """Print a stored definition on stdout, as YAML or JSON."""
-    from perdure.definitions.yaml_source import to_yaml
+    from perdure.definitions.yaml_writer import data_to_yaml
 
     data = json.loads(text)
     if as_json:
         print_json(data)
     else:
-        typer.echo(to_yaml(data), nl=False)
+        typer.echo(data_to_yaml(data), nl=False)
 
 
 async def _with(settings: "Settings", work: "Callable[[Workflows], Awaitable[Result]]") -> Result:

@@ -16,6 +16,7 @@ from perdure.actors.evolve import evolve
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
+    ChildRequested,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionStarted,
@@ -36,6 +37,7 @@ STYLES = {
     "waiting": "blue",
     "open": "cyan",
     "retrying": "yellow",
+    "stuck": "bold yellow",
     "catching": "yellow",
     "caught": "green",
     "compensated": "magenta",
@@ -65,10 +67,12 @@ class Progress:
         self.state = evolve(self.state, event)
         if isinstance(event, ExecutionStarted):
             self.started = happened.at
-        node = getattr(event, "node", None)
+        node: str | None = getattr(event, "node", None)
         if node is None or isinstance(event, ExecutionFailed | ExecutionFailing):
             return None
-        if isinstance(event, NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
+        if not isinstance(self.state, Started) or self.state.node(node) is None:
+            return None
+        if isinstance(event, ChildRequested | NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
         elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed | NodeCaught):
             self.ended[node] = happened.at
@@ -81,7 +85,7 @@ class Progress:
         seconds = ""
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
-        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else "")
+        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
         attempt = f"attempt {node.attempt}" if node.attempt else ""
         return name, node.status, attempt, seconds, remark
 
@@ -96,6 +100,14 @@ class Progress:
     def _order(self, row: tuple[str, ...]) -> tuple[float, str]:
         began = self.began.get(row[0]) or self.ended.get(row[0])
         return began.timestamp() if began else float("inf"), row[0]
+
+
+def _waits_for(node: NodeState) -> str:
+    if node.status != "waiting":
+        return ""
+    if "approval" in node.input:
+        return str(node.input.get("title", ""))
+    return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
 async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:

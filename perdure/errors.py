@@ -123,3 +123,19 @@ class ExecutionFailed(PerdureError):
         self.node = node
         self.attempt = attempt
         self.error = error
+
+
+class ExecutionStopped(PerdureError):
+    """An execution ended because somebody cancelled or terminated it."""
+
+    exit_code = 1
+
+    def __init__(self, execution: str, status: str, reason: str) -> None:
+        super().__init__(f"execution {execution!r} was {status}{f': {reason}' if reason else ''}")
+        self.execution = execution
+        self.status = status
+        self.reason = reason
+
+
+class CommandNotAllowed(BadInput):
+    """An execution refused a command in the state that it is in; the message has the reason."""

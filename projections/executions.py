@@ -8,7 +8,18 @@ from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, 
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perdure.events.entry import Happened
-from perdure.events.vocabulary import ExecutionFailed, ExecutionPurged, ExecutionStarted, ExecutionSucceeded
+from perdure.events.vocabulary import (
+    ExecutionCancelled,
+    ExecutionCancelling,
+    ExecutionFailed,
+    ExecutionPaused,
+    ExecutionPurged,
+    ExecutionResumed,
+    ExecutionRetried,
+    ExecutionStarted,
+    ExecutionSucceeded,
+    ExecutionTerminated,
+)
 
 metadata = MetaData()
 
@@ -36,6 +47,13 @@ executions = Table(
 )
 
 
+_STATUS: dict[type, str] = {
+    ExecutionPaused: "paused",
+    ExecutionResumed: "running",
+    ExecutionCancelling: "cancelling",
+}
+
+
 def project(connection: Connection, happened: Iterable[Happened]) -> None:
     """Fold events into the rows. Times are stored in UTC without a zone, as SQLite has none."""
     for item in happened:
@@ -51,12 +69,20 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
             }
             connection.execute(upsert(executions).values(row).on_conflict_do_nothing())
         elif isinstance(event, ExecutionSucceeded):
-            _end(connection, item.execution, status="succeeded", ended_at=at)
+            _set(connection, item.execution, status="succeeded", ended_at=at)
+        elif isinstance(event, ExecutionCancelled | ExecutionTerminated):
+            status = "cancelled" if isinstance(event, ExecutionCancelled) else "terminated"
+            _set(connection, item.execution, status=status, ended_at=at, error_message=event.reason or None)
+        elif type(event) in _STATUS:
+            _set(connection, item.execution, status=_STATUS[type(event)])
+        elif isinstance(event, ExecutionRetried):
+            none = dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
+            _set(connection, item.execution, status="running", **none)
         elif isinstance(event, ExecutionPurged):
             connection.execute(delete(executions).where(executions.c.id == item.execution))
         elif isinstance(event, ExecutionFailed):
             error = event.error
-            _end(
+            _set(
                 connection, item.execution, status="failed", ended_at=at, failed_node=event.node,
                 error_type=error.type, error_message=error.message,
             )  # fmt: skip
@@ -78,5 +104,5 @@ def newest(connection: Connection, status: str | None = None, limit: int = 50) -
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _end(connection: Connection, execution: str, **values: Any) -> None:
+def _set(connection: Connection, execution: str, **values: Any) -> None:
     connection.execute(update(executions).where(executions.c.id == execution).values(**values))

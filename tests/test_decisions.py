@@ -141,7 +141,7 @@ def test_now_is_the_time_of_the_decision_and_an_id_belongs_to_its_node() -> None
 
 
 def test_an_output_that_fails_fails_the_execution() -> None:
-    plan = plan_of({"a": {"set": 1}}, output="${{ nodes.a.output.x }}")
+    plan = plan_of({"a": {"set": 1}}, output="${{ nodes.a.output + input.x }}")
     given = Given(plan).when(start(plan))
     given.then_types(ExecutionStarted, NodeSucceeded, ExecutionFailed)
 

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import perdure
 from perdure.definitions.loading import load
 from perdure.testing import ScriptedModel
@@ -35,11 +37,17 @@ def test_every_workflow_in_the_readme_and_the_examples_loads() -> None:
     assert blocks
     for block in blocks:
         load(block)
-    for file in (ROOT / "examples").glob("*.yaml"):
-        if file.name.endswith(".replies.yaml"):
+    for file in (ROOT / "examples").rglob("*.yaml"):
+        if file.name.endswith("replies.yaml"):
             ScriptedModel.from_file(file)._server.server_close()
         else:
             load(file)
+
+
+def test_the_workflow_that_the_readme_builds_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(import perdure\n\nflow.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(block, {})
+    assert load(capsys.readouterr().out).workflow.nodes.keys() == {"check", "notify"}
 
 
 def test_every_public_name_can_be_imported() -> None:

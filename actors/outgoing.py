@@ -1,0 +1,125 @@
+"""What an execution owes to others: its children's starts and ends, and its own end to its parent."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from perdure.actors.children import to_close, to_start
+from perdure.actors.inputs import ReportChild
+from perdure.actors.state import Started
+from perdure.definitions.plan import Plan
+from perdure.errors import BadInput, LogUnavailable
+from perdure.events.vocabulary import (
+    ChildRequested,
+    Error,
+    ExecutionCancelled,
+    ExecutionFailed,
+    ExecutionSucceeded,
+    ExecutionTerminated,
+    Outcome,
+    Parent,
+)
+
+_log = logging.getLogger("perdure.execution")
+_PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the inbox is away
+
+
+class Post(Protocol):
+    """Carries messages between executions; each may arrive more than once, and counts once."""
+
+    async def start_child(self, execution: str, state: Started, plan: Plan, request: ChildRequested) -> None:
+        """Start a child. Raises BadInput where there is no such workflow, or the input does not fit it."""
+        ...
+
+    async def close_child(self, state: Started, request: ChildRequested) -> None:
+        """Cancel or terminate a child."""
+        ...
+
+    async def report(self, parent: Parent, report: ReportChild) -> None:
+        """Tell the parent that its child has ended."""
+        ...
+
+    async def close(self) -> None:
+        """Close what was opened for it."""
+        ...
+
+
+class Outgoing:
+    """Sends what an execution owes, level-triggered: what was sent before a crash is sent again after it."""
+
+    def __init__(self, execution: str, post: Post, answer: Callable[[ReportChild], None]) -> None:
+        self._id = execution
+        self._post = post
+        self._answer = answer
+        self._sent: set[tuple[str, str]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is not sent yet."""
+        return bool(self._sending)
+
+    def reconcile(self, state: Started, plan: Plan) -> None:
+        """Send whatever the state says is owed and was not sent from here yet."""
+        for request in to_start(state):
+            self._owe("start", request.child, lambda each=request: self._start(state, plan, each))  # type: ignore[misc]
+        for request in to_close(state):
+            self._owe("close", request.child, lambda each=request: self._post.close_child(state, each))  # type: ignore[misc]
+        parent, outcome = state.started.parent, state.outcome
+        if parent is not None and outcome is not None and not parent.detached:
+            self._owe("report", parent.execution, lambda: self._post.report(parent, _report(self._id, parent, outcome)))
+
+    def refuse(self, start: str, parent: Parent) -> None:
+        """Tell a parent that the id of its child is taken; `start` is the command that was refused."""
+        error = Error("ExecutionExists", f"the execution id {self._id!r} is taken by another execution")
+        report = ReportChild(f"{start}/refused", parent.execution, self._id, error=error)
+        self._owe("refusal", start, lambda: self._post.report(parent, report))
+
+    async def sent(self) -> None:
+        """Return when everything is sent."""
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Stop sending; what is still owed is sent when the execution is embodied again."""
+        for task in self._sending:
+            task.cancel()
+
+    def _owe(self, what: str, to: str, send: Callable[[], Awaitable[None]]) -> None:
+        if (what, to) in self._sent:
+            return
+        self._sent.add((what, to))
+        task = asyncio.create_task(self._send(what, to, send))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, what: str, to: str, send: Callable[[], Awaitable[None]]) -> None:
+        pause = _PAUSE
+        while True:
+            try:
+                return await send()
+            except LogUnavailable as error:
+                _log.warning("execution %s: the %s of %s: %s; tried again in %g s", self._id, what, to, error, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _start(self, state: Started, plan: Plan, request: ChildRequested) -> None:
+        try:
+            await self._post.start_child(self._id, state, plan, request)
+        except BadInput as error:
+            failed = Error(type(error).__name__, str(error))
+            self._answer(ReportChild(f"{request.child}/refused", self._id, request.child, error=failed))
+
+
+def _report(execution: str, parent: Parent, outcome: Outcome) -> ReportChild:
+    name = f"{execution}/ended"
+    match outcome:
+        case ExecutionSucceeded(output):
+            return ReportChild(name, parent.execution, execution, output)
+        case ExecutionFailed(error):
+            return ReportChild(name, parent.execution, execution, error=error)
+        case ExecutionCancelled(reason):
+            error = Error("Cancelled", f"child {execution!r} was cancelled" + (f": {reason}" if reason else ""))
+        case ExecutionTerminated(reason):
+            error = Error("Terminated", f"child {execution!r} was terminated" + (f": {reason}" if reason else ""))
+    return ReportChild(name, parent.execution, execution, error=error)

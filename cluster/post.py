@@ -1,0 +1,72 @@
+"""The post between executions: children's starts and ends, and reports to parents, all through the inbox."""
+
+from typing import TYPE_CHECKING
+
+from perdure.actors.inputs import CancelExecution, Command, ReportChild, StartExecution, TerminateExecution
+from perdure.actors.state import Started
+from perdure.cluster.checks import checked
+from perdure.cluster.connection import Connection
+from perdure.cluster.inbox import child_lane
+from perdure.cluster.references import is_reference
+from perdure.cluster.settings import Settings
+from perdure.definitions.loading import Definition
+from perdure.definitions.plan import Plan, digest_of
+from perdure.errors import BadInput
+from perdure.events.vocabulary import ChildRequested, Parent
+
+if TYPE_CHECKING:
+    from perdure.cluster.workflows import Workflows
+
+
+class InboxPost:
+    """Carries messages between executions through the inbox; see Post."""
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._workflows: Workflows | None = None
+
+    async def start_child(self, execution: str, state: Started, plan: Plan, request: ChildRequested) -> None:
+        """Start a child; see Post."""
+        started = state.started
+        parent = Parent(execution, request.node, request.attempt, started.lane, request.detached)
+        value, tools = request.input, started.tools
+        if request.workflow in plan.workflows:
+            workflow = plan.workflows[request.workflow]
+            name, digest = workflow.name, digest_of(workflow)
+            await self._connection.registry.put_definition(digest, workflow)
+        else:
+            definition = await self._registered(request.workflow)
+            name, digest = definition.plan.name, definition.plan.digest
+            value, tools = checked(self._settings, definition, value, request.child, started.priority)
+        lane = child_lane(started.lane, request.child)
+        await self._connection.inbox.start(
+            StartExecution(
+                f"{request.child}/start", request.child, name, digest, value, lane, tools, started.priority, parent
+            )
+        )
+
+    async def close_child(self, state: Started, request: ChildRequested) -> None:
+        """Cancel or terminate a child; see Post."""
+        reason, by = "its parent does not wait for it any more", "parent"
+        kind = CancelExecution if request.on_close == "cancel" else TerminateExecution
+        command: Command = kind(f"{request.child}/close", request.child, reason, by)
+        await self._connection.inbox.send(command, child_lane(state.started.lane, request.child))
+
+    async def report(self, parent: Parent, report: ReportChild) -> None:
+        """Tell the parent that its child has ended; see Post."""
+        await self._connection.inbox.send(report, parent.lane)
+
+    async def _registered(self, which: str) -> Definition:
+        if not is_reference(which):
+            raise BadInput(f"{which!r} is no registered workflow's name, and the definition carries none of that name")
+        if self._workflows is None:
+            from perdure.cluster.workflows import Workflows  # most executions have no such children
+
+            self._workflows = Workflows(self._settings, self._connection)
+        return await self._workflows.resolve(which)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        if self._workflows is not None:
+            await self._workflows.close()

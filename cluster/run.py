@@ -1,0 +1,263 @@
+"""The handle of one execution: what it answers is read from the log, what it is told goes through the inbox."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Literal
+from uuid import uuid4
+
+from perdure.actors.inputs import (
+    CancelExecution,
+    ChangeInput,
+    CompleteNode,
+    Control,
+    DecideApproval,
+    ExtendDeadline,
+    PauseExecution,
+    ResumeExecution,
+    RetryExecution,
+    SignalExecution,
+    SkipNode,
+    StartExecution,
+    TerminateExecution,
+)
+from perdure.actors.loading import load as load_execution
+from perdure.actors.state import Started
+from perdure.cluster.connection import Connection
+from perdure.cluster.hosting import is_driven
+from perdure.definitions.json_values import to_json_value
+from perdure.errors import (
+    BadInput,
+    CommandNotAllowed,
+    CorruptEntry,
+    ExecutionExists,
+    ExecutionFailed,
+    ExecutionNotFound,
+    ExecutionStopped,
+    WaitTimeout,
+)
+from perdure.events.entry import Happened, Recorded
+from perdure.events.vocabulary import (
+    CommandRefused,
+    ExecutionCancelled,
+    ExecutionPurged,
+    ExecutionRetried,
+    ExecutionStarted,
+    ExecutionSucceeded,
+    ExecutionTerminated,
+    Outcome,
+)
+from perdure.events.vocabulary import ExecutionFailed as Failed
+
+Status = Literal["queued", "running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]
+
+CONFIRM_SECONDS = 2.0
+
+_log = logging.getLogger("perdure.client")
+
+
+class AsyncRun:
+    """The handle of one execution: everything that it answers is read from the log."""
+
+    def __init__(self, execution: str, connection: Connection) -> None:
+        self.id = execution
+        self._connection = connection
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end, at most `timeout` seconds, and return the output.
+
+        Raises ExecutionFailed with node, attempt and error, ExecutionStopped where it was cancelled or terminated, or
+        WaitTimeout (the execution goes on).
+        """
+        outcome: Outcome | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                async for happened in self.events():
+                    if isinstance(happened.event, Outcome):
+                        outcome = happened.event  # the last one counts: it may have been retried since
+        except TimeoutError:
+            how = "not begun" if await self.status() == "queued" else "not ended"
+            raise WaitTimeout(f"execution {self.id!r} has {how} within {timeout:g} s; it goes on by itself") from None
+        assert outcome is not None  # noqa: S101 (events end with one)
+        return self._output(outcome)
+
+    async def events(self, after: int = 0) -> AsyncIterator[Happened]:
+        """Yield the events behind the log position `after`, then new ones as they come, up to the end it came to."""
+        async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
+            async for recorded in entries:
+                for happened in _readable(recorded):
+                    yield happened
+                    if isinstance(happened.event, Outcome) and not await self._went_on(recorded.position):
+                        return
+
+    async def state(self) -> Started:
+        """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
+        folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
+        if not isinstance(folded.state, Started):
+            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
+        return folded.state
+
+    async def status(self) -> Status:
+        """Return its status in one word; `queued` where it has not begun."""
+        try:
+            return (await self.state()).status
+        except ExecutionNotFound:
+            return "queued"
+
+    async def is_driven(self) -> bool:
+        """Say whether a host that answers serves this execution; else it goes on when one does."""
+        return await is_driven(self._connection, self.id)
+
+    async def history(self) -> list[Recorded]:
+        """Return all entries so far."""
+        return [recorded async for recorded in self._connection.log.read(self.id)]
+
+    async def begun(self, within: float = 0) -> ExecutionStarted | None:
+        """Return the event that it began with, waiting so many seconds for it; None where it has not begun.
+
+        Raises ExecutionExists when the id was purged.
+        """
+        first: Recorded | None = None
+        if within:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within), aclosing(self._connection.log.follow(self.id)) as entries:  # type: ignore[type-var]
+                    first = await anext(entries)
+        else:
+            first = next(iter([recorded async for recorded in self._connection.log.read(self.id, limit=1)]), None)
+        event = first.entry.events[0] if first else None
+        if isinstance(event, ExecutionPurged):
+            raise ExecutionExists(f"the execution id {self.id!r} was used before, and purged; choose another id")
+        return event if isinstance(event, ExecutionStarted) else None
+
+    async def attaches(self, command: StartExecution, within: float = 0) -> bool:
+        """Say whether the execution has begun as this start asks, waiting so many seconds for it to begin.
+
+        Raises ExecutionExists when it began with another definition or input.
+        """
+        started = await self.begun(within)
+        if started is None:
+            return False
+        if (started.digest, started.input) != (command.digest, command.input):
+            what = "definition" if started.digest != command.digest else "input"
+            raise ExecutionExists(
+                f"the execution id {self.id!r} is taken: it was started with another {what}; choose another id"
+            )
+        return True
+
+    async def signal(self, name: str, data: Any = None) -> bool:
+        """Give it a signal: the node that has waited for it longest goes on, or the next that will.
+
+        data: JSON data. Raises as all commands do: CommandNotAllowed with the reason where it is refused,
+        ExecutionNotFound. All return whether that is recorded; False where no host has taken the command within 2 s: it
+        is safe in the inbox, and counts when one serves the execution.
+        """
+        return await self._tell(SignalExecution(uuid4().hex, self.id, name, _json(data)))
+
+    send = signal
+
+    async def approve(self, node: str, *, by: str = "", data: Any = None) -> bool:
+        """Approve what the approval at `node` (a path such as `check[3]/approve`) asks."""
+        return await self._tell(DecideApproval(uuid4().hex, self.id, node, approved=True, by=by, data=_json(data)))
+
+    async def reject(self, node: str, *, by: str = "", data: Any = None) -> bool:
+        """Reject what the approval at `node` asks."""
+        return await self._tell(DecideApproval(uuid4().hex, self.id, node, approved=False, by=by, data=_json(data)))
+
+    async def pause(self, reason: str = "", *, by: str = "") -> bool:
+        """Let nothing new start; what runs goes on to its end and is recorded."""
+        return await self._tell(PauseExecution(uuid4().hex, self.id, reason, by))
+
+    async def resume(self, *, by: str = "") -> bool:
+        """Let it go on after a pause; timers that came due meanwhile count now."""
+        return await self._tell(ResumeExecution(uuid4().hex, self.id, by))
+
+    async def cancel(self, reason: str = "", *, by: str = "") -> bool:
+        """Stop what runs, compensate what is completed, run `on_cancel` and `finally`, and end."""
+        return await self._tell(CancelExecution(uuid4().hex, self.id, reason, by))
+
+    async def terminate(self, reason: str = "", *, by: str = "") -> bool:
+        """End it at once; nothing is compensated."""
+        return await self._tell(TerminateExecution(uuid4().hex, self.id, reason, by))
+
+    async def retry(self, reason: str = "", *, by: str = "") -> bool:
+        """Let it go on from what failed; what succeeded, and was not compensated, stays as it is."""
+        return await self._tell(RetryExecution(uuid4().hex, self.id, reason, by))
+
+    async def skip_node(self, node: str, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node as skipped, whether it has begun or not."""
+        return await self._tell(SkipNode(uuid4().hex, self.id, node, reason, by))
+
+    async def complete_node(self, node: str, output: Any = None, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node by hand, with this output."""
+        return await self._tell(CompleteNode(uuid4().hex, self.id, node, _json(output), reason, by))
+
+    async def change_input(self, node: str, value: Any, reason: str = "", *, by: str = "") -> bool:
+        """Give a node that has not begun another input."""
+        return await self._tell(ChangeInput(uuid4().hex, self.id, node, _json(value), reason, by))
+
+    async def extend_deadline(self, seconds: float, node: str = "", reason: str = "", *, by: str = "") -> bool:
+        """Move a node's deadline, or the timeout of the execution where none is named, by so many seconds."""
+        return await self._tell(ExtendDeadline(uuid4().hex, self.id, node, seconds, reason, by))
+
+    async def _went_on(self, after: int) -> bool:
+        """Say whether an execution that had ended was retried since."""
+        async for recorded in self._connection.log.read(self.id, after):
+            if any(isinstance(happened.event, ExecutionRetried) for happened in _readable(recorded)):
+                return True
+        return False
+
+    async def _tell(self, command: Control) -> bool:
+        folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
+        if not isinstance(folded.state, Started):
+            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
+        if folded.state.outcome is not None and not (
+            isinstance(command, RetryExecution) and folded.state.status == "failed"
+        ):
+            raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {folded.state.status}")
+        await self._connection.inbox.send(command, folded.state.started.lane)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                await self._recorded(command.id, folded.position)
+                return True
+        return False
+
+    async def _recorded(self, command: str, after: int) -> None:
+        """Wait for the entry that answers a command; raise CommandNotAllowed where it is refused."""
+        async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
+            async for recorded in entries:
+                entry = recorded.entry
+                for event in entry.events:
+                    if isinstance(event, CommandRefused) and event.command == command:
+                        raise CommandNotAllowed(f"execution {self.id!r}: {event.reason}")
+                if command in entry.causes:
+                    return
+
+    def _output(self, outcome: Outcome) -> Any:
+        match outcome:
+            case ExecutionSucceeded(output):
+                return output
+            case Failed(error, node, attempt):
+                told = {"type": error.type, "message": error.message, "data": error.data}
+                raise ExecutionFailed(self.id, node, attempt, told)
+            case ExecutionCancelled(reason):
+                raise ExecutionStopped(self.id, "cancelled", reason)
+            case ExecutionTerminated(reason):
+                raise ExecutionStopped(self.id, "terminated", reason)
+
+
+def _json(data: Any) -> Any:
+    try:
+        return to_json_value(data)
+    except ValueError as error:
+        raise BadInput(f"the data cannot be sent: {error}") from None
+
+
+def _readable(recorded: Recorded) -> list[Happened]:
+    """Return an entry's events; none, with a warning, where a newer release wrote what this one cannot read."""
+    try:
+        return recorded.unpack()
+    except CorruptEntry as error:
+        _log.warning("left out: %s", error)
+        return []

@@ -1,0 +1,48 @@
+"""What this release loads and checks, and does not run yet: a start that needs it is refused, not half done."""
+
+from collections.abc import Iterator
+
+from perdure.definitions.findings import Finding
+from perdure.definitions.model import Workflow
+from perdure.definitions.nodes import Node
+from perdure.definitions.places import bodies_of, places_of
+from perdure.definitions.templates import compile_condition, compile_template, expressions
+from perdure.definitions.yaml_source import Path
+
+_WORKFLOW = ("limits", "concurrency", "search")
+_NODE = ("queue_timeout", "heartbeat", "limit", "priority", "resources")
+
+
+def not_run(workflow: Workflow) -> Iterator[Finding]:
+    """Yield every part of a sound workflow, or of those that it carries, that would be left undone."""
+    if workflow.kind == "statechart":
+        yield Finding(("kind",), "statecharts are checked, and do not run yet")
+    for key in _WORKFLOW:
+        if getattr(workflow, key):
+            yield Finding((key,), f"{key!r} is checked, and has no effect yet", key=True)
+    for body in bodies_of(workflow):
+        for node, at in body.nodes.values():
+            yield from _in_node(node, at)
+    yield from _secrets(workflow)
+    for name, child in workflow.workflows.items():
+        yield from (Finding(("workflows", name, *each.path), each.message, key=each.key) for each in not_run(child))
+
+
+def _in_node(node: Node, at: Path) -> Iterator[Finding]:
+    if hasattr(node, "statechart"):
+        yield Finding(at, "statecharts are checked, and do not run yet", key=True)
+    for key in _NODE:
+        if getattr(node, key) is not None:
+            yield Finding((*at, key), f"{key!r} is checked, and has no effect yet", key=True)
+    if node.compensate is not None and node.compensate.workflow is not None:
+        yield Finding((*at, "compensate"), "a compensation by a workflow is checked, and does not run yet", key=True)
+
+
+def _secrets(workflow: Workflow) -> Iterator[Finding]:
+    for place in places_of(workflow):
+        value = place.field.value
+        if value is None:
+            continue
+        template = compile_condition(value) if place.field.bare else compile_template(value)
+        if any("secrets" in each.roots for each in expressions(template)):
+            yield Finding(place.field.path, "'secrets' are checked, and are not resolved yet")

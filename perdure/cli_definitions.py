@@ -1,0 +1,149 @@
+"""The commands on definitions: validate, graph and schema. They need no log, no Ray and no server."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.cli_support import only_data_on_stdout, print_json, say
+from perdure.errors import BadInput, DefinitionError, Problem
+
+if TYPE_CHECKING:
+    from perdure.definitions.loading import Definition
+
+app = typer.Typer()
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Workflow definitions, YAML or JSON.", show_default=False)],
+    strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
+    tools: Annotated[
+        bool, typer.Option("--tools", help="Import the code of the tools too, and look whether they are there.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems as a JSON list on stdout.")] = False,
+    sarif: Annotated[bool, typer.Option("--sarif", help="Print the problems as SARIF 2.1.0 on stdout.")] = False,
+) -> None:
+    """Check definitions without running anything; exit with 2 where one has an error.
+
+    Example: perdure validate examples/hello.yaml --strict
+    """
+    if as_json and sarif:
+        raise BadInput("--json and --sarif are two forms of the same; choose one")
+    problems = [problem for file in files for problem in _problems(file, strict=strict, tools=tools)]
+    problems.sort(key=lambda problem: problem.severity)  # errors first; within each, as they were found
+    if as_json:
+        print_json([asdict(problem) for problem in problems])
+    elif sarif:
+        from perdure.sarif import sarif_log
+
+        print_json(sarif_log(problems))
+    else:
+        for problem in problems:
+            say(str(problem))
+    errors = sum(problem.severity == "error" for problem in problems)
+    say(f"{_count(len(files), 'file')}: {_count(errors, 'error')}, {_count(len(problems) - errors, 'warning')}")
+    if errors:
+        raise typer.Exit(BadInput.exit_code)
+
+
+@app.command()
+def graph(
+    file: Annotated[Path, typer.Argument(help="The workflow definition, YAML or JSON.", show_default=False)],
+    format: Annotated[str, typer.Option(help="mermaid, dot or svg.")] = "mermaid",
+) -> None:
+    """Print a definition as a diagram: its nodes with the bodies within them, or its states.
+
+    Example: perdure graph examples/customer_support.yaml --format svg > support.svg
+    """
+    from perdure.definitions.diagrams import diagram_of
+    from perdure.definitions.dot import to_dot, to_svg
+    from perdure.definitions.loading import load
+    from perdure.definitions.mermaid import flowchart, state_diagram
+
+    if format not in ("mermaid", "dot", "svg"):
+        raise BadInput(f"--format {format}: it is one of mermaid, dot, svg")
+    definition = load(file)
+    diagram = diagram_of(definition)
+    if format == "mermaid":
+        text = state_diagram(diagram) if definition.workflow.states else flowchart(diagram)
+    else:
+        text = to_dot(diagram) if format == "dot" else to_svg(to_dot(diagram))
+    typer.echo(text, nl=False)
+
+
+@app.command()
+def schema(
+    what: Annotated[str, typer.Argument(help="workflow: definitions, for editors. events: what the log holds.")] = (
+        "workflow"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Write one file each into this folder.", show_default=False)] = None,
+) -> None:
+    """Print a JSON Schema: of definitions, or those of all events by name.
+
+    Example: perdure schema > workflow.schema.json
+    """
+    schemas = _schemas(what)
+    if out is None:
+        print_json(schemas["Workflow"] if what == "workflow" else schemas)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for name, each in schemas.items():
+        (out / file_name(name)).write_text(json.dumps(each, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _schemas(what: str) -> dict[str, Any]:
+    if what == "workflow":
+        from perdure.definitions.json_schema import workflow_schema
+
+        return {"Workflow": workflow_schema()}
+    if what == "events":
+        from perdure.events.schema import event_schemas
+
+        return event_schemas()
+    raise BadInput(f"there is no schema of {what!r}; there are those of workflow and of events")
+
+
+def file_name(schema: str) -> str:
+    """Return the name of the file that a schema is published in; that of a stored form has its number."""
+    from perdure.events.upcasting import FORMAT
+
+    return "workflow.json" if schema == "Workflow" else f"{schema}.v{FORMAT}.json"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+
+
+def _problems(file: Path, *, strict: bool, tools: bool) -> list[Problem]:
+    from perdure.definitions.loading import load
+
+    try:
+        definition = load(file, strict=strict)
+    except DefinitionError as error:
+        return error.problems
+    except BadInput as error:
+        return [Problem(str(file), str(error).removeprefix(f"{file}: "))]
+    return [*definition.warnings, *(_missing_tools(file, definition) if tools else [])]
+
+
+def _missing_tools(file: Path, definition: "Definition") -> list[Problem]:
+    """Return a problem for every place that calls a tool whose code is not found."""
+    from perdure.actors.tools import locate
+    from perdure.definitions.calls import tool_places
+    from perdure.definitions.includes import read_source
+
+    missing: dict[str, str] = {}
+    places = list(tool_places(definition.workflow))
+    with only_data_on_stdout():
+        for name in dict.fromkeys(name for _, name in places):
+            try:
+                locate([name], definition.workflow.tools, definition.base, shared=True)
+            except BadInput as error:
+                missing[name] = str(error)
+    if not missing:
+        return []
+    source = read_source(file, str(file))  # once more: what is loaded has forgotten its lines
+    return [source.problem(path, missing[name]) for path, name in places if name in missing]

@@ -1,0 +1,135 @@
+"""Every example of a node kind runs as it stands, on the real server, and ends as its first lines say."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+import perdure
+from perdure import ExecutionFailed, Settings
+from perdure.cluster.client import AsyncClient
+from perdure.cluster.run import AsyncRun
+from perdure.definitions.loading import load
+from perdure.definitions.nodes import KINDS, kind_of
+from perdure.errors import BadInput
+from perdure.testing import ScriptedModel
+
+FOLDER = Path(__file__).parent.parent / "examples/kinds"
+CHECKED_ONLY = {"statechart"}
+"""What this release checks and does not run."""
+
+TO_COME = {"workflow"}
+"""Kinds without an example."""
+
+OUTPUTS: dict[str, Any] = {
+    "agent": {"mood": "mixed", "complaints": ["it came late"]},
+    "tool": {"tell": "to buyer@example.com: We have 12 boards."},
+    "switch": "the manager looks at it",
+    "parallel": {"quick": {"carrier": "Quick", "days": 2}, "steady": "Steady, 3 days"},
+    "foreach": [{"article": "board", "enough": True}, None, {"article": "bowl", "enough": False}],
+    "loop": {"percent": 100, "done": True},
+    "aggregate": {"fraud": True, "votes": "2 of 3"},
+    "set": {"total": 109.2, "note": "2 lines for ANN"},
+    "catch": {
+        "result": "to ann@example.com: Another card, please: the card 4000-12/19 is not valid any more",
+        "how": "caught",
+    },
+}
+ERRORS = {
+    "fail": ("refuse", {"type": "OverLimit", "message": "1200 is more than 1000", "data": {"over": 200}}),
+    "compensate": ("car", {"type": "SoldOut", "message": "there is no car left", "data": None}),
+    "finally": (
+        "pay",
+        {"type": "CardExpired", "message": "the card 4000-12/19 is not valid any more", "data": None},
+    ),
+}
+TOLD = {"wait", "approval"}
+"""What somebody has to tell something while it runs."""
+
+
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    with ScriptedModel.from_file(FOLDER / "replies.yaml") as model:
+        settings = Settings(store=tmp_path_factory.mktemp("kinds"), openai_base_url=model.base_url)
+        async with await perdure.connect_async(settings, local=True) as client:
+            yield client
+
+
+async def started(client: AsyncClient, example: str) -> AsyncRun:
+    return await client.start(FOLDER / f"{example}.yaml", id=f"{example}-{uuid4().hex}")
+
+
+async def waiting(run: AsyncRun, node: str) -> None:
+    async for happened in run.events():
+        if type(happened.event).__name__ == "NodeWaiting" and getattr(happened.event, "node", "") == node:
+            return
+
+
+@pytest.mark.parametrize("example", OUTPUTS)
+async def test_an_example_gives_its_output(client: AsyncClient, example: str) -> None:
+    assert await (await started(client, example)).result(20) == OUTPUTS[example]
+
+
+@pytest.mark.parametrize("example", ERRORS)
+async def test_an_example_that_fails_on_purpose_fails_as_it_says(client: AsyncClient, example: str) -> None:
+    with pytest.raises(ExecutionFailed) as caught:
+        await (await started(client, example)).result(20)
+    assert (caught.value.node, caught.value.error) == ERRORS[example]
+
+
+async def test_the_journey_is_given_back_the_last_part_first(client: AsyncClient) -> None:
+    run = await started(client, "compensate")
+    with pytest.raises(ExecutionFailed):
+        await run.result(20)
+    ended = [
+        (getattr(happened.event, "node"), getattr(happened.event, "output"))  # noqa: B009
+        async for happened in run.events()
+        if type(happened.event).__name__ == "NodeSucceeded"
+    ]
+    assert ended[2:] == [
+        ("hotel~undo", "hotel-1 cancelled: there is no car left"),
+        ("flight~undo", "flight-1 cancelled: there is no car left"),
+    ]
+
+
+async def test_the_customer_is_told_and_the_till_is_closed(client: AsyncClient) -> None:
+    run = await started(client, "finally")
+    with pytest.raises(ExecutionFailed):
+        await run.result(20)
+    nodes = (await run.state()).nodes
+    assert nodes["on_failure/sorry"].output.startswith("to ann@example.com: Not paid: the card")
+    assert nodes["finally/close"].output == "till 3 is closed"
+
+
+async def test_the_customer_who_pays_is_thanked(client: AsyncClient) -> None:
+    run = await started(client, "wait")
+    await waiting(run, "payment")
+    await run.signal("paid", {"amount": 30})
+    assert await run.result(20) == "to ann@example.com: Thank you!"
+
+
+@pytest.mark.parametrize(("yes", "mail"), [(True, "to customer@example.com: You get 120 back: late."), (False, None)])
+async def test_a_refund_is_paid_only_if_a_person_says_yes(client: AsyncClient, yes: bool, mail: str | None) -> None:
+    run = await started(client, "approval")
+    await waiting(run, "ask")
+    answer = run.approve if yes else run.reject
+    await answer("ask", by="ann", data={"reason": "late"})
+    assert await run.result(20) == {"approved": yes, "by": "ann", "mail": mail}
+
+
+async def test_what_is_only_checked_is_refused_before_it_starts(client: AsyncClient) -> None:
+    with pytest.raises(BadInput, match="statecharts are checked, and do not run yet"):
+        await started(client, "statechart")
+    node = {"statechart": {"states": {"a": {"type": "final"}}}}
+    with pytest.raises(BadInput, match=r"nodes\.chart: statecharts are checked, and do not run yet"):
+        await client.start({"name": "holds-a-chart", "nodes": {"chart": node}})
+
+
+def test_every_kind_has_an_example_with_a_node_of_it_and_every_example_has_a_test() -> None:
+    files = {file.stem: load(file).workflow for file in FOLDER.glob("*.yaml") if file.stem != "replies"}
+    assert files.keys() - OUTPUTS.keys() - ERRORS.keys() - TOLD == CHECKED_ONLY
+    for kind in KINDS.keys() - CHECKED_ONLY - TO_COME:
+        assert kind in {kind_of(node) for node in files[kind].nodes.values()}
+    assert files["statechart"].kind == "statechart"
