@@ -132,7 +132,7 @@ def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
 
 def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
     for body in bodies_of(workflow):
-        cycle = find_cycle(_steps(Order(body)))
+        cycle = find_cycle(_order(body))
         if cycle:
             names = [name for name, _ in groupby(step.removesuffix(_BEGINS) for step in cycle)]
             names = names if names[0] == names[-1] else [*names, names[0]]
@@ -144,22 +144,17 @@ def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
 _BEGINS = " begins"
 
 
-def _steps(order: Order) -> dict[str, tuple[str, ...]]:
-    """Return what comes first before a node settles (its name), and before it begins.
+def _order(body: Body) -> dict[str, tuple[str, ...]]:
+    """Return what settles or begins first, before a node settles (its name), and before it begins.
 
     A handler begins while the node that it handles an error of is still to settle; that one settles after it.
     """
-    caught = {name: {one for one, _ in leading} for name, leading in order.handlers.items()}
-    handlers: dict[str, list[str]] = {}
-    for name, ones in caught.items():
-        for one in ones:
-            handlers.setdefault(one, []).append(name)
-    steps: dict[str, tuple[str, ...]] = {}
-    for name, needs in order.needs.items():
-        steps[name] = (name + _BEGINS, *handlers.get(name, ()))
-        early = caught.get(name, set())
-        steps[name + _BEGINS] = tuple(need + _BEGINS if need in early else need for need in needs)
-    return steps
+    order, found = Order(body), dict[str, tuple[str, ...]]()
+    for name, (node, _) in body.nodes.items():
+        handled = {one for one, _ in order.handlers.get(name, ())}
+        found[name] = (name + _BEGINS, *(each for each in _handlers(node) if each in body.nodes))
+        found[name + _BEGINS] = tuple(need + _BEGINS if need in handled else need for need in order.needs[name])
+    return found
 
 
 def _handlers(node: Node) -> list[str]:
