@@ -96,14 +96,16 @@ def _resume(draft: Draft, given: ResumeExecution) -> None:
     if draft.state.paused is None:
         return
     draft.emit(ExecutionResumed(given.by))
-    for path, node in sorted(draft.state.nodes.items()):
-        if node.status == "stuck":
-            try_again(draft, path)
-    _fire_held(draft)
+    _go_on(draft)
     flow.wake(draft)
 
 
-def _fire_held(draft: Draft) -> None:
+def _go_on(draft: Draft) -> None:
+    """Try again what is stuck, and let the timers count that came due during the pause."""
+    for path in sorted(path for path, node in draft.state.nodes.items() if node.status == "stuck"):
+        node = draft.state.node(path)
+        if node is not None and node.status == "stuck" and not draft.over:  # one may cancel another
+            try_again(draft, path)
     for timer in draft.state.held:
         if timer in draft.state.held and not draft.over:  # one may disarm another
             fire(draft, timer)
@@ -118,7 +120,7 @@ def _cancel(draft: Draft, given: CancelExecution) -> None:
     reason = given.reason or "the execution was cancelled"
     draft.emit(ExecutionCancelling(given.reason, given.by))
     stop(draft, "", reason)
-    _fire_held(draft)  # what is left are tries of what is being undone: the pause is over
+    _go_on(draft)  # what is left is being undone: the pause is over
     if not compensate(draft, "", "execution", Error("Cancelled", reason)):
         draft.later("end")
 

@@ -15,6 +15,7 @@ from perdure.actors.state import (
     NodeStatus,
     Purged,
     Started,
+    still_done,
 )
 from perdure.definitions.paths import UNDO, Step, body_of, is_within, name_of, owner_of, steps_to
 from perdure.errors import CorruptEntry
@@ -162,7 +163,10 @@ def _with_error(
 
 
 def _skipped(state: Started, event: NodeSkipped) -> Started:
-    return _with_node(state, event.node, NodeState("skipped", reason=event.reason))
+    before = state.node(event.node)  # of one that is skipped by hand what is within may still be compensated
+    bodies = _to_keep(before.bodies) if before is not None else Map[str, BodyState]()
+    value = before.input if before is not None and bodies else None
+    return _with_node(state, event.node, NodeState("skipped", input=value, reason=event.reason, bodies=bodies))
 
 
 def _cancelled(state: Started, event: NodeCancelled) -> Started:
@@ -235,8 +239,9 @@ def _intervened(state: Started, _: Intervened) -> Started:
 
 
 def _retried(state: Started, _: ExecutionRetried) -> Started:
-    """Forget all that did not succeed, and whatever was on its way to an end."""
-    kept = Map({name: node for name, node in state.main.nodes.items() if node.status in ("succeeded", "caught")})
+    """Forget all that did not succeed, or was undone, and whatever was on its way to an end."""
+    nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
+    kept = Map({name: node for name, node in nodes.items() if node is not None})
     return Started(
         state.started, BodyState(nodes=kept, settled=len(kept)), signals=state.signals, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
@@ -248,7 +253,7 @@ def _child_requested(state: Started, event: ChildRequested) -> Started:
     if event.detached:
         return state
     node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
-    return _with_node(state, event.node, node)
+    return _replace(_with_node(state, event.node, node), completed=state.completed + 1)
 
 
 def _child_ended(state: Started, event: ChildEnded) -> Started:

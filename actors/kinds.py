@@ -59,7 +59,7 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
     model = draft.plan.node(path).model
     assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
     part, value = model.workflow, _input(draft, path)
-    child = draft.value(path, "workflow/id") or child_id(draft.execution, path, attempt)
+    child = draft.value(path, "workflow/id") or _child_id(draft, path, attempt)
     known = draft.plan.workflows.get(part.name)
     if known is not None and (problem := misfit(known.input, value)):
         raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
@@ -75,9 +75,14 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
 _LONGEST_ID = 200
 
 
-def child_id(execution: str, path: str, attempt: int) -> str:
-    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long."""
-    name = f"{execution}.{path}" + (f"#{attempt}" if attempt > 1 else "")
+def _child_id(draft: Draft, path: str, attempt: int) -> str:
+    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long.
+
+    Each run of the node has a child of its own: another try, one of what is around it, or of the execution.
+    """
+    tries, retries = (*draft.state.tries_around(path), attempt), draft.state.retries
+    often = ("" if set(tries) == {1} else "#" + ".".join(map(str, tries))) + (f"+{retries}" if retries else "")
+    execution, name = draft.execution, f"{draft.execution}.{path}{often}"
     return name if len(name) <= _LONGEST_ID else f"{execution[:100]}.{sha256(name.encode()).hexdigest()[:32]}"
 
 

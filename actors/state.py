@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
-from perdure.definitions.paths import body_of, inner_body, name_of, node_in, steps_to
+from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, steps_to
 from perdure.events.vocabulary import (
     ChildRequested,
     CompensationStarted,
@@ -154,6 +154,25 @@ def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
         yield at, node
         for key, inner in node.bodies.items():
             yield from nodes_in(inner_body(at, key), inner)
+
+
+def still_done(node: NodeState) -> NodeState | None:
+    """Return a node without the calls that tried to undo what is within it; None where it is not done, or undone."""
+    if node.status not in ("succeeded", "caught"):
+        return None
+    bodies: dict[str, BodyState] = {}
+    for key, body in node.bodies.items():
+        inner = {name: each for name, each in body.nodes.items() if not name.endswith(UNDO)}
+        if any(each.status == "compensated" for each in inner.values()):
+            return None
+        kept = {
+            name: still_done(each) if each.status in ("succeeded", "caught") else each for name, each in inner.items()
+        }
+        if None in kept.values():
+            return None
+        nodes = Map({name: each for name, each in kept.items() if each is not None})
+        bodies[key] = BodyState(body.status, nodes, body.settled, body.output, body.error)
+    return msgspec.structs.replace(node, bodies=Map(bodies)) if bodies else node
 
 
 class Purged(msgspec.Struct, frozen=True):
