@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +17,7 @@ from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, Swi
 from perdure.definitions.paths import UNDO, body_of, node_in
 from perdure.definitions.places import items_of
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken
+from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken, TimerArmed
 
 
 class Failed(Exception):
@@ -45,15 +45,20 @@ def start_undo(draft: Draft, path: str) -> None:
     draft.schedule(path, 1, value)
 
 
+def _input(draft: Draft, path: str) -> Any:
+    """Return what somebody gave a node by hand, or else what its `with` gives."""
+    return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, "with")
+
+
 def _call(draft: Draft, path: str, attempt: int) -> None:
-    draft.schedule(path, attempt, draft.value(path, "with"))
+    draft.schedule(path, attempt, _input(draft, path))
 
 
 def _workflow(draft: Draft, path: str, attempt: int) -> None:
     """Ask for a child; the node waits until that says that it has ended, unless it is detached."""
     model = draft.plan.node(path).model
     assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
-    part, value = model.workflow, draft.value(path, "with")
+    part, value = model.workflow, _input(draft, path)
     child = draft.value(path, "workflow/id") or child_id(draft.execution, path, attempt)
     known = draft.plan.workflows.get(part.name)
     if known is not None and (problem := misfit(known.input, value)):
@@ -116,11 +121,10 @@ def _wait(draft: Draft, path: str, attempt: int) -> None:
         return None if seconds is None else draft.arm("wait", path, seconds)
     if wait.until is not None:
         due = _moment(path, draft.value(path, "wait/until"))
-        seconds = max(0.0, (due - draft.at).total_seconds())
         draft.emit(NodeWaiting(path, attempt, {"until": due.isoformat()}))
-    else:
-        seconds = _seconds(draft, path, "wait/duration") or 0.0
-        draft.emit(NodeWaiting(path, attempt, {"duration": seconds}))
+        return draft.emit(TimerArmed(f"wait/{path}", max(due, draft.at)))
+    seconds = _seconds(draft, path, "wait/duration") or 0.0
+    draft.emit(NodeWaiting(path, attempt, {"duration": seconds}))
     return draft.arm("wait", path, seconds)
 
 
@@ -146,11 +150,11 @@ def _seconds(draft: Draft, path: str, key: str) -> float | None:
 def _moment(path: str, value: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ExpressionError(f"'until' of node {path!r} gave {value!r}, which is no time with a zone")
-    return moment
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ExpressionError(f"'until' of node {path!r} gave {value!r}, which is no time with a zone")
 
 
 def _aggregate(draft: Draft, path: str, attempt: int) -> None:
@@ -163,7 +167,7 @@ def _aggregate(draft: Draft, path: str, attempt: int) -> None:
     else:
         items = items_of(path, draft.value(path, "aggregate/items"))
     if part.how is None:
-        draft.schedule(path, attempt, {**draft.value(path, "with"), "items": items})
+        draft.schedule(path, attempt, {**_input(draft, path), "items": items})
     else:
         draft.finish(path, attempt, _HOW[part.how](items))
 

@@ -25,7 +25,7 @@ from perdure.events.vocabulary import (
 )
 
 NodeStatus = Literal[
-    "running", "waiting", "open", "retrying", "catching",
+    "running", "waiting", "open", "retrying", "stuck", "catching",
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
 ]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
@@ -35,7 +35,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where one node stands, and the bodies within it.
 
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
-    completed. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of its bodies did.
+    completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
+    its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
     """
 
     status: NodeStatus
@@ -49,6 +50,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     choice: list[str] = []
     ended: int = 0
     failed: int = 0
+    before: int = 0
     bodies: "Map[str, BodyState]" = Map()
 
 
@@ -69,19 +71,26 @@ class NotStarted(msgspec.Struct, frozen=True):
 class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     """An execution that began, and perhaps ended.
 
-    ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. undoing: what
-    is being compensated, by the body or the node that it is within. signals: those that nobody has taken, by name.
-    children: those that have not said that they ended, by their ids.
+    ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. waiting:
+    those that wait for the outside. undoing: what is still to be compensated, by the body or the node around it.
+    signals: those that nobody has taken, by name. children: those that have not said that they ended, by their ids.
+    inputs: those given by hand to nodes that have not begun. undone: how often nodes were compensated. retries: how
+    often it went on after it had failed. held: timers that came due during a pause. completed: how many nodes
+    completed, or began to wait.
     """
 
     started: ExecutionStarted
     main: BodyState = BodyState()
     ends: Map[str, BodyState] = Map()
     running: Map[str, NodeState] = Map()
+    waiting: Map[str, NodeState] = Map()
     timers: Map[str, datetime] = Map()
     undoing: Map[str, CompensationStarted] = Map()
     signals: Map[str, tuple[Any, ...]] = Map()
     children: Map[str, ChildRequested] = Map()
+    inputs: Map[str, Any] = Map()
+    undone: Map[str, int] = Map()
+    retries: int = 0
     held: tuple[str, ...] = ()
     completed: int = 0
     paused: ExecutionPaused | None = None
@@ -125,6 +134,17 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return the node at a path, or None where it has not begun or is forgotten."""
         body = self.body(body_of(path))
         return body.nodes.get(name_of(path)) if body is not None else None
+
+    def tries_around(self, path: str) -> tuple[int, ...]:
+        """Return the attempts of the nodes around a node, outer ones first: with its path they name one run of it."""
+        root, steps = steps_to(body_of(path))
+        body = self.ends.get(root) if root else self.main
+        tries: list[int] = []
+        for name, key in steps:
+            node = body.nodes.get(name) if body is not None else None
+            tries.append(node.attempt if node is not None else 1)
+            body = node.bodies.get(key) if node is not None else None
+        return tuple(tries)
 
 
 def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:

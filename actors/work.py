@@ -26,7 +26,7 @@ class Timeout(PerdureError):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """One attempt at a node, with all that is needed to do it. `timeout` is in seconds."""
+    """One attempt at a node, with all that is needed to do it. undone: how often it was compensated."""
 
     execution: str
     path: str
@@ -35,11 +35,12 @@ class Work(msgspec.Struct, frozen=True):
     input: Any
     plan: Plan
     place: str | None
+    undone: int = 0
 
     @property
     def idempotency_key(self) -> str:
-        """The key of this node's effect: the same across attempts and crashes."""
-        return f"{self.execution}/{self.path}"
+        """The key of this node's effect: the same across attempts and crashes, another one once it was undone."""
+        return f"{self.execution}/{self.path}" + (f"#{self.undone + 1}" if self.undone else "")
 
 
 class CallElsewhere(Protocol):

@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from perdure.definitions.checks import findings_of
+from perdure.definitions.expressions import parsed_once
 from perdure.definitions.findings import Finding
 from perdure.definitions.includes import read_source
+from perdure.definitions.json_values import to_json_value
 from perdure.definitions.messages import problems_in
 from perdure.definitions.model import Workflow
 from perdure.definitions.plan import Plan, compile_plan
@@ -41,7 +43,7 @@ def load(workflow: WorkflowLike, base: str | None = None, *, strict: bool = Fals
     if isinstance(workflow, Workflow):
         return _checked(workflow, Source(workflow.name, None), base, strict=strict)
     if isinstance(workflow, Mapping):
-        source = Source("definition", dict(workflow))
+        source = Source("definition", _plain(workflow))
     elif isinstance(workflow, str) and ("\n" in workflow or workflow.lstrip().startswith("{")):
         source = parse_yaml(workflow, "definition")
     elif not isinstance(workflow, str | os.PathLike):
@@ -56,6 +58,13 @@ def load(workflow: WorkflowLike, base: str | None = None, *, strict: bool = Fals
 def plan_of(text: str) -> Plan:
     """Compile a stored definition (the JSON of a Workflow), once for all that ask at the same time."""
     return compile_plan(Workflow.model_validate_json(text))
+
+
+def _plain(workflow: Mapping[str, Any]) -> Any:
+    try:
+        return to_json_value(dict(workflow))
+    except ValueError as error:
+        raise BadInput(f"the definition is not JSON data: {error}") from None
 
 
 def _validated(source: Source) -> Workflow:
@@ -80,6 +89,11 @@ def _problem(source: Source, finding: Finding) -> Problem:
 
 
 def _checked(workflow: Workflow, source: Source, base: str | None, *, strict: bool) -> Definition:
+    with parsed_once():
+        return _compiled(workflow, source, base, strict=strict)
+
+
+def _compiled(workflow: Workflow, source: Source, base: str | None, *, strict: bool) -> Definition:
     problems = sorted((_problem(source, each) for each in findings_of(workflow)), key=_place)
     if strict:
         problems = [replace(problem, severity="error") for problem in problems]

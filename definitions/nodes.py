@@ -16,6 +16,7 @@ from perdure.definitions.parts import (
     Part,
     Resources,
     Retry,
+    SomeNames,
 )
 from perdure.definitions.states import Statechart
 
@@ -40,12 +41,16 @@ class _Action(Part):
     with_: dict[str, Any] | None = Field(default=None, alias="with", description="Its input, with `${{ }}`.")
 
 
-def _one_call(value: Any) -> Any:
-    if isinstance(value, dict):
-        found = [key for key in ("agent", "tool", "workflow", "do") if value.get(key) is not None]
-        if len(found) != 1:
-            raise PydanticCustomError("one_call", "give it exactly one of 'agent', 'tool' or 'workflow'")
+def _one_call(value: Any, *others: str) -> Any:
+    keys = ("agent", "tool", "workflow", *others)
+    if isinstance(value, dict) and len([key for key in keys if value.get(key) is not None]) != 1:
+        named = ", ".join(map(repr, keys[:-1]))
+        raise PydanticCustomError("one_call", "give it exactly one of {keys}", {"keys": f"{named} or {keys[-1]!r}"})
     return value
+
+
+def _one_branch(value: Any) -> Any:
+    return _one_call(value, "do")
 
 
 class Compensation(_Action):
@@ -168,7 +173,7 @@ class Case(Part):
     """One arm of a switch."""
 
     when: Condition = Field(description="A condition; the first arm whose condition holds is taken.")
-    then: Names = Field(min_length=1, description="The nodes that run then.")
+    then: SomeNames = Field(description="The nodes that run then.")
 
 
 class Switch(Part):
@@ -194,7 +199,7 @@ class Branch(_Action):
 class Parallel(Part):
     """Branches, and how many of them must succeed."""
 
-    branches: dict[Name, Annotated[Branch, BeforeValidator(_one_call)]] = Field(
+    branches: dict[Name, Annotated[Branch, BeforeValidator(_one_branch)]] = Field(
         min_length=1, description="The branches by name."
     )
     join: Literal["all", "any"] | int = Field(

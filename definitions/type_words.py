@@ -22,6 +22,7 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+_LINES = {"a list": "; write `- ...` lines below it", "a mapping": "; write `key: value` lines below it"}
 _SHOWN = 40
 
 
@@ -57,9 +58,7 @@ def _mend(value: Any, words: list[str], nouns: list[str]) -> str:
         return "; give it a value, or leave the key out"
     if "text" in nouns and isinstance(value, bool | int | float):
         return "; quote it"
-    if nouns == ["a list"] and not isinstance(value, dict):
-        return f"; write [{value}]"
-    return "; write `key: value` lines below it" if nouns == ["a mapping"] else ""
+    return _LINES.get(" ".join(nouns), "")
 
 
 def out_of_bounds(path: Path, item: ErrorDetails) -> str:

@@ -91,7 +91,7 @@ FORM = [
     structural(DAG, "wait: 5m", "wait: 5 minutes", "5 minutes", "not a duration: '5 minutes'; write 500ms, 90s, 5m"),
     structural(DAG, "wait: 5m", "wait: [5m]", "[5m]", "'wait' is a mapping, not a list"),
     structural(DAG, "signal: paid, timeout: 2d", "signal: paid, timeout: 200y", "200y", "not a duration: '200y'"),
-    structural(DAG, "signal: paid, timeout: 2d", "signal: paid, timeout: 6000w", "6000w", "between 0 and 100 years"),
+    semantic(DAG, "signal: paid, timeout: 2d", "signal: paid, timeout: 6000w", "6000w", "between 0 and 100 years"),
     structural(DAG, 'approval: {title: "Refund?",', "approval: {", "{", "the key 'title' is missing; add it"),
     structural(
         DAG, "  hold:\n    wait: 5m", "  hold:\n    wiat: 5m", "hold", "a node does exactly one thing", "'wait'"

@@ -213,7 +213,7 @@ def test_a_handler_is_never_upstream() -> None:
 
 def test_what_a_catch_leads_to_runs_for_it_only() -> None:
     plan = dag({"a": {**CALL, "catch": [{"on": "X", "then": "h"}, {"then": "h"}]}, "h": CALL}).plan.main
-    assert (plan.nodes["h"].needs, plan.nodes["h"].handler_of, plan.leaves) == (("a",), "a", ())
+    assert (plan.nodes["h"].needs, plan.nodes["h"].handler_of, plan.leaves) == (("a",), "a", ("a",))
 
 
 def test_an_approval_gives_its_decision_who_made_it_and_its_data() -> None:

@@ -14,21 +14,30 @@ from perdure.actors.decisions import MAX_RESUMES
 from perdure.actors.execution import MAX_INPUTS
 from perdure.actors.inputs import (
     CancelExecution,
+    ChangeInput,
     Control,
     DecideApproval,
+    ExtendDeadline,
     PauseExecution,
     ReportFailure,
     ReportSuccess,
     ResumeExecution,
+    RetryExecution,
     SignalExecution,
+    SkipNode,
     TerminateExecution,
 )
 from perdure.actors.state import SETTLED, NodeStatus
+from perdure.errors import DefinitionError
 from perdure.events.vocabulary import CommandRefused, Event
 from perdure.testing import cancel, fails, pause, play, resume, takes
 
 PAGE = (Path(__file__).parent.parent / "docs/semantics.md").read_text(encoding="utf-8")
-NODES: dict[str, Any] = {"a": {"approval": {"title": "Go?"}}, "b": {"tool": "t"}}
+NODES: dict[str, Any] = {
+    "a": {"approval": {"title": "Go?"}},
+    "b": {"tool": "t", "deadline": "1h"},
+    "c": {"tool": "t", "needs": "b"},
+}
 ENDS: dict[str, Any] = {name: {"x": {"tool": "t"}} for name in ("on_failure", "on_cancel", "finally")}
 PAUSE, RESUME = PauseExecution("p", EXECUTION), ResumeExecution("r", EXECUTION)
 CANCEL, TERMINATE = CancelExecution("c", EXECUTION), TerminateExecution("t", EXECUTION)
@@ -39,6 +48,10 @@ COMMANDS: dict[str, Control] = {
     "resume": RESUME,
     "cancel": CANCEL,
     "terminate": TERMINATE,
+    "retry": RetryExecution("y", EXECUTION),
+    "skip, complete": SkipNode("k", EXECUTION, "b"),
+    "change input": ChangeInput("i", EXECUTION, "c", {}),
+    "extend": ExtendDeadline("e", EXECUTION, "b", 60),
 }
 
 
@@ -54,7 +67,7 @@ def begun() -> Given:
 
 
 def done() -> Given:
-    return begun().when(COMMANDS["approve, reject"], ReportSuccess("b", 1))
+    return begun().when(COMMANDS["approve, reject"], ReportSuccess("b", 1), ReportSuccess("c", 1))
 
 
 def failing() -> Given:
@@ -122,30 +135,29 @@ def flow(nodes: dict[str, Any], **parts: Any) -> dict[str, Any]:
     return {"name": "flow", "nodes": nodes, **parts}
 
 
-def test_a_pause_does_not_stop_a_compensation_and_nothing_begins_behind_it() -> None:
-    nodes = {"a": {"tool": "t", "compensate": {"tool": "undo"}}, "b": {"tool": "bad", "needs": "a"}}
+def test_a_pause_holds_the_next_compensation_and_what_runs_behind_it() -> None:
+    undone = {"tool": "t", "compensate": {"tool": "undo"}}
+    nodes = {"a": undone, "a2": {**undone, "needs": "a"}, "b": {"tool": "bad", "needs": "a2"}}
     tools = {"t": 1, "bad": fails("X"), "undo": takes("2h"), "tell": None}
-    workflow = flow(nodes, on_failure={"x": {"tool": "tell"}})
-    played = play(workflow, tools=tools, tell=[pause(at="1h"), resume(at="5h")])
+    played = play(flow(nodes, on_failure={"x": {"tool": "tell"}}), tools=tools, tell=[pause(at="1h"), resume(at="5h")])
     assert [(call.node, (call.at - played.began).seconds // 3600) for call in played.calls] == [
-        ("a", 0), ("b", 0), ("a~undo", 0), ("on_failure/x", 5),
+        ("a", 0), ("a2", 0), ("b", 0), ("a2~undo", 0), ("a~undo", 5), ("on_failure/x", 7),
     ]  # fmt: skip
     assert played.nodes["a"].status == "compensated"
 
 
-def test_a_handler_that_is_skipped_catches_with_null() -> None:
-    nodes = {
-        "a": {"tool": "t", "catch": [{"then": "h"}]},
-        "h": {"set": 1, "if": False},
-        "c": {"set": {"status": "${{ nodes.a.status }}", "output": "${{ nodes.a.output }}"}},
-    }
-    assert play(flow(nodes), tools={"t": fails("X")}).output == {"c": {"status": "caught", "output": None}}
+def test_a_handler_that_is_skipped_has_handled_nothing() -> None:
+    nodes = {"a": {"tool": "t", "catch": [{"then": "h"}]}, "h": {"set": 1, "if": False}}
+    played = play(flow(nodes), tools={"t": fails("X")})
+    assert (played.error is not None and played.error.type, played.nodes["a"].status) == ("X", "failed")
 
 
 def test_an_error_in_finally_compensates_nothing() -> None:
     nodes = {"a": {"tool": "t", "compensate": {"tool": "undo"}}}
     played = play(flow(nodes, **{"finally": {"c": {"fail": "no"}}}), tools={"t": 1, "undo": 1})
-    assert (played.status, played.inputs("undo")) == ("failed", [])
+    assert (played.status, played.nodes["a"].status, played.inputs("undo")) == ("failed", "succeeded", [])
+    with pytest.raises(DefinitionError, match="nothing in it is ever compensated"):
+        play(flow({"b": {"set": 1}}, **{"finally": nodes}), tools={"t": 1, "undo": 1})
 
 
 def test_an_expression_that_fails_as_an_attempt_begins_is_not_tried_again() -> None:
@@ -190,3 +202,10 @@ def test_a_retry_of_a_whole_foreach_begins_after_what_it_had_completed_is_undone
     assert [call.node for call in played.calls] == [
         "all[0]/take", "all[1]/take", "all[0]/take~undo", "all[0]/take", "all[1]/take",
     ]  # fmt: skip
+
+
+def test_a_node_whose_tries_are_spent_may_pause_the_execution_and_is_tried_again_at_the_resume() -> None:
+    node = {"tool": "t", "retry": {"attempts": 2, "delay": 1, "exhausted": "pause"}}
+    played = play(flow({"a": node}), tools={"t": [fails("X"), fails("X"), "done"]}, tell=[resume(at="3h")])
+    assert (played.output, played.took.seconds) == ({"a": "done"}, 3 * 3600)
+    assert len(played.happened("NodeStuck")) == 1
