@@ -17,6 +17,7 @@ _WORDS: list[tuple[Any, str]] = [
     (parts.DurationOrExpression, "duration, or expression"),
     (parts.Condition, "condition"),
     (parts.Names, "name, or list of names"),
+    (parts.SomeNames, "name, or list of names"),
     (parts.Name, "name"),
     (parts.Child, "name, or [child workflow](#child-workflow)"),
     (nodes.Body, "[nodes](#every-node) by name"),
