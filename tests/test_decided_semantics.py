@@ -235,12 +235,6 @@ def test_a_parallel_joins_all_any_or_as_many_as_there_are(join: Any, sound: bool
     assert dag(nodes) if sound else "branches can never succeed; join 1 to 2" in refused(nodes)
 
 
-@pytest.mark.parametrize("end", ["on_failure", "on_cancel", "finally"])
-def test_nothing_is_compensated_after_the_end_has_begun(end: str) -> None:
-    said = refused({"a": CALL}, **{end: {"b": {**CALL, "compensate": CALL}}})
-    assert f"compensation comes before {end!r}, so nothing in it is ever compensated; leave it out" in said
-
-
 def test_an_invocation_is_named_by_its_state_unless_it_has_an_id() -> None:
     end = {"end": {"type": "final"}}
     one = {"tool": "t", "on_done": "end"}

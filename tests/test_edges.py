@@ -186,7 +186,7 @@ def test_a_time_that_no_clock_will_show_fails_the_wait() -> None:
 def test_a_node_may_pause_the_execution_after_its_last_try_and_is_tried_again_at_the_resume() -> None:
     given = running({"a": {"tool": "t", "retry": {"attempts": 1, "exhausted": "pause"}}, "b": {"tool": "t"}})
     given.when(ReportFailure("a", 1, BOOM))
-    assert ExecutionPaused("node 'a' failed at its last try: it broke") in given.events
+    assert ExecutionPaused("node 'a' is stuck: Boom: it broke", "perdure") in given.events
     assert set(given.now.running) == {"b"}
     given.when(RESUME)
     assert given.now.running["a"].attempt == 2
