@@ -124,7 +124,7 @@ class _Stage:
     def run(self, first: Input, end: datetime | None) -> None:
         """Decide the start, then whatever is due next, until the execution ends, or nothing more is due."""
         self._decide(first)
-        while self._started.outcome is None:
+        while self._started.outcome is None or self._is_to_be_retried():
             timer = min(((due, name) for name, due in self._started.timers.items()), default=None)
             at = min([*([self._due[0][0]] if self._due else []), *([timer[0]] if timer else [])], default=None)
             if at is None or (end is not None and at > end):
@@ -135,6 +135,9 @@ class _Stage:
                 self._decide(FireTimer(f"{timer[1]}/{timer[0].isoformat()}", self.played.id, timer[1], timer[0]))
             else:
                 self._take(heapq.heappop(self._due)[2])
+
+    def _is_to_be_retried(self) -> bool:
+        return any(isinstance(told, Told) and told.retries for _, _, (told, _) in self._due)
 
     @property
     def _started(self) -> Started:
