@@ -97,6 +97,15 @@ def test_what_could_not_be_undone_is_not_tried_again_by_an_error_that_goes_out_f
     assert CompensationStarted("", "execution", ["all[0]/first"], BOOM) in given.events
 
 
+def test_what_is_within_a_node_that_was_undone_as_a_whole_is_not_undone_by_an_error_that_goes_out_further() -> None:
+    inner = {"foreach": {"items": "input"}, "do": {"take": TAKE}, "compensate": {"tool": "clear"}}
+    body = {"first": TAKE, "inner": {**inner, "needs": "first"}, "use": {"tool": "use", "needs": "inner"}}
+    given = running({"all": {"foreach": {"items": "input", "on_failure": "continue"}, "do": body}}, ["a"])
+    given.when(ReportSuccess("all[0]/first", 1), ReportSuccess("all[0]/inner[0]/take", 1))
+    given.when(ReportFailure("all[0]/use", 1, BOOM), ReportSuccess("all[0]/inner~undo", 1), CANCEL)
+    assert [event.undo for event in given.events if isinstance(event, CompensationStarted)][1] == ["all[0]/first"]
+
+
 def test_the_compensation_of_an_item_may_read_the_item_and_its_nodes_when_the_foreach_is_long_done() -> None:
     undo = {"tool": "give", "with": {"id": "${{ nodes.ask.output + item }}"}}
     body = {"ask": {"tool": "t"}, "more": {"tool": "t"}, "take": {"tool": "t", "compensate": undo}}
