@@ -111,7 +111,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     state = _with_node(state, event.node, node)
     if event.node.endswith(UNDO):
         undone = event.node.removesuffix(UNDO)
-        state = _with_node(state, undone, _replace(_known(state, undone), status="compensated"))
+        state = _with_node(state, undone, _replace(_known(state, undone), status="compensated", bodies=Map()))
         state = _replace(state, undone=state.undone.set(undone, state.undone.get(undone, 0) + 1))
         state = _tried_to_undo(state, undone)
     return _replace(state, completed=state.completed + 1)

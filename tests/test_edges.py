@@ -7,6 +7,7 @@ from scenario import BOOM, EXECUTION, due, failure, output, plan_of, running
 
 from perdure.actors.inputs import (
     CancelExecution,
+    Continue,
     PauseExecution,
     ReportChild,
     ReportFailure,
@@ -96,6 +97,15 @@ def test_what_could_not_be_undone_is_not_tried_again_by_an_error_that_goes_out_f
     assert CompensationStarted("", "execution", ["all[0]/first"], BOOM) in given.events
 
 
+def test_what_is_within_a_node_that_was_undone_as_a_whole_is_not_undone_by_an_error_that_goes_out_further() -> None:
+    inner = {"foreach": {"items": "input"}, "do": {"take": TAKE}, "compensate": {"tool": "clear"}}
+    body = {"first": TAKE, "inner": {**inner, "needs": "first"}, "use": {"tool": "use", "needs": "inner"}}
+    given = running({"all": {"foreach": {"items": "input", "on_failure": "continue"}, "do": body}}, ["a"])
+    given.when(ReportSuccess("all[0]/first", 1), ReportSuccess("all[0]/inner[0]/take", 1))
+    given.when(ReportFailure("all[0]/use", 1, BOOM), ReportSuccess("all[0]/inner~undo", 1), CANCEL)
+    assert [event.undo for event in given.events if isinstance(event, CompensationStarted)][1] == ["all[0]/first"]
+
+
 def test_the_compensation_of_an_item_may_read_the_item_and_its_nodes_when_the_foreach_is_long_done() -> None:
     undo = {"tool": "give", "with": {"id": "${{ nodes.ask.output + item }}"}}
     body = {"ask": {"tool": "t"}, "more": {"tool": "t"}, "take": {"tool": "t", "compensate": undo}}
@@ -143,6 +153,23 @@ def test_a_terminated_execution_stops_its_compensation_too() -> None:
     given = running({"a": BODY["take"], "b": {"tool": "t", "needs": "a"}})
     given.when(ReportSuccess("a", 1), ReportFailure("b", 1, BOOM), TERMINATE)
     assert (given.now.status, dict(given.now.running)) == ("terminated", {})
+
+
+def test_the_nodes_of_a_body_go_on_after_a_pause() -> None:
+    given = running({"all": {"foreach": {"items": "input"}, "do": BODY}}, ["a"])
+    given.when(PAUSE, ReportSuccess("all[0]/take", 1))
+    assert not given.now.running
+    assert set(given.when(RESUME).now.running) == {"all[0]/use"}
+
+
+def test_a_long_loop_that_needs_nobody_is_decided_in_portions() -> None:
+    given = running({"again": {"loop": {"max_iterations": 2000}, "do": {"x": {"set": 1}}}})
+    while given.now.outcome is None:
+        before = len(given.events)
+        assert before < 2000 * 4
+        given.when(Continue())
+        assert 0 < len(given.events) - before < 1100
+    assert output(given) == {"again": {"x": 1}}
 
 
 # time
@@ -272,6 +299,12 @@ def test_a_handler_may_need_another_handler_of_the_same_node() -> None:
     given = running(caught(mend=mend)).when(ReportFailure("pay", 1, BOOM))
     assert NodeSkipped("other", "there was no error of 'pay' to handle") in given.events
     assert output(given) == {"pay": "mended"}
+
+
+def test_a_handler_that_is_not_led_to_decides_nothing_whatever_its_name() -> None:
+    given = running(caught(other={"tool": "t"})).when(ReportFailure("pay", 1, Error("Other", "")))
+    assert NodeSkipped("mend", "there was no error of 'pay' to handle") in given.events
+    assert output(given.when(ReportSuccess("other", 1, "o"))) == {"pay": "o"}
 
 
 def test_a_handler_waits_for_its_other_needs() -> None:
