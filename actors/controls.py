@@ -25,6 +25,7 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.signals import misfit, waiting_for
 from perdure.actors.timers import fire, try_again
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.nodes import ApprovalNode, WaitNode
 from perdure.events.vocabulary import (
     CommandRefused,
@@ -54,7 +55,12 @@ def after_end(draft: Draft, given: Control) -> None:
 
 def _signal(draft: Draft, given: SignalExecution) -> None:
     """Give a signal to the node that has waited for it longest, or keep it for one that will."""
-    refusal = misfit(draft.plan.signals.get(given.signal), given.data)
+    known = draft.plan.signals
+    if known is not None and given.signal not in known:
+        hint = did_you_mean(given.signal, known) or f"; it takes {', '.join(sorted(known)) or 'none'}"
+        draft.emit(CommandRefused(given.id, f"the workflow takes no signal {given.signal!r}{hint}"))
+        return
+    refusal = misfit(known.get(given.signal) if known else None, given.data)
     for path in waiting_for(draft, given.signal) if refusal is None else []:
         node, model = draft.state.node(path), draft.plan.node(path).model
         assert node is not None  # noqa: S101 (it waits)

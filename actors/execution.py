@@ -44,8 +44,8 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 MAX_INPUTS = 256
 
 
-_Attempt = tuple[str, int, int, int]
-"""A node's path, its attempt, how often that was resumed, and how often the execution was retried before."""
+_Attempt = tuple[Any, ...]
+"""One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,8 @@ class Execution:
         if folded.epoch > self._around.epoch:
             raise Deposed(f"execution {self.id!r} is owned by epoch {folded.epoch}, this is {self._around.epoch}")
         self._folded = folded
+        if isinstance(folded.state, Started):
+            self._alarms.remember(folded.state.timers)
         return folded
 
     def _snapshot_when_due(self, folded: Folded, size: int) -> None:
@@ -224,7 +226,8 @@ class Execution:
         timers: dict[str, datetime] = {}
         if isinstance(state, Started) and state.outcome is None:
             wanted = {
-                (name, node.attempt, node.resumed, state.retries): node.input for name, node in state.running.items()
+                (name, node.attempt, node.resumed, state.retries, state.tries_around(name)): node.input
+                for name, node in state.running.items()
             }
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
@@ -267,11 +270,11 @@ class Execution:
         except WorkerLost:
             report = ReportLoss(name, attempt)
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # it is we who stop it
+            if isinstance(error, asyncio.CancelledError) and _is_stopped():
+                raise
             report = ReportFailure(name, attempt, error_of(error))  # a tool may raise anything
-        self._mailbox.put_nowait((report, None))
+        if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
+            self._mailbox.put_nowait((report, None))
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
@@ -294,3 +297,9 @@ class Execution:
         for decided in waiting:
             if not decided.done():
                 decided.set_exception(error)
+
+
+def _is_stopped() -> bool:
+    """Say whether it is we who stop the current task."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -141,8 +141,8 @@ class PlanBody:
 class Plan:
     """A compiled workflow: its main body, its agents, and the bodies that run at its end.
 
-    drains: whether what does not depend on a failed node goes on. signals: the schemas of those that are declared.
-    workflows: those that it carries, for its children.
+    drains: whether what does not depend on a failed node goes on. signals: the schemas of those that it takes, or None
+    where it takes any. workflows: those that it carries, for its children.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Plan:
     main: PlanBody
     agents: Mapping[str, Agent]
     drains: bool = False
-    signals: Mapping[str, Any] = field(default_factory=dict)
+    signals: Mapping[str, Any] | None = None
     timeout: float | None = None
     workflows: Mapping[str, Workflow] = field(default_factory=dict)
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
@@ -190,7 +190,7 @@ def compile_plan(workflow: Workflow) -> Plan:
         main=_compile_nodes(workflow.nodes, ("nodes",), compile_template(workflow.output)),
         agents=workflow.agents,
         drains=workflow.failure == "drain",
-        signals={name: signal.schema_ for name, signal in (workflow.signals or {}).items()},
+        signals=None if workflow.signals is None else {name: each.schema_ for name, each in workflow.signals.items()},
         timeout=workflow.timeout,
         workflows=workflow.workflows,
         ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},

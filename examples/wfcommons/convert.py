@@ -24,7 +24,11 @@ def workflow_of(instance: dict[str, Any], tools: str = str(TOOLS)) -> Workflow:
     """Return the workflow of a WfCommons instance; each task calls the tool `noop` with its id."""
     tasks = instance["workflow"]["specification"]["tasks"]
     nodes = {
-        _name(task["id"]): {"tool": "noop", "needs": [_name(each) for each in task["parents"]], "with": {"task": task["id"]}}
+        _name(task["id"]): {
+            "tool": "noop",
+            "needs": [_name(each) for each in task["parents"]],
+            "with": {"task": task["id"]},
+        }
         for task in tasks
     }
     name = re.sub(r"[^A-Za-z0-9._-]", "-", instance["name"])[:100]
