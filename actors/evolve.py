@@ -76,7 +76,7 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:
 
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
-    return _with_node(state, event.node, NodeState("running", event.attempt, input=event.input))
+    return _with_node(state, event.node, NodeState("running", event.attempt, input=event.input, secrets=event.secrets))
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
@@ -98,6 +98,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
         input=None if before.status == "open" else before.input, bodies=_to_undo(before.bodies),
+        secrets=before.secrets,
     )  # fmt: skip
     state = _with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -132,7 +133,7 @@ def _with_error(
 ) -> Started:
     """Put a failed attempt down; what was within the node is forgotten, for it has been compensated."""
     before = _known(state, event.node)
-    node = NodeState(status, event.attempt, input=before.input, error=event.error, **parts)
+    node = NodeState(status, event.attempt, input=before.input, error=event.error, secrets=before.secrets, **parts)
     return _with_node(_undone(state, event.node), event.node, node)
 
 

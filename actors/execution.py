@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
 from perdure.actors.containers import MANY
@@ -27,9 +27,10 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.loading import load
 from perdure.actors.outgoing import Outgoing, Post
+from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
-from perdure.actors.state import ExecutionState, Started
-from perdure.actors.work import Work, Worker, WorkerLost, error_of
+from perdure.actors.state import ExecutionState, NodeState, Started
+from perdure.actors.work import Work, Worker, WorkerLost, error_of, recorded
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
@@ -69,6 +70,7 @@ class Surroundings:
     near: float = NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
+    secrets: Secrets = field(default_factory=Secrets)
 
 
 class Execution:
@@ -230,17 +232,15 @@ class Execution:
     async def _reconcile(self) -> None:
         """Start what should be running and is not, stop what is and should not: work and timers alike."""
         state = self._folded.state if self._folded else None
-        wanted: dict[tuple[str, int, int], Any] = {}
+        wanted: dict[tuple[str, int, int], NodeState] = {}
         timers: dict[str, datetime] = {}
         if isinstance(state, Started) and state.outcome is None:
-            wanted = {(name, node.attempt, node.resumed): node.input for name, node in state.running.items()}
+            wanted = {(name, node.attempt, node.resumed): node for name, node in state.running.items()}
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
         for key in wanted.keys() - self._running.keys():
-            self._running[key] = asyncio.create_task(
-                self._work(key[0], key[1], wanted[key]), name=f"{self.id}/{key[0]}"
-            )
+            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._reconcile_timers(state.started.lane if isinstance(state, Started) else "", timers)
@@ -287,9 +287,9 @@ class Execution:
         name = f"{self.id}/{timer}/{due.isoformat()}"  # as the inbox names it, so that both count once
         self._mailbox.put_nowait((FireTimer(name, self.id, timer, due), None))
 
-    async def _work(self, name: str, attempt: int, value: Any) -> None:
+    async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
-        folded, plan = self._folded, self._plan
+        folded, plan, attempt, secrets = self._folded, self._plan, state.attempt, self._around.secrets
         assert folded is not None  # noqa: S101 (reconcile runs on a loaded state)
         assert plan is not None  # noqa: S101
         assert isinstance(folded.state, Started)  # noqa: S101
@@ -297,16 +297,17 @@ class Execution:
         report: Input
         try:
             place = folded.state.started.tools.get(node.target)
-            report = ReportSuccess(
-                name, attempt, await self._around.work(Work(self.id, name, node, attempt, value, plan, place))
-            )
+            value = secrets.reveal(state.input, state.secrets)
+            result = await self._around.work(Work(self.id, name, node, attempt, value, plan, place))
+            report = ReportSuccess(name, attempt, secrets.redact(result))
         except WorkerLost:
             report = ReportLoss(name, attempt)
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # it is we who stop it
-            report = ReportFailure(name, attempt, error_of(error))  # a tool may raise anything
+            failed = recorded(error_of(error), secrets.redact)  # a tool may raise anything
+            report = ReportFailure(name, attempt, failed)
         self._mailbox.put_nowait((report, None))
 
     def _can_be_left(self) -> bool:

@@ -39,14 +39,15 @@ def start(draft: Draft, path: str, attempt: int) -> None:
 def start_undo(draft: Draft, path: str) -> None:
     """Begin the call that undoes a node. Raises ExpressionError."""
     node, undone = draft.plan.node(path), draft.state.node(path.removesuffix(UNDO))
-    value = draft.value(path, "with")
+    value, secrets = draft.value(path, "with"), list(node.secrets)
     if node.templates["with"] is None and undone is not None:
         value = {"input": undone.input, "output": undone.output}
-    draft.schedule(path, 1, value)
+        secrets = [f"/input{pointer}" for pointer in undone.secrets]
+    draft.schedule(path, 1, value, secrets)
 
 
 def _call(draft: Draft, path: str, attempt: int) -> None:
-    draft.schedule(path, attempt, draft.value(path, "with"))
+    draft.schedule(path, attempt, draft.value(path, "with"), draft.plan.node(path).secrets)
 
 
 def _workflow(draft: Draft, path: str, attempt: int) -> None:
@@ -163,7 +164,8 @@ def _aggregate(draft: Draft, path: str, attempt: int) -> None:
     else:
         items = items_of(path, draft.value(path, "aggregate/items"))
     if part.how is None:
-        draft.schedule(path, attempt, {**draft.value(path, "with"), "items": items})
+        value = {**draft.value(path, "with"), "items": items}
+        draft.schedule(path, attempt, value, [each for each in node.secrets if each.split("/")[1] != "items"])
     else:
         draft.finish(path, attempt, _HOW[part.how](items))
 

@@ -36,6 +36,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
     completed. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of its bodies did.
+    secrets: JSON pointers to the references to secrets in its input.
     """
 
     status: NodeStatus
@@ -50,6 +51,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     ended: int = 0
     failed: int = 0
     bodies: "Map[str, BodyState]" = Map()
+    secrets: list[str] = []
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):

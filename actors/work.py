@@ -143,11 +143,16 @@ def result_of(outcome: tuple[Any, Error | None]) -> Any:
 
 
 def error_of(error: BaseException) -> Error:
-    """Return the recorded form of an exception; its class name is what `retry.on` matches."""
+    """Return an exception as data, its message whole; its class name is what `retry.on` matches."""
     if isinstance(error, ToolFailed):
         return error.error
     try:
         message = str(error)
     except Exception:
         message = ""
-    return Error(type(error).__name__, clean_text(message or type(error).__name__))
+    return Error(type(error).__name__, message or type(error).__name__)
+
+
+def recorded(error: Error, redact: Callable[[Any], Any]) -> Error:
+    """Return the form of an error that may be recorded: its message is cut only after secrets are out of it."""
+    return Error(error.type, clean_text(redact(error.message)), redact(error.data))
