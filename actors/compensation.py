@@ -5,9 +5,12 @@ from typing import Literal
 from perdure.actors.draft import Draft
 from perdure.actors.kinds import start_undo
 from perdure.actors.state import BodyState, NodeState
-from perdure.definitions.paths import ENDS, UNDO, inner_body, node_in
+from perdure.definitions.paths import UNDO, inner_body, node_in
 from perdure.errors import ExpressionError
 from perdure.events.vocabulary import CompensationStarted, Error, ExecutionFailing, NodeFailed
+
+_Found = tuple[bool, int, str]
+"""A node to undo: whether that is under way, its place in the order of completion, its path."""
 
 
 def compensate(
@@ -30,42 +33,48 @@ def compensate(
 
 def go_on(draft: Draft, within: str) -> None:
     """Undo the next node; when all are, go on with what the compensation was for."""
-    for path in draft.state.undoing[within].undo:
-        call = path + UNDO
-        node = draft.state.node(call)
-        if node is not None and node.status in ("succeeded", "failed"):
-            continue
-        if node is None or node.status == "cancelled":  # by an error that went out further meanwhile
-            try:
-                start_undo(draft, call)
-            except ExpressionError as problem:
-                draft.emit(NodeFailed(call, 1, Error("ExpressionError", str(problem))))
-                continue
-        return
+    while undo := draft.state.undoing[within].undo:
+        call = undo[0] + UNDO
+        if draft.state.paused or draft.state.node(call) is not None:  # it is under way
+            return
+        try:
+            start_undo(draft, call)
+        except ExpressionError as problem:
+            draft.emit(NodeFailed(call, 1, Error("ExpressionError", str(problem))))
     draft.later("undone", within)
 
 
+def to_keep(draft: Draft, body: str) -> list[str]:
+    """Return the nodes of a body that a later compensation would undo, or go through, or read."""
+    nodes, kept = draft.plan.body(body).nodes, set[str]()
+    for path in to_undo(draft, body, "body"):
+        kept.add(path.removeprefix(f"{body}/").partition("/")[0].partition("[")[0])
+        kept |= draft.plan.node(path + UNDO).reads & nodes.keys()
+    return [name for name in nodes if name in kept]
+
+
 def to_undo(draft: Draft, within: str, kind: Literal["execution", "node", "body"]) -> list[str]:
-    """Return the nodes completed there that can be undone, the last completed first."""
-    found: list[tuple[int, str]] = []
+    """Return the completed nodes there that can be undone: those under way already, then the last completed first."""
+    found: list[_Found] = []
     node = draft.state.node(within) if kind == "node" else None
     if node is not None:
         for key, body in node.bodies.items():
             found += _in_body(draft, inner_body(within, key), body)
     elif kind != "node" and (state := draft.state.body(within)) is not None:
         found += _in_body(draft, within, state)
-    return [path for _, path in sorted(found, reverse=True)]
+    return [path for _, _, path in sorted(found, reverse=True)]
 
 
-def _in_body(draft: Draft, at: str, body: BodyState) -> list[tuple[int, str]]:
-    found: list[tuple[int, str]] = []
+def _in_body(draft: Draft, at: str, body: BodyState) -> list[_Found]:
+    found: list[_Found] = []
     for name, node in body.nodes.items():
-        if not name.endswith(UNDO) and name not in ENDS:
-            found += _in_node(draft, node_in(at, name), node)
+        if not name.endswith(UNDO):
+            found += _in_node(draft, node_in(at, name), node, body.nodes.get(name + UNDO))
     return found
 
 
-def _in_node(draft: Draft, path: str, node: NodeState) -> list[tuple[int, str]]:
-    if node.status == "succeeded" and draft.plan.node(path).undo is not None:
-        return [(node.order, path)]  # its own compensation stands for what is within it
+def _in_node(draft: Draft, path: str, node: NodeState, call: NodeState | None) -> list[_Found]:
+    if node.status == "succeeded" and draft.plan.node(path).undo is not None:  # which stands for what is within it
+        # One that could not be undone is not tried again by an error that goes out further.
+        return [] if call is not None and call.status == "failed" else [(call is not None, node.order, path)]
     return [each for key, body in node.bodies.items() for each in _in_body(draft, inner_body(path, key), body)]

@@ -1,9 +1,8 @@
 """Nodes with bodies of their own: how foreach, loop and parallel begin, go on, and come to their end."""
 
-from typing import Any
-
 from perdure.actors.draft import Draft
-from perdure.definitions.nodes import Foreach, ForeachNode, LoopNode, ParallelNode, Threshold
+from perdure.actors.state import NodeState
+from perdure.definitions.nodes import Foreach, ForeachNode, LoopNode, Parallel, ParallelNode, Threshold
 from perdure.definitions.paths import inner_body
 from perdure.definitions.places import items_of, share_of
 from perdure.events.vocabulary import Error, NodeOpened
@@ -85,7 +84,7 @@ def _loop_goes_on(draft: Draft, path: str) -> Error | None:
     assert node is not None  # noqa: S101 (progress has looked)
     assert isinstance(model, LoopNode)  # noqa: S101 (progress has looked)
     loop, passes = model.loop, node.ended
-    if len(node.bodies) > passes:
+    if str(passes) in node.bodies:
         return None  # the current pass is not over
     last = node.bodies[str(passes - 1)].output if passes else node.input
     if loop.until is not None and passes:
@@ -101,32 +100,51 @@ def _loop_goes_on(draft: Draft, path: str) -> Error | None:
             return None
         return Error("LoopExhausted", f"loop {path!r} is not done after {passes} passes, its max_iterations")
     if not draft.state.paused and len(draft.events) <= MANY:
-        draft.begin_body(inner_body(path, str(passes)))
+        draft.begin_body(inner_body(path, str(passes)), _outworn(node, passes))
     return None
+
+
+def _outworn(node: NodeState, passes: int) -> str:
+    """Return the key of the pass before the last, where neither of them has anything that may be compensated."""
+    last, outworn = (node.bodies.get(str(passes - back)) for back in (1, 2))
+    unread = last is not None and outworn is not None and not last.nodes and not outworn.nodes
+    return str(passes - 2) if unread else ""
 
 
 def _parallel_goes_on(draft: Draft, path: str, model: ParallelNode) -> Error | None:
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (progress has looked)
-    branches, join = model.parallel.branches, model.parallel.join
-    wanted = len(branches) if join == "all" else 1 if join == "any" else join
-    assert isinstance(wanted, int)  # noqa: S101 (for the type checker)
-    won = [name for name in branches if _status(node.bodies, name) == "succeeded"]
+    branches, wanted = model.parallel.branches, _wanted(model.parallel)
+    won = _winners(draft, path, node, model.parallel)
     if len(won) < wanted:
         errors = [body.error for name in branches if (body := node.bodies.get(name)) and body.error]
         return errors[0] if len(branches) - node.failed < wanted else None
-    if node.ended == len(branches):
-        draft.finish(path, node.attempt, {name: node.bodies[name].output for name in won[:wanted]})
-        return None
-    for name in branches:
-        if _status(node.bodies, name) == "running" and inner_body(path, name) not in draft.state.undoing:
-            draft.later("lose", inner_body(path, name))
+    if node.failed == len(branches) - wanted:
+        draft.finish(path, node.attempt, {name: node.bodies[name].output for name in won})
+    else:
+        draft.later("lose", path)
     return None
 
 
-def _status(bodies: Any, name: str) -> str:
-    body = bodies.get(name)
-    return body.status if body is not None else "running"
+def losers(draft: Draft, path: str) -> list[str]:
+    """Return the bodies of a decided parallel that are still to be ended; none where it is not decided."""
+    node, model = draft.state.node(path), draft.plan.node(path).model
+    if node is None or node.status != "open" or not isinstance(model, ParallelNode) or path in draft.state.undoing:
+        return []
+    won = _winners(draft, path, node, model.parallel)
+    left = [name for name in node.bodies if name not in won and node.bodies[name].status != "failed"]
+    lost = sorted(inner_body(path, name) for name in left) if len(won) == _wanted(model.parallel) else []
+    return [body for body in lost if body not in draft.state.undoing]
+
+
+def _wanted(parallel: Parallel) -> int:
+    return len(parallel.branches) if parallel.join == "all" else 1 if parallel.join == "any" else parallel.join
+
+
+def _winners(draft: Draft, path: str, node: NodeState, parallel: Parallel) -> list[str]:
+    """Return the branches that count, in the written order; not those that have lost and are being compensated."""
+    done = [name for name in parallel.branches if name in node.bodies and node.bodies[name].status == "succeeded"]
+    return [name for name in done if inner_body(path, name) not in draft.state.undoing][: _wanted(parallel)]
 
 
 def _foreach(draft: Draft, path: str) -> Foreach:

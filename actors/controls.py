@@ -3,23 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
-from perdure.actors import children, flow
+from perdure.actors import children, flow, mending
 from perdure.actors.answers import decide
 from perdure.actors.compensation import compensate
 from perdure.actors.draft import Draft
 from perdure.actors.failures import stop
 from perdure.actors.inputs import (
     CancelExecution,
+    ChangeInput,
+    CompleteNode,
     Control,
     DecideApproval,
+    ExtendDeadline,
     PauseExecution,
     ReportChild,
     ResumeExecution,
+    RetryExecution,
     SignalExecution,
+    SkipNode,
     TerminateExecution,
 )
 from perdure.actors.signals import misfit, waiting_for
-from perdure.actors.timers import fire
+from perdure.actors.timers import fire, try_again
 from perdure.definitions.nodes import ApprovalNode, WaitNode
 from perdure.events.vocabulary import (
     CommandRefused,
@@ -37,9 +42,12 @@ def control(draft: Draft, given: Control | ReportChild) -> None:
     _CONTROLS[type(given)](draft, given)
 
 
-def refuse_ended(draft: Draft, given: Control) -> None:
-    """Refuse a command to an execution that has ended; what asks for the end that it came to is already so."""
+def after_end(draft: Draft, given: Control) -> None:
+    """Let a failed execution go on; refuse any other command, but the one that asks for the end that it had."""
     status = draft.state.status
+    if isinstance(given, RetryExecution) and status == "failed":
+        mending.retry_failed(draft, given)
+        return
     if (type(given), status) not in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
         draft.emit(CommandRefused(given.id, f"the execution has ended: it is {status}"))
 
@@ -63,10 +71,9 @@ def _signal(draft: Draft, given: SignalExecution) -> None:
 
 def _answer(draft: Draft, given: DecideApproval) -> None:
     """Let an approval go on with a person's answer."""
-    nodes = draft.state.nodes
-    node = nodes.get(given.node)
-    if node is None or node.status != "waiting" or not node.input.get("approval"):
-        was = node is not None and draft.plan.node(given.node).kind == "approval"
+    node = draft.state.waiting.get(given.node)
+    if node is None or not node.input.get("approval"):
+        was = given.node in draft.state.nodes and draft.plan.node(given.node).kind == "approval"
         why = "it is decided already, or no longer asked for" if was else "there is no such approval now"
         draft.emit(CommandRefused(given.id, f"approval {given.node!r}: {why}"))
         return
@@ -89,10 +96,19 @@ def _resume(draft: Draft, given: ResumeExecution) -> None:
     if draft.state.paused is None:
         return
     draft.emit(ExecutionResumed(given.by))
+    _go_on(draft)
+    flow.wake(draft)
+
+
+def _go_on(draft: Draft) -> None:
+    """Try again what is stuck, and let the timers count that came due during the pause."""
+    for path in sorted(path for path, node in draft.state.nodes.items() if node.status == "stuck"):
+        node = draft.state.node(path)
+        if node is not None and node.status == "stuck" and not draft.over:  # one may cancel another
+            try_again(draft, path)
     for timer in draft.state.held:
         if timer in draft.state.held and not draft.over:  # one may disarm another
             fire(draft, timer)
-    flow.wake(draft)
 
 
 def _cancel(draft: Draft, given: CancelExecution) -> None:
@@ -104,6 +120,7 @@ def _cancel(draft: Draft, given: CancelExecution) -> None:
     reason = given.reason or "the execution was cancelled"
     draft.emit(ExecutionCancelling(given.reason, given.by))
     stop(draft, "", reason)
+    _go_on(draft)  # what is left is being undone: the pause is over
     if not compensate(draft, "", "execution", Error("Cancelled", reason)):
         draft.later("end")
 
@@ -111,7 +128,7 @@ def _cancel(draft: Draft, given: CancelExecution) -> None:
 def _terminate(draft: Draft, given: TerminateExecution) -> None:
     reason = given.reason or "the execution was terminated"
     for name in ("", *sorted(draft.state.ends)):
-        stop(draft, name, reason)
+        stop(draft, name, reason, undo=True)
     draft.emit(ExecutionTerminated(given.reason, given.by))
 
 
@@ -122,5 +139,10 @@ _CONTROLS: dict[type, Callable[[Draft, Any], None]] = {
     ResumeExecution: _resume,
     CancelExecution: _cancel,
     TerminateExecution: _terminate,
+    RetryExecution: mending.retry,
+    SkipNode: mending.skip,
+    CompleteNode: mending.complete,
+    ChangeInput: mending.change_input,
+    ExtendDeadline: mending.extend_deadline,
     ReportChild: children.ended,
 }

@@ -32,7 +32,8 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     draft = Draft(plan, execution, state, at)
     if state.outcome is not None:
         if isinstance(given, Control):
-            controls.refuse_ended(draft, given)
+            controls.after_end(draft, given)
+            flow.run(draft)
         elif isinstance(given, ReportChild):
             children.ended(draft, given)
         return draft.events

@@ -23,6 +23,9 @@ from perdure.events.vocabulary import (
     TimerCancelled,
 )
 
+TIMERS = ("deadline", "execution", "retry", "timeout", "wait")
+"""The kinds of timers; a timer is named `<kind>/<path>`."""
+
 Task = tuple[str, ...]
 """Something to look at next: `consider` a node, what follows a `settled` one, the `progress` of an open one."""
 
@@ -54,20 +57,34 @@ class Draft:
         """Look at something when what is under way is decided."""
         self.todo.append((what, *paths))
 
-    def begin_body(self, body: str) -> None:
+    def begin_body(self, body: str, forgets: str = "") -> None:
         """Begin a body: its first nodes are considered next."""
-        self.emit(BodyStarted(body))
+        self.emit(BodyStarted(body, forgets))
         for name in self.plan.body(body).roots:
             self.later("consider", node_in(body, name))
 
     def is_live(self, body: str) -> bool:
         """Say whether nodes of a body may still begin: it has not ended, and no error is on its way out of it."""
-        state = self.state.body(body)
-        if state is None or state.status != "running":
+        root, steps = steps_to(body)
+        if self.over or (not root and (self.state.failing or self.state.cancelling)):
             return False
-        if not steps_to(body)[0] and (self.state.failing or self.state.cancelling):
-            return False
-        return not any(body == within or is_within(node_in(body, "x"), within) for within in self.state.undoing)
+        around = self.state.ends.get(root) if root else self.state.main
+        for name, key in steps:
+            node = around.nodes.get(name) if around is not None and around.status == "running" else None
+            if node is None or node.status != "open":
+                return False
+            around = node.bodies.get(key)
+        return around is not None and around.status == "running" and self.undone_around(node_in(body, "x")) is None
+
+    def undone_around(self, path: str) -> str | None:
+        """Return the body or the node around a node in which something is being compensated."""
+        return next((within for within in self.state.undoing if is_within(path, within)), None)
+
+    def is_past_deadline(self, path: str) -> bool:
+        """Say whether a node has a `deadline` that is over."""
+        timer = f"deadline/{path}"
+        armed = timer in self.state.timers or timer in self.state.held
+        return self.plan.node(path).model.deadline is not None and not armed
 
     def finish(self, path: str, attempt: int, value: Any) -> None:
         """Let a node succeed with its output, made from its result; raise ExpressionError where that cannot be made."""
@@ -87,11 +104,11 @@ class Draft:
         """Arm a timer of a node."""
         self.emit(TimerArmed(f"{timer}/{path}", self.at + timedelta(seconds=seconds)))
 
-    def disarm(self, path: str, *, within: bool = False, keep: str = "") -> None:
-        """Disarm the timers of a node, or those of the nodes within it or a body (`keep`: but not this kind)."""
-        for timer in sorted({*self.state.timers, *self.state.held}):
-            kind, _, owner = timer.partition("/")
-            if kind != keep and (is_within(owner, path) if within else owner == path):
+    def disarm(self, path: str, *, keep: str = "") -> None:
+        """Disarm the timers of a node, or of the execution where the path is "" (`keep`: but not this kind)."""
+        for kind in TIMERS:
+            timer = f"{kind}/{path}"
+            if kind != keep and (timer in self.state.timers or timer in self.state.held):
                 self.emit(TimerCancelled(timer))
 
     def value(self, path: str, key: str, **more: Any) -> Any:
@@ -121,6 +138,8 @@ class Draft:
         error = self._error_at(body, path)
         if error is not None:
             names["error"] = {"type": error.type, "message": error.message, "data": error.data}
+        elif steps_to(body)[0]:
+            names["error"] = None  # what runs at the end may ask whether there was one
         if body:
             names.update(self._names_around(body))
         names["nodes"] = {name: _visible(self._resolve(body, name)) for name in reads}
@@ -149,7 +168,8 @@ class Draft:
     def _error_at(self, body: str, path: str) -> Error | None:
         """Return the error that is readable there: of the caught node, or the one that ends the execution."""
         if name_of(path).endswith(UNDO):
-            return next((each.error for within, each in self.state.undoing.items() if is_within(path, within)), None)
+            within = self.undone_around(path)
+            return None if within is None else self.state.undoing[within].error
         while True:
             if path and (caught := self.plan.node(path).handler_of):
                 node = self.state.node(node_in(body, caught))

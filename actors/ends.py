@@ -22,6 +22,7 @@ def main_done(draft: Draft) -> None:
     except ExpressionError as error:
         leave_root(draft, "", Error("ExpressionError", f"output: {error}"), None, 0)
         return
+    draft.disarm("")  # its timeout
     if "finally" in draft.plan.ends:
         draft.emit(BodySucceeded("", output))
         draft.later("end")

@@ -15,6 +15,7 @@ from perdure.actors.state import (
     NodeStatus,
     Purged,
     Started,
+    still_done,
 )
 from perdure.definitions.paths import UNDO, Step, body_of, is_within, name_of, owner_of, steps_to
 from perdure.errors import CorruptEntry
@@ -36,9 +37,12 @@ from perdure.events.vocabulary import (
     ExecutionPaused,
     ExecutionPurged,
     ExecutionResumed,
+    ExecutionRetried,
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
+    InputChanged,
+    Intervened,
     NodeAttemptFailed,
     NodeCancelled,
     NodeCatching,
@@ -48,6 +52,7 @@ from perdure.events.vocabulary import (
     NodeResumed,
     NodeScheduled,
     NodeSkipped,
+    NodeStuck,
     NodeSucceeded,
     NodeWaiting,
     Outcome,
@@ -76,12 +81,16 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:
 
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
-    return _with_node(state, event.node, NodeState("running", event.attempt, input=event.input, secrets=event.secrets))
+    before = state.node(event.node)
+    node = NodeState(
+        "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0
+    )
+    return _with_node(state, event.node, node)
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
     node = NodeState("waiting", event.attempt, input=event.input, order=state.completed)
-    return _with_node(state, event.node, node)
+    return _replace(_with_node(state, event.node, node), completed=state.completed + 1)
 
 
 def _opened(state: Started, event: NodeOpened) -> Started:
@@ -95,21 +104,34 @@ def _resumed(state: Started, event: NodeResumed) -> Started:
 
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     before = _known(state, event.node)
+    bodies = _to_keep(before.bodies)
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
-        input=None if before.status == "open" else before.input, bodies=_to_undo(before.bodies),
-        secrets=before.secrets,
+        input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
     )  # fmt: skip
     state = _with_node(state, event.node, node)
     if event.node.endswith(UNDO):
         undone = event.node.removesuffix(UNDO)
         state = _with_node(state, undone, _replace(_known(state, undone), status="compensated"))
+        state = _replace(state, undone=state.undone.set(undone, state.undone.get(undone, 0) + 1))
+        state = _tried_to_undo(state, undone)
     return _replace(state, completed=state.completed + 1)
 
 
-def _to_undo(bodies: Map[str, BodyState]) -> Map[str, BodyState]:
-    """Return of a node's bodies what a later failure would still compensate."""
-    return Map({key: _replace(body, output=None) for key, body in bodies.items() if body.nodes}) if bodies else bodies
+def _to_keep(bodies: Map[str, BodyState]) -> Map[str, BodyState]:
+    """Return a node's bodies that a later compensation would undo, and those before them, which `loop.last` reads."""
+    kept = {key for key, body in bodies.items() if body.nodes}
+    kept |= {str(int(key) - 1) for key in kept if key.isdecimal()}
+    return Map({key: body for key, body in bodies.items() if key in kept}) if bodies else bodies
+
+
+def _tried_to_undo(state: Started, path: str) -> Started:
+    """Strike a node off what is still to be compensated."""
+    for within, started in state.undoing.items():
+        if path in started.undo:
+            rest = [each for each in started.undo if each != path]
+            return _replace(state, undoing=state.undoing.set(within, _replace(started, undo=rest)))
+    return state
 
 
 def _attempt_failed(state: Started, event: NodeAttemptFailed) -> Started:
@@ -117,7 +139,8 @@ def _attempt_failed(state: Started, event: NodeAttemptFailed) -> Started:
 
 
 def _failed(state: Started, event: NodeFailed) -> Started:
-    return _with_error(state, event, "failed")
+    state = _with_error(state, event, "failed")
+    return _tried_to_undo(state, event.node.removesuffix(UNDO)) if event.node.endswith(UNDO) else state
 
 
 def _catching(state: Started, event: NodeCatching) -> Started:
@@ -129,16 +152,25 @@ def _caught(state: Started, event: NodeCaught) -> Started:
 
 
 def _with_error(
-    state: Started, event: NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught, status: NodeStatus, **parts: Any
+    state: Started,
+    event: NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught | NodeStuck,
+    status: NodeStatus,
+    **parts: Any,
 ) -> Started:
     """Put a failed attempt down; what was within the node is forgotten, for it has been compensated."""
     before = _known(state, event.node)
-    node = NodeState(status, event.attempt, input=before.input, error=event.error, secrets=before.secrets, **parts)
+    node = NodeState(
+        status, event.attempt, input=before.input, error=event.error, before=before.before, secrets=before.secrets,
+        **parts,
+    )  # fmt: skip
     return _with_node(_undone(state, event.node), event.node, node)
 
 
 def _skipped(state: Started, event: NodeSkipped) -> Started:
-    return _with_node(state, event.node, NodeState("skipped", reason=event.reason))
+    before = state.node(event.node)  # of one that is skipped by hand what is within may still be compensated
+    bodies = _to_keep(before.bodies) if before is not None else Map[str, BodyState]()
+    value = before.input if before is not None and bodies else None
+    return _with_node(state, event.node, NodeState("skipped", input=value, reason=event.reason, bodies=bodies))
 
 
 def _cancelled(state: Started, event: NodeCancelled) -> Started:
@@ -150,30 +182,29 @@ def _branch_taken(state: Started, event: BranchTaken) -> Started:
 
 
 def _body_started(state: Started, event: BodyStarted) -> Started:
-    return _with_body(state, event.body, BodyState())
+    state = _with_body(state, event.body, BodyState())
+    if not event.forgets:
+        return state
+    owner, _ = owner_of(event.body)
+    node = _known(state, owner)
+    return _with_node(state, owner, _replace(node, bodies=_without(node.bodies, event.forgets)))
 
 
 def _body_succeeded(state: Started, event: BodySucceeded) -> Started:
     before = state.body(event.body) or BodyState()
     if not owner_of(event.body)[0]:  # the main one, or one of the end: its nodes are shown
         return _with_body(state, event.body, _replace(before, status="succeeded", output=event.output))
-    kept = {_first_in(path, event.body) for path in event.undo}
-    nodes = Map({name: node for name, node in before.nodes.items() if name in kept})
+    nodes = Map({name: before.nodes[name] for name in event.keep})
     return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output))
 
 
 def _with_end(state: Started, path: str, body: BodyState) -> Started:
-    """Put a body down as ended, and count it in its node."""
+    """Put a body down as ended, and count it in its node; one that had succeeded may fail by losing a race."""
+    before = state.body(path) or BodyState()
     state, (owner, _) = _with_body(state, path, body), owner_of(path)
     node = _known(state, owner)
-    return _with_node(
-        state, owner, _replace(node, ended=node.ended + 1, failed=node.failed + (body.status == "failed"))
-    )
-
-
-def _first_in(path: str, body: str) -> str:
-    """Return the name of the node of a body that a path leads to, or through."""
-    return path.removeprefix(f"{body}/").partition("/")[0].partition("[")[0]
+    ended = node.ended + (before.status == "running")
+    return _with_node(state, owner, _replace(node, ended=ended, failed=node.failed + (body.status == "failed")))
 
 
 def _body_failed(state: Started, event: BodyFailed) -> Started:
@@ -198,12 +229,35 @@ def _undone(state: Started, within: str) -> Started:
     return _replace(state, undoing=undoing)
 
 
+def _stuck(state: Started, event: NodeStuck) -> Started:
+    state = _with_error(state, event, "stuck")
+    return _with_node(state, event.node, _replace(_known(state, event.node), before=event.attempt))
+
+
+def _input_changed(state: Started, event: InputChanged) -> Started:
+    return _replace(state, inputs=state.inputs.set(event.node, event.input))
+
+
+def _intervened(state: Started, _: Intervened) -> Started:
+    return state
+
+
+def _retried(state: Started, _: ExecutionRetried) -> Started:
+    """Forget all that did not succeed, or was undone, and whatever was on its way to an end."""
+    nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
+    kept = Map({name: node for name, node in nodes.items() if node is not None})
+    return Started(
+        state.started, BodyState(nodes=kept, settled=len(kept)), signals=state.signals, children=state.children,
+        inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
+    )  # fmt: skip
+
+
 def _child_requested(state: Started, event: ChildRequested) -> Started:
     state = _replace(state, children=state.children.set(event.child, event))
     if event.detached:
         return state
     node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
-    return _with_node(state, event.node, node)
+    return _replace(_with_node(state, event.node, node), completed=state.completed + 1)
 
 
 def _child_ended(state: Started, event: ChildEnded) -> Started:
@@ -256,6 +310,10 @@ def _ended(state: Started, event: Outcome) -> Started:
 
 
 _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
+    NodeStuck: _stuck,
+    InputChanged: _input_changed,
+    Intervened: _intervened,
+    ExecutionRetried: _retried,
     ChildRequested: _child_requested,
     ChildEnded: _child_ended,
     NodeScheduled: _scheduled,
@@ -298,6 +356,7 @@ def _known(state: Started, path: str) -> NodeState:
 def _with_node(state: Started, path: str, node: NodeState) -> Started:
     """Return the state with a node as given; a body counts those that will not change any more."""
     running = state.running.set(path, node) if node.status == "running" else _without(state.running, path)
+    waiting = state.waiting.set(path, node) if node.status == "waiting" else _without(state.waiting, path)
     name, at = name_of(path), body_of(path)
     body = state.body(at) or BodyState()
     settled = body.settled
@@ -306,8 +365,8 @@ def _with_node(state: Started, path: str, node: NodeState) -> Started:
         settled += (node.status in SETTLED) - (before is not None and before.status in SETTLED)
     body = BodyState(body.status, body.nodes.set(name, node), settled, body.output, body.error)
     if not at:
-        return _replace(state, main=body, running=running)
-    return _with_body(_replace(state, running=running), at, body)
+        return _replace(state, main=body, running=running, waiting=waiting)
+    return _with_body(_replace(state, running=running, waiting=waiting), at, body)
 
 
 def _with_body(state: Started, path: str, body: BodyState) -> Started:

@@ -1,14 +1,13 @@
 """The execution actor: a mailbox, the one transact loop, and the reconcile that makes the world match the state."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 from uuid import uuid4
 
+from perdure.actors.alarms import NEAR, Alarms, TimerQueue
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import Folded, fold
@@ -30,7 +29,7 @@ from perdure.actors.outgoing import Outgoing, Post
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
-from perdure.actors.work import Work, Worker, WorkerLost, error_of, recorded
+from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
@@ -43,19 +42,10 @@ _log = logging.getLogger("perdure.execution")
 _PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 
 MAX_INPUTS = 256
-NEAR = 30.0  # seconds; a timer due later than this is left to the inbox, so that the execution need not stay
 
 
-class TimerQueue(Protocol):
-    """Durable timers: armed ones come back as FireTimer commands, whoever owns the execution by then."""
-
-    async def arm(self, execution: str, lane: str, timer: str, due: datetime) -> None:
-        """Arm a timer for the UTC time `due`; arming it again replaces it."""
-        ...
-
-    async def disarm(self, execution: str, timer: str) -> None:
-        """Forget a timer; one that is not armed is no error."""
-        ...
+_Attempt = tuple[str, int, int, int]
+"""A node's path, its attempt, how often that was resumed, and how often the execution was retried before."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +73,8 @@ class Execution:
         self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[None] | None]] = asyncio.Queue()
         self._folded: Folded | None = None
         self._plan: Plan | None = None
-        self._running: dict[tuple[str, int, int], asyncio.Task[None]] = {}
-        self._near: dict[tuple[str, datetime], asyncio.TimerHandle] = {}
-        self._far: dict[str, datetime] = {}
+        self._running: dict[_Attempt, asyncio.Task[None]] = {}
+        self._alarms = Alarms(execution, surroundings.timers, surroundings.near, self._fire)
         self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
         self._saving: asyncio.Task[None] | None = None
         self._outgoing = Outgoing(execution, surroundings.post, self._report) if surroundings.post else None
@@ -232,10 +221,10 @@ class Execution:
     async def _reconcile(self) -> None:
         """Start what should be running and is not, stop what is and should not: work and timers alike."""
         state = self._folded.state if self._folded else None
-        wanted: dict[tuple[str, int, int], NodeState] = {}
+        wanted: dict[_Attempt, NodeState] = {}
         timers: dict[str, datetime] = {}
         if isinstance(state, Started) and state.outcome is None:
-            wanted = {(name, node.attempt, node.resumed): node for name, node in state.running.items()}
+            wanted = {(name, node.attempt, node.resumed, state.retries): node for name, node in state.running.items()}
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
@@ -243,33 +232,7 @@ class Execution:
             self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
-        await self._reconcile_timers(state.started.lane if isinstance(state, Started) else "", timers)
-
-    async def _reconcile_timers(self, lane: str, wanted: dict[str, datetime]) -> None:
-        loop, now = asyncio.get_running_loop(), datetime.now(UTC)
-        for key in self._near.keys() - wanted.items():
-            self._near.pop(key).cancel()
-        for timer in self._far.keys() - wanted.keys():
-            del self._far[timer]
-            with contextlib.suppress(LogUnavailable):  # then it fires, and decides to nothing
-                await self._around.timers.disarm(self.id, timer)
-        for timer, due in wanted.items():
-            seconds = (due - now).total_seconds()
-            if (timer, due) in self._near or self._far.get(timer) == due:
-                continue
-            if seconds > self._around.near and await self._armed(lane, timer, due):
-                self._far[timer] = due
-            else:
-                self._near[timer, due] = loop.call_later(max(0.0, seconds), self._fire, timer, due)
-
-    async def _armed(self, lane: str, timer: str, due: datetime) -> bool:
-        """Leave a timer to the inbox; False where that is away, and the timer must be kept here."""
-        try:
-            await self._around.timers.arm(self.id, lane, timer, due)
-        except LogUnavailable as error:
-            _log.warning("execution %s: %s; the timer %s is kept in this process", self.id, error, timer)
-            return False
-        return True
+        await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
 
     def _refuse_starts(self, inputs: list[Input]) -> None:
         """Tell a parent whose child cannot begin, for its id is taken; a start that comes again is told again."""
@@ -283,9 +246,8 @@ class Execution:
     def _report(self, report: ReportChild) -> None:
         self._mailbox.put_nowait((report, None))
 
-    def _fire(self, timer: str, due: datetime) -> None:
-        name = f"{self.id}/{timer}/{due.isoformat()}"  # as the inbox names it, so that both count once
-        self._mailbox.put_nowait((FireTimer(name, self.id, timer, due), None))
+    def _fire(self, fired: FireTimer) -> None:
+        self._mailbox.put_nowait((fired, None))
 
     async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
@@ -298,21 +260,20 @@ class Execution:
         try:
             place = folded.state.started.tools.get(node.target)
             value = secrets.reveal(state.input, state.secrets)
-            result = await self._around.work(Work(self.id, name, node, attempt, value, plan, place))
-            report = ReportSuccess(name, attempt, secrets.redact(result))
+            work = Work(self.id, name, node, attempt, value, plan, place, folded.state.undone.get(name, 0))
+            report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost:
             report = ReportLoss(name, attempt)
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # it is we who stop it
-            failed = recorded(error_of(error), secrets.redact)  # a tool may raise anything
-            report = ReportFailure(name, attempt, failed)
+            report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         self._mailbox.put_nowait((report, None))
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
-        return self._mailbox.empty() and not self._running_now() and not self._near
+        return self._mailbox.empty() and not self._running_now() and not self._alarms.near
 
     def _running_now(self) -> bool:
         return any(not task.done() for task in self._running.values())
@@ -320,8 +281,7 @@ class Execution:
     def _stop_all(self) -> None:
         for task in self._running.values():
             task.cancel()
-        for handle in self._near.values():
-            handle.cancel()
+        self._alarms.stop()
         if self._outgoing is not None:
             self._outgoing.stop()
 

@@ -1,6 +1,5 @@
 """What follows an error: another try, a catch, and what it leaves behind as it goes out from body to body."""
 
-from datetime import timedelta
 from operator import itemgetter
 from zlib import crc32
 
@@ -18,12 +17,13 @@ from perdure.events.vocabulary import (
     Error,
     ExecutionFailed,
     ExecutionFailing,
+    ExecutionPaused,
     NodeAttemptFailed,
     NodeCancelled,
     NodeCatching,
     NodeCaught,
     NodeFailed,
-    TimerArmed,
+    NodeStuck,
 )
 
 
@@ -31,15 +31,32 @@ def fail_attempt(draft: Draft, path: str, attempt: int, error: Error) -> None:
     """Arm the next attempt, or fail the node where its retries are spent or do not fit the error."""
     retry = draft.plan.node(path).retry
     draft.disarm(path, keep="deadline")
-    if attempt >= retry.attempts or not _fits(retry, error):
+    node = draft.state.node(path)
+    if not _fits(retry, error) or draft.is_past_deadline(path):
         fail(draft, path, attempt, error)
-        return
+    elif attempt - (node.before if node else 0) >= retry.attempts:
+        give_up(draft, path, attempt, error)
+    else:
+        draft.emit(NodeAttemptFailed(path, attempt, error))
+        _arm_retry(draft, path, attempt, retry)
+
+
+def _arm_retry(draft: Draft, path: str, attempt: int, retry: Retry) -> None:
     delay = _delay(retry, attempt)
     if retry.jitter:
         # Spread without randomness, so that the decision stays a function of its inputs.
         delay *= 0.5 + crc32(f"{draft.execution}/{path}/{attempt}".encode()) / 2**33
-    draft.emit(NodeAttemptFailed(path, attempt, error))
-    draft.emit(TimerArmed(f"retry/{path}", draft.at + timedelta(seconds=delay)))
+    draft.arm("retry", path, delay)
+
+
+def give_up(draft: Draft, path: str, attempt: int, error: Error) -> None:
+    """Fail a node whose tries are spent, or pause for somebody to mend what is wrong."""
+    if draft.plan.node(path).retry.exhausted == "fail":
+        fail(draft, path, attempt, error)
+        return
+    draft.emit(NodeStuck(path, attempt, error))
+    if draft.state.paused is None:
+        draft.emit(ExecutionPaused(f"node {path!r} is stuck: {error.type}: {error.message}", "perdure"))
 
 
 def _fits(retry: Retry, error: Error) -> bool:
@@ -69,6 +86,11 @@ def fail(draft: Draft, path: str, attempt: int, error: Error) -> None:
                 error = Error("ExpressionError", str(problem))
                 break
             return
+    fail_uncaught(draft, path, attempt, error)
+
+
+def fail_uncaught(draft: Draft, path: str, attempt: int, error: Error) -> None:
+    """Fail a node, and let its error go on where the workflow does not drain."""
     draft.emit(NodeFailed(path, attempt, error))
     if draft.plan.drains:
         draft.later("settled", path)
@@ -78,8 +100,11 @@ def fail(draft: Draft, path: str, attempt: int, error: Error) -> None:
 
 def _catch(draft: Draft, path: str, attempt: int, error: Error, catch: PlanCatch) -> None:
     if catch.then is not None:
+        body, node = body_of(path), draft.plan.node(path)
         draft.emit(NodeCatching(path, attempt, error, catch.then))
-        draft.later("consider", node_in(body_of(path), catch.then))
+        for name in node.dependants:
+            if draft.plan.body(body).nodes[name].handler_of == node.name:
+                draft.later("consider", node_in(body, name))
         return
     names = draft.names(body_of(path), draft.plan.node(path).reads)
     readable = {"type": error.type, "message": error.message, "data": error.data}
@@ -103,12 +128,22 @@ def fail_body(draft: Draft, body: str, error: Error) -> None:
     """Fail one body of a node that goes on without it."""
     stop(draft, body, error.message)
     if not compensate(draft, body, "body", error):
-        draft.emit(BodyFailed(body, error))
-        draft.later("progress", owner_of(body)[0])
+        end_failed(draft, body, error)
+
+
+def end_failed(draft: Draft, body: str, error: Error) -> None:
+    """End a body that failed, and go on with what is around it."""
+    draft.emit(BodyFailed(body, error))
+    owner, _ = owner_of(body)
+    if owner:
+        draft.later("progress", owner)
+    else:
+        draft.later("end")
 
 
 def fail_open(draft: Draft, path: str, error: Error) -> None:
     """Fail an attempt at a node with bodies: all of them end."""
+    draft.disarm(path, keep="deadline")
     stop(draft, path, error.message, node=True)
     if not compensate(draft, path, "node", error):
         node = draft.state.node(path)
@@ -117,11 +152,11 @@ def fail_open(draft: Draft, path: str, error: Error) -> None:
 
 def leave_root(draft: Draft, body: str, error: Error, node: str | None, attempt: int) -> None:
     """Fail the execution, or one of the bodies that run at its end."""
-    stop(draft, body, f"node {node!r} failed" if node else error.message)
     if body:
-        draft.emit(BodyFailed(body, error))
-        draft.later("end")
-    elif compensate(draft, "", "execution", error, failing=ExecutionFailing(error, node, attempt)) or draft.plan.ends:
+        fail_body(draft, body, error)
+        return
+    stop(draft, "", f"node {node!r} failed" if node else error.message)
+    if compensate(draft, "", "execution", error, failing=ExecutionFailing(error, node, attempt)) or draft.plan.ends:
         if draft.state.failing is None:
             draft.emit(ExecutionFailing(error, node, attempt))
             draft.later("end")
@@ -129,8 +164,8 @@ def leave_root(draft: Draft, body: str, error: Error, node: str | None, attempt:
         draft.emit(ExecutionFailed(error, node, attempt))
 
 
-def stop(draft: Draft, within: str, reason: str, *, node: bool = False) -> None:
-    """Cancel whatever is under way within a body (or a node), and disarm its timers."""
+def stop(draft: Draft, within: str, reason: str, *, node: bool = False, undo: bool = False) -> None:
+    """Cancel whatever is under way within a body (or a node); what is being undone goes on, but for `undo`."""
     state = draft.state.node(within) if node else draft.state.body(within)
     inner: list[tuple[str, NodeState]] = []
     if isinstance(state, NodeState):
@@ -138,6 +173,8 @@ def stop(draft: Draft, within: str, reason: str, *, node: bool = False) -> None:
     elif state is not None:
         inner = list(nodes_in(within, state))
     for path, each in sorted(inner, key=itemgetter(0)):
-        if each.status not in SETTLED:
+        if each.status not in SETTLED and (undo or not path.endswith(UNDO)):
             draft.emit(NodeCancelled(path, reason))
-    draft.disarm(within, within=True)
+            draft.disarm(path)
+    if not within:
+        draft.disarm("")  # the execution's own

@@ -5,13 +5,13 @@ from typing import Any
 
 from perdure.actors import compensation, containers, ends, failures, kinds
 from perdure.actors.draft import Draft
-from perdure.actors.joins import why_not
-from perdure.actors.state import NodeState
+from perdure.actors.joins import GOOD, why_not
+from perdure.actors.state import SETTLED, NodeState
 from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, owner_of, steps_to
 from perdure.definitions.plan import PlanNode
 from perdure.definitions.templates import render
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import BodyFailed, BodySucceeded, Error, NodeCaught, NodeFailed, NodeSkipped
+from perdure.events.vocabulary import BodySucceeded, Error, NodeCaught, NodeSkipped
 
 
 def run(draft: Draft) -> None:
@@ -26,6 +26,8 @@ def wake(draft: Draft) -> None:
     _wake_body(draft, "")
     for name in sorted(draft.state.ends):
         _wake_body(draft, name)
+    for within in sorted(draft.state.undoing):
+        compensation.go_on(draft, within)
     run(draft)
 
 
@@ -33,12 +35,16 @@ def _wake_body(draft: Draft, body: str) -> None:
     state = draft.state.body(body)
     if state is None or state.status != "running":
         return
-    for name, plan in draft.plan.body(body).nodes.items():
+    nodes = draft.plan.body(body).nodes
+    if state.settled == len(nodes) and draft.is_live(body):  # a retry found nothing to do again but the end
+        _body_done(draft, body)
+        return
+    for name, plan in nodes.items():
         path, node = node_in(body, name), state.nodes.get(name)
         if node is None:
             draft.later("consider", path)
         elif node.status == "open":
-            for key in node.bodies:
+            for key in [key for key, inner in node.bodies.items() if inner.status == "running"]:
                 _wake_body(draft, inner_body(path, key))
             if plan.kind != "parallel":
                 draft.later("progress", path)
@@ -51,7 +57,7 @@ def consider(draft: Draft, path: str) -> None:
     if state is None or name in state.nodes or draft.state.paused or not draft.is_live(body):
         return
     node = draft.plan.body(body).nodes[name]
-    if not _is_ready(draft, body, node):
+    if not _is_ready(state.nodes, node):
         return
     reason = _not_led_to(state.nodes, node) or why_not(node.join, [state.nodes[need].status for need in node.waits_for])
     try:
@@ -87,17 +93,13 @@ def begin(draft: Draft, path: str, attempt: int) -> None:
         failures.fail_attempt(draft, path, attempt, failure.error)
 
 
-def _is_ready(draft: Draft, body: str, node: PlanNode) -> bool:
-    # The last need first: nodes mostly finish in order, so a wide join answers at once.
-    for need in reversed(node.needs):
-        if not draft.is_settled(body, need) and not (need == node.handler_of and _catches(draft, body, node)):
+def _is_ready(nodes: Mapping[str, NodeState], node: PlanNode) -> bool:
+    """Say whether all that a node needs is settled; a handler goes before the node that it is for."""
+    for need in node.mixed_needs:
+        state = nodes.get(need)
+        if state is None or not (state.status in SETTLED or (state.status == "catching" and need == node.handler_of)):
             return False
     return True
-
-
-def _catches(draft: Draft, body: str, node: PlanNode) -> bool:
-    caught = draft.state.node(node_in(body, node.handler_of or ""))
-    return caught is not None and caught.status == "catching" and caught.choice == [node.name]
 
 
 def _not_led_to(nodes: Mapping[str, NodeState], node: PlanNode) -> str | None:
@@ -115,7 +117,7 @@ def _settled(draft: Draft, path: str) -> None:
     """Look at what follows a node that will not change any more."""
     body, name = body_of(path), name_of(path)
     if name.endswith(UNDO):
-        within = next((key for key, each in draft.state.undoing.items() if path.removesuffix(UNDO) in each.undo), None)
+        within = draft.undone_around(path)
         if within is not None:
             compensation.go_on(draft, within)
         return
@@ -134,15 +136,15 @@ def _settled(draft: Draft, path: str) -> None:
 
 
 def _handled(draft: Draft, body: str, node: PlanNode, handler: NodeState) -> None:
-    """Let a caught node settle with what its handler gave."""
+    """Let a caught node settle with what its handler gave; one that was skipped, or failed, has handled nothing."""
     path = node_in(body, node.handler_of or "")
     caught = draft.state.node(path)
-    if caught is None or caught.status != "catching" or caught.error is None:
+    if caught is None or caught.status != "catching" or caught.choice != [node.name] or caught.error is None:
         return
-    if handler.status == "failed":
-        draft.emit(NodeFailed(path, caught.attempt, caught.error))
-    else:
-        draft.emit(NodeCaught(path, caught.attempt, caught.error, handler.output))
+    if handler.status not in GOOD:
+        failures.fail_uncaught(draft, path, caught.attempt, caught.error)
+        return
+    draft.emit(NodeCaught(path, caught.attempt, caught.error, handler.output))
     draft.later("settled", path)
 
 
@@ -174,7 +176,7 @@ def _inner_done(draft: Draft, body: str) -> None:
     except ExpressionError as error:
         failures.leave(draft, body, Error("ExpressionError", f"output of {body!r}: {error}"))
         return
-    draft.emit(BodySucceeded(body, output, compensation.to_undo(draft, body, "body")))
+    draft.emit(BodySucceeded(body, output, compensation.to_keep(draft, body)))
     draft.later("progress", owner_of(body)[0])
 
 
@@ -187,22 +189,23 @@ def _progress(draft: Draft, path: str) -> None:
         failures.fail_open(draft, path, error)
 
 
-def _lose(draft: Draft, body: str) -> None:
-    failures.fail_body(draft, body, Error("Cancelled", "another branch was first"))
+def _lose(draft: Draft, path: str) -> None:
+    # Who has lost is looked at now, not when that was noticed: others may have come to their ends meanwhile.
+    if draft.undone_around(path) is None:
+        for body in containers.losers(draft, path):
+            failures.fail_body(draft, body, Error("Cancelled", "another branch was first"))
 
 
 def _undone(draft: Draft, within: str) -> None:
     """Go on with what a compensation was for, once it is done."""
-    started = draft.state.undoing[within]
+    started = draft.state.undoing.get(within)
+    if started is None or started.undo:
+        return  # an error that went out further has taken it over
     if started.kind == "node":
         node = draft.state.node(within)
         failures.fail_attempt(draft, within, node.attempt if node else 1, started.error)
-    elif started.kind == "body":
-        draft.emit(BodyFailed(within, started.error))
-        draft.later("progress", owner_of(within)[0])
     else:
-        draft.emit(BodyFailed("", started.error))
-        draft.later("end")
+        failures.end_failed(draft, within, started.error)
 
 
 _TASKS: dict[str, Callable[..., None]] = {

@@ -97,6 +97,58 @@ class TerminateExecution(_Input, frozen=True):
     by: str = ""
 
 
+class RetryExecution(_Input, frozen=True):
+    """Let a failed execution go on from what failed."""
+
+    id: str
+    execution: str
+    reason: str = ""
+    by: str = ""
+
+
+class SkipNode(_Input, frozen=True):
+    """Settle a node that has begun, or not yet, as skipped."""
+
+    id: str
+    execution: str
+    node: str
+    reason: str = ""
+    by: str = ""
+
+
+class CompleteNode(_Input, frozen=True):
+    """Settle a node by hand, with this output."""
+
+    id: str
+    execution: str
+    node: str
+    output: Any = None
+    reason: str = ""
+    by: str = ""
+
+
+class ChangeInput(_Input, frozen=True):
+    """Give a node that has not begun another input."""
+
+    id: str
+    execution: str
+    node: str
+    input: Any = None
+    reason: str = ""
+    by: str = ""
+
+
+class ExtendDeadline(_Input, frozen=True):
+    """Move the deadline of a node, or the timeout of the execution (node: ""), by so many seconds."""
+
+    id: str
+    execution: str
+    node: str
+    seconds: float
+    reason: str = ""
+    by: str = ""
+
+
 class ReportChild(_Input, frozen=True):
     """A child of the execution has ended: with an output, or with an error."""
 
@@ -138,7 +190,12 @@ class Continue(_Input, frozen=True):
     """A decision was left off because it had grown long: go on with it."""
 
 
-Control = SignalExecution | DecideApproval | PauseExecution | ResumeExecution | CancelExecution | TerminateExecution
+Mending = RetryExecution | SkipNode | CompleteNode | ChangeInput | ExtendDeadline
+"""Commands by which somebody mends an execution by hand."""
+
+Control = (
+    SignalExecution | DecideApproval | PauseExecution | ResumeExecution | CancelExecution | TerminateExecution | Mending
+)
 """Commands of people and programs to an execution that has begun."""
 
 Command = StartExecution | FireTimer | ActivateExecution | ReportChild | Control

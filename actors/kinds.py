@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -16,8 +16,9 @@ from perdure.definitions.json_values import to_json_value
 from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode, WorkflowNode
 from perdure.definitions.paths import UNDO, body_of, node_in
 from perdure.definitions.places import items_of
+from perdure.definitions.secret_references import pointers_kept
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken
+from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken, TimerArmed
 
 
 class Failed(Exception):
@@ -46,16 +47,27 @@ def start_undo(draft: Draft, path: str) -> None:
     draft.schedule(path, 1, value, secrets)
 
 
+def _input(draft: Draft, path: str) -> Any:
+    """Return what somebody gave a node by hand, or else what its `with` gives."""
+    return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, "with")
+
+
+def _secrets(draft: Draft, path: str) -> list[str]:
+    """Return the pointers to the references to secrets in that input."""
+    node, given = draft.plan.node(path), draft.state.inputs
+    return list(pointers_kept(node.templates["with"], given[path]) if path in given else node.secrets)
+
+
 def _call(draft: Draft, path: str, attempt: int) -> None:
-    draft.schedule(path, attempt, draft.value(path, "with"), draft.plan.node(path).secrets)
+    draft.schedule(path, attempt, _input(draft, path), _secrets(draft, path))
 
 
 def _workflow(draft: Draft, path: str, attempt: int) -> None:
     """Ask for a child; the node waits until that says that it has ended, unless it is detached."""
     model = draft.plan.node(path).model
     assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
-    part, value = model.workflow, draft.value(path, "with")
-    child = draft.value(path, "workflow/id") or child_id(draft.execution, path, attempt)
+    part, value = model.workflow, _input(draft, path)
+    child = draft.value(path, "workflow/id") or _child_id(draft, path, attempt)
     known = draft.plan.workflows.get(part.name)
     if known is not None and (problem := misfit(known.input, value)):
         raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
@@ -71,9 +83,14 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
 _LONGEST_ID = 200
 
 
-def child_id(execution: str, path: str, attempt: int) -> str:
-    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long."""
-    name = f"{execution}.{path}" + (f"#{attempt}" if attempt > 1 else "")
+def _child_id(draft: Draft, path: str, attempt: int) -> str:
+    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long.
+
+    Each run of the node has a child of its own: another try, one of what is around it, or of the execution.
+    """
+    tries, retries = (*draft.state.tries_around(path), attempt), draft.state.retries
+    often = ("" if set(tries) == {1} else "#" + ".".join(map(str, tries))) + (f"+{retries}" if retries else "")
+    execution, name = draft.execution, f"{draft.execution}.{path}{often}"
     return name if len(name) <= _LONGEST_ID else f"{execution[:100]}.{sha256(name.encode()).hexdigest()[:32]}"
 
 
@@ -117,11 +134,10 @@ def _wait(draft: Draft, path: str, attempt: int) -> None:
         return None if seconds is None else draft.arm("wait", path, seconds)
     if wait.until is not None:
         due = _moment(path, draft.value(path, "wait/until"))
-        seconds = max(0.0, (due - draft.at).total_seconds())
         draft.emit(NodeWaiting(path, attempt, {"until": due.isoformat()}))
-    else:
-        seconds = _seconds(draft, path, "wait/duration") or 0.0
-        draft.emit(NodeWaiting(path, attempt, {"duration": seconds}))
+        return draft.emit(TimerArmed(f"wait/{path}", max(due, draft.at)))
+    seconds = _seconds(draft, path, "wait/duration") or 0.0
+    draft.emit(NodeWaiting(path, attempt, {"duration": seconds}))
     return draft.arm("wait", path, seconds)
 
 
@@ -147,11 +163,11 @@ def _seconds(draft: Draft, path: str, key: str) -> float | None:
 def _moment(path: str, value: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ExpressionError(f"'until' of node {path!r} gave {value!r}, which is no time with a zone")
-    return moment
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ExpressionError(f"'until' of node {path!r} gave {value!r}, which is no time with a zone")
 
 
 def _aggregate(draft: Draft, path: str, attempt: int) -> None:
@@ -164,8 +180,9 @@ def _aggregate(draft: Draft, path: str, attempt: int) -> None:
     else:
         items = items_of(path, draft.value(path, "aggregate/items"))
     if part.how is None:
-        value = {**draft.value(path, "with"), "items": items}
-        draft.schedule(path, attempt, value, [each for each in node.secrets if each.split("/")[1] != "items"])
+        value = {**_input(draft, path), "items": items}
+        secrets = [each for each in _secrets(draft, path) if each.split("/")[1] != "items"]
+        draft.schedule(path, attempt, value, secrets)
     else:
         draft.finish(path, attempt, _HOW[part.how](items))
 

@@ -15,11 +15,7 @@ def next_signal(draft: Draft, signal: str, schema: dict[str, Any] | None) -> tup
 
 def waiting_for(draft: Draft, signal: str) -> list[str]:
     """Return the nodes that wait for a signal, who has waited longest first."""
-    found = [
-        (node.order, path)
-        for path, node in draft.state.nodes.items()
-        if node.status == "waiting" and node.input.get("signal") == signal
-    ]
+    found = [(node.order, path) for path, node in draft.state.waiting.items() if node.input.get("signal") == signal]
     return [path for _, path in sorted(found)]
 
 

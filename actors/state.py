@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
-from perdure.definitions.paths import body_of, inner_body, name_of, node_in, steps_to
+from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, steps_to
 from perdure.events.vocabulary import (
     ChildRequested,
     CompensationStarted,
@@ -25,7 +25,7 @@ from perdure.events.vocabulary import (
 )
 
 NodeStatus = Literal[
-    "running", "waiting", "open", "retrying", "catching",
+    "running", "waiting", "open", "retrying", "stuck", "catching",
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
 ]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
@@ -35,7 +35,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where one node stands, and the bodies within it.
 
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
-    completed. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of its bodies did.
+    completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
+    its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
     secrets: JSON pointers to the references to secrets in its input.
     """
 
@@ -50,6 +51,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     choice: list[str] = []
     ended: int = 0
     failed: int = 0
+    before: int = 0
     bodies: "Map[str, BodyState]" = Map()
     secrets: list[str] = []
 
@@ -71,19 +73,26 @@ class NotStarted(msgspec.Struct, frozen=True):
 class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     """An execution that began, and perhaps ended.
 
-    ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. undoing: what
-    is being compensated, by the body or the node that it is within. signals: those that nobody has taken, by name.
-    children: those that have not said that they ended, by their ids.
+    ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. waiting:
+    those that wait for the outside. undoing: what is still to be compensated, by the body or the node around it.
+    signals: those that nobody has taken, by name. children: those that have not said that they ended, by their ids.
+    inputs: those given by hand to nodes that have not begun. undone: how often nodes were compensated. retries: how
+    often it went on after it had failed. held: timers that came due during a pause. completed: how many nodes
+    completed, or began to wait.
     """
 
     started: ExecutionStarted
     main: BodyState = BodyState()
     ends: Map[str, BodyState] = Map()
     running: Map[str, NodeState] = Map()
+    waiting: Map[str, NodeState] = Map()
     timers: Map[str, datetime] = Map()
     undoing: Map[str, CompensationStarted] = Map()
     signals: Map[str, tuple[Any, ...]] = Map()
     children: Map[str, ChildRequested] = Map()
+    inputs: Map[str, Any] = Map()
+    undone: Map[str, int] = Map()
+    retries: int = 0
     held: tuple[str, ...] = ()
     completed: int = 0
     paused: ExecutionPaused | None = None
@@ -128,6 +137,17 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
         body = self.body(body_of(path))
         return body.nodes.get(name_of(path)) if body is not None else None
 
+    def tries_around(self, path: str) -> tuple[int, ...]:
+        """Return the attempts of the nodes around a node, outer ones first: with its path they name one run of it."""
+        root, steps = steps_to(body_of(path))
+        body = self.ends.get(root) if root else self.main
+        tries: list[int] = []
+        for name, key in steps:
+            node = body.nodes.get(name) if body is not None else None
+            tries.append(node.attempt if node is not None else 1)
+            body = node.bodies.get(key) if node is not None else None
+        return tuple(tries)
+
 
 def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
     """Yield every node within a body with its path, outer ones first."""
@@ -136,6 +156,25 @@ def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
         yield at, node
         for key, inner in node.bodies.items():
             yield from nodes_in(inner_body(at, key), inner)
+
+
+def still_done(node: NodeState) -> NodeState | None:
+    """Return a node without the calls that tried to undo what is within it; None where it is not done, or undone."""
+    if node.status not in ("succeeded", "caught"):
+        return None
+    bodies: dict[str, BodyState] = {}
+    for key, body in node.bodies.items():
+        inner = {name: each for name, each in body.nodes.items() if not name.endswith(UNDO)}
+        if any(each.status == "compensated" for each in inner.values()):
+            return None
+        kept = {
+            name: still_done(each) if each.status in ("succeeded", "caught") else each for name, each in inner.items()
+        }
+        if None in kept.values():
+            return None
+        nodes = Map({name: each for name, each in kept.items() if each is not None})
+        bodies[key] = BodyState(body.status, nodes, body.settled, body.output, body.error)
+    return msgspec.structs.replace(node, bodies=Map(bodies)) if bodies else node
 
 
 class Purged(msgspec.Struct, frozen=True):

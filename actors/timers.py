@@ -5,7 +5,7 @@ from collections.abc import Callable
 from perdure.actors import flow
 from perdure.actors.answers import decide
 from perdure.actors.draft import Draft
-from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root, stop
+from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root
 from perdure.definitions.nodes import ApprovalNode, WaitNode
 from perdure.definitions.paths import UNDO
 from perdure.events.vocabulary import Error, TimerFired, TimerHeld
@@ -21,7 +21,8 @@ def fire(draft: Draft, timer: str) -> None:
     _TIMERS[kind](draft, path)
 
 
-def _try_again(draft: Draft, path: str) -> None:
+def try_again(draft: Draft, path: str) -> None:
+    """Begin the next attempt at a node."""
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (a try of it failed)
     if path.endswith(UNDO) or draft.plan.node(path).calls is not None:
@@ -59,9 +60,12 @@ def _past_deadline(draft: Draft, path: str) -> None:
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (its timer was armed)
     error = Error("Timeout", f"it was not done within {draft.plan.node(path).model.deadline:g} s, its deadline")
+    if path in draft.state.undoing:
+        return  # it failed, and is not tried again once that is compensated
     if node.status == "open":
-        stop(draft, path, error.message, node=True)
-    fail(draft, path, node.attempt, error)
+        fail_open(draft, path, error)
+    else:
+        fail(draft, path, node.attempt, error)
 
 
 def _execution_timed_out(draft: Draft, _: str) -> None:
@@ -71,7 +75,7 @@ def _execution_timed_out(draft: Draft, _: str) -> None:
 
 
 _TIMERS: dict[str, Callable[[Draft, str], None]] = {
-    "retry": _try_again,
+    "retry": try_again,
     "wait": _waited,
     "timeout": _timed_out,
     "deadline": _past_deadline,

@@ -26,7 +26,7 @@ class Timeout(PerdureError):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """One attempt at a node, with all that is needed to do it. `timeout` is in seconds."""
+    """One attempt at a node, with all that is needed to do it. undone: how often it was compensated."""
 
     execution: str
     path: str
@@ -35,11 +35,12 @@ class Work(msgspec.Struct, frozen=True):
     input: Any
     plan: Plan
     place: str | None
+    undone: int = 0
 
     @property
     def idempotency_key(self) -> str:
-        """The key of this node's effect: the same across attempts and crashes."""
-        return f"{self.execution}/{self.path}"
+        """The key of this node's effect: the same across attempts and crashes, another one once it was undone."""
+        return f"{self.execution}/{self.path}" + (f"#{self.undone + 1}" if self.undone else "")
 
 
 class CallElsewhere(Protocol):
@@ -131,7 +132,7 @@ def call_here(place: str, arguments: dict[str, Any]) -> tuple[Any, Error | None]
     try:
         return tools.call(tools.find(place), arguments), None
     except BaseException as error:
-        return None, error_of(error)
+        return None, whole_error_of(error)
 
 
 def result_of(outcome: tuple[Any, Error | None]) -> Any:
@@ -142,7 +143,17 @@ def result_of(outcome: tuple[Any, Error | None]) -> Any:
     return result
 
 
-def error_of(error: BaseException) -> Error:
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def error_of(error: BaseException, redact: Callable[[Any], Any] = _as_it_is) -> Error:
+    """Return the recorded form of an exception; its message is cut only after secrets are out of it."""
+    whole = whole_error_of(error)
+    return Error(whole.type, clean_text(redact(whole.message)), redact(whole.data))
+
+
+def whole_error_of(error: BaseException) -> Error:
     """Return an exception as data, its message whole; its class name is what `retry.on` matches."""
     if isinstance(error, ToolFailed):
         return error.error
@@ -151,8 +162,3 @@ def error_of(error: BaseException) -> Error:
     except Exception:
         message = ""
     return Error(type(error).__name__, message or type(error).__name__)
-
-
-def recorded(error: Error, redact: Callable[[Any], Any]) -> Error:
-    """Return the form of an error that may be recorded: its message is cut only after secrets are out of it."""
-    return Error(error.type, clean_text(redact(error.message)), redact(error.data))

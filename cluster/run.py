@@ -10,11 +10,16 @@ from uuid import uuid4
 
 from perdure.actors.inputs import (
     CancelExecution,
+    ChangeInput,
+    CompleteNode,
     Control,
     DecideApproval,
+    ExtendDeadline,
     PauseExecution,
     ResumeExecution,
+    RetryExecution,
     SignalExecution,
+    SkipNode,
     StartExecution,
     TerminateExecution,
 )
@@ -38,6 +43,7 @@ from perdure.events.vocabulary import (
     CommandRefused,
     ExecutionCancelled,
     ExecutionPurged,
+    ExecutionRetried,
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
@@ -65,23 +71,25 @@ class AsyncRun:
         Raises ExecutionFailed with node, attempt and error, ExecutionStopped where it was cancelled or terminated, or
         WaitTimeout (the execution goes on).
         """
+        outcome: Outcome | None = None
         try:
             async with asyncio.timeout(timeout):
                 async for happened in self.events():
                     if isinstance(happened.event, Outcome):
-                        return self._output(happened.event)
+                        outcome = happened.event  # the last one counts: it may have been retried since
         except TimeoutError:
             how = "not begun" if await self.status() == "queued" else "not ended"
             raise WaitTimeout(f"execution {self.id!r} has {how} within {timeout:g} s; it goes on by itself") from None
-        raise AssertionError("a log is followed without end")
+        assert outcome is not None  # noqa: S101 (events end with one)
+        return self._output(outcome)
 
     async def events(self, after: int = 0) -> AsyncIterator[Happened]:
-        """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""
+        """Yield the events behind the log position `after`, then new ones as they come, up to the end it came to."""
         async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
             async for recorded in entries:
                 for happened in _readable(recorded):
                     yield happened
-                    if isinstance(happened.event, Outcome):
+                    if isinstance(happened.event, Outcome) and not await self._went_on(recorded.position):
                         return
 
     async def state(self) -> Started:
@@ -173,11 +181,40 @@ class AsyncRun:
         """End it at once; nothing is compensated."""
         return await self._tell(TerminateExecution(uuid4().hex, self.id, reason, by))
 
+    async def retry(self, reason: str = "", *, by: str = "") -> bool:
+        """Let it go on from what failed; what succeeded, and was not compensated, stays as it is."""
+        return await self._tell(RetryExecution(uuid4().hex, self.id, reason, by))
+
+    async def skip_node(self, node: str, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node as skipped, whether it has begun or not."""
+        return await self._tell(SkipNode(uuid4().hex, self.id, node, reason, by))
+
+    async def complete_node(self, node: str, output: Any = None, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node by hand, with this output."""
+        return await self._tell(CompleteNode(uuid4().hex, self.id, node, _json(output), reason, by))
+
+    async def change_input(self, node: str, value: Any, reason: str = "", *, by: str = "") -> bool:
+        """Give a node that has not begun another input."""
+        return await self._tell(ChangeInput(uuid4().hex, self.id, node, _json(value), reason, by))
+
+    async def extend_deadline(self, seconds: float, node: str = "", reason: str = "", *, by: str = "") -> bool:
+        """Move a node's deadline, or the timeout of the execution where none is named, by so many seconds."""
+        return await self._tell(ExtendDeadline(uuid4().hex, self.id, node, seconds, reason, by))
+
+    async def _went_on(self, after: int) -> bool:
+        """Say whether an execution that had ended was retried since."""
+        async for recorded in self._connection.log.read(self.id, after):
+            if any(isinstance(happened.event, ExecutionRetried) for happened in _readable(recorded)):
+                return True
+        return False
+
     async def _tell(self, command: Control) -> bool:
         folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
         if not isinstance(folded.state, Started):
             raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
-        if folded.state.outcome is not None:
+        if folded.state.outcome is not None and not (
+            isinstance(command, RetryExecution) and folded.state.status == "failed"
+        ):
             raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {folded.state.status}")
         await self._connection.inbox.send(command, folded.state.started.lane)
         with contextlib.suppress(TimeoutError):

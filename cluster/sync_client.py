@@ -166,6 +166,26 @@ class Run:
         """End it at once; nothing is compensated."""
         return self._loop.run(self._run.terminate(reason, by=by))
 
+    def retry(self, reason: str = "", *, by: str = "") -> bool:
+        """Let it go on from what failed; what succeeded, and was not compensated, stays as it is."""
+        return self._loop.run(self._run.retry(reason, by=by))
+
+    def skip_node(self, node: str, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node as skipped, whether it has begun or not."""
+        return self._loop.run(self._run.skip_node(node, reason, by=by))
+
+    def complete_node(self, node: str, output: Any = None, reason: str = "", *, by: str = "") -> bool:
+        """Settle a node by hand, with this output."""
+        return self._loop.run(self._run.complete_node(node, output, reason, by=by))
+
+    def change_input(self, node: str, value: Any, reason: str = "", *, by: str = "") -> bool:
+        """Give a node that has not begun another input."""
+        return self._loop.run(self._run.change_input(node, value, reason, by=by))
+
+    def extend_deadline(self, seconds: float, node: str = "", reason: str = "", *, by: str = "") -> bool:
+        """Move a node's deadline, or the timeout of the execution where none is named, by so many seconds."""
+        return self._loop.run(self._run.extend_deadline(seconds, node, reason, by=by))
+
     def state(self) -> Started:
         """Return the state as of now, folded from the log; raise ExecutionNotFound."""
         return self._loop.run(self._run.state())

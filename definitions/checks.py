@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.chart_places import chart_of
@@ -132,17 +132,41 @@ def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
 
 def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
     for body in bodies_of(workflow):
-        cycle = find_cycle(Order(body).needs)
+        cycle = find_cycle(_order(body))
         if cycle:
-            _, at = body.nodes[cycle[0]]
-            why = _why_circle(body, cycle)
-            yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(cycle)}{why}", key=True)
+            names = [name for name, _ in groupby(step.removesuffix(_BEGINS) for step in cycle)]
+            names = names if names[0] == names[-1] else [*names, names[0]]
+            _, at = body.nodes[names[0]]
+            why = _why_circle(body, names)
+            yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(names)}{why}", key=True)
+
+
+_BEGINS = " begins"
+
+
+def _order(body: Body) -> dict[str, tuple[str, ...]]:
+    """Return what settles or begins first, before a node settles (its name), and before it begins.
+
+    A handler begins while the node that it handles an error of is still to settle; that one settles after it.
+    """
+    order, found = Order(body), dict[str, tuple[str, ...]]()
+    for name, (node, _) in body.nodes.items():
+        handled = {one for one, _ in order.handlers.get(name, ())}
+        found[name] = (name + _BEGINS, *(each for each in _handlers(node) if each in body.nodes))
+        found[name + _BEGINS] = tuple(need + _BEGINS if need in handled else need for need in order.needs[name])
+    return found
+
+
+def _handlers(node: Node) -> list[str]:
+    return [catch.then for catch in node.catch if catch.then]
 
 
 def _why_circle(body: Body, cycle: Iterable[str]) -> str:
     """Name what is not written under `needs`, for that is what people do not see."""
     for name, need in pairwise(cycle):
         node, _ = body.nodes[name]
+        if need in _handlers(node):
+            return f" ({need!r} handles the errors of {name!r}, which settles after it)"
         if need not in node.needs:
             leads = any(target == name for _, target, _ in _leads(*body.nodes[need]))
             return f" ({need!r} leads to {name!r})" if leads else f" ({name!r} reads the output of {need!r})"

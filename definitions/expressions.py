@@ -11,8 +11,10 @@ import ast
 import re
 import threading
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perdure.definitions import expression_calls, expression_loops, expression_parts  # noqa: F401 (register makers)
@@ -32,10 +34,11 @@ from perdure.definitions.json_values import to_json_value
 from perdure.definitions.signatures import Code
 from perdure.errors import ExpressionError
 
-__all__ = ["ITEM", "MOMENT", "RESERVED", "Expression", "Moment", "Read", "evaluate", "parse"]
+__all__ = ["ITEM", "MOMENT", "RESERVED", "Expression", "Moment", "Read", "evaluate", "parse", "parsed_once"]
 
 _FILE = "<perdure expression>"
 _SECRET = re.compile(r"secrets\.([A-Za-z_][A-Za-z0-9_]*)")
+_seen: ContextVar[dict[str, "Expression"]] = ContextVar("seen")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -98,6 +101,13 @@ def parse(text: str, place: tuple[str | int, ...] = (), offset: int = 0) -> Expr
     """
     offset += len(text) - len(text.lstrip())
     text = text.strip()
+    seen = _seen.get({})  # outside of parsed_once: nothing is kept
+    if text not in seen:
+        seen[text] = _parse(text, offset)
+    return replace(seen[text], place=place, offset=offset)
+
+
+def _parse(text: str, offset: int) -> Expression:
     try:
         tree = _tree(text, offset)
         check_depth(tree)
@@ -109,7 +119,17 @@ def parse(text: str, place: tuple[str | int, ...] = (), offset: int = 0) -> Expr
         shown = reason if "cannot read" in reason else f"{reason}, in {clipped(text)!r}"
         raise ExpressionError(shown, offset if error.offset is None else error.offset) from None
     plain = all(isinstance(part, _PLAIN) for part in ast.walk(tree))
-    return Expression(text, reads, variables, place, offset, code, compiler.slots, size(tree), plain)
+    return Expression(text, reads, variables, (), offset, code, compiler.slots, size(tree), plain)
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Parse each text only once meanwhile: a definition is checked, and then compiled."""
+    token = _seen.set({})
+    try:
+        yield
+    finally:
+        _seen.reset(token)
 
 
 _PLAIN = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.Load)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perdure.definitions.checks import findings_of
+from perdure.definitions.expressions import parsed_once
 from perdure.definitions.findings import Finding
 from perdure.definitions.includes import read_source
 from perdure.definitions.json_values import to_json_value
@@ -88,6 +89,11 @@ def _problem(source: Source, finding: Finding) -> Problem:
 
 
 def _checked(workflow: Workflow, source: Source, base: str | None, *, strict: bool) -> Definition:
+    with parsed_once():
+        return _compiled(workflow, source, base, strict=strict)
+
+
+def _compiled(workflow: Workflow, source: Source, base: str | None, *, strict: bool) -> Definition:
     problems = sorted((_problem(source, each) for each in findings_of(workflow)), key=_place)
     if strict:
         problems = [replace(problem, severity="error") for problem in problems]

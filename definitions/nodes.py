@@ -16,6 +16,7 @@ from perdure.definitions.parts import (
     Part,
     Resources,
     Retry,
+    SomeNames,
 )
 from perdure.definitions.states import Statechart
 
@@ -172,7 +173,7 @@ class Case(Part):
     """One arm of a switch."""
 
     when: Condition = Field(description="A condition; the first arm whose condition holds is taken.")
-    then: Names = Field(min_length=1, description="The nodes that run then.")
+    then: SomeNames = Field(description="The nodes that run then.")
 
 
 class Switch(Part):
@@ -183,7 +184,7 @@ class Switch(Part):
 
 
 class SwitchNode(_Node):
-    """Chooses which of the nodes behind it run; its output is the number of the arm, or `default`."""
+    """Chooses which of the nodes behind it run; its output is the list of their names."""
 
     switch: Switch = Field(description="The arms.")
 
@@ -265,7 +266,8 @@ class Aggregate(Part):
     items: str | list[Any] | None = Field(default=None, description="An expression that gives the list instead.")
     how: Literal["collect", "merge", "vote"] | None = Field(
         default=None,
-        description="A list of them, one object of all their keys, or the value that most of them gave.",
+        description="`collect`: a list of them; `merge`: one object of all their keys; `vote`: what most of them gave, "
+        "as `{winner, votes, of}`.",
     )
     agent: str | None = Field(default=None, description="An agent that makes one of them; it gets `items`.")
     tool: str | None = Field(default=None, description="A tool that makes one of them; it gets `items`.")

@@ -34,5 +34,3 @@ def _in_node(node: Node, at: Path) -> Iterator[Finding]:
             yield Finding((*at, key), f"{key!r} is checked, and has no effect yet", key=True)
     if node.compensate is not None and node.compensate.workflow is not None:
         yield Finding((*at, "compensate"), "a compensation by a workflow is checked, and does not run yet", key=True)
-    if node.retry is not None and node.retry.exhausted == "pause":
-        yield Finding((*at, "retry", "exhausted"), "'exhausted: pause' is checked, and has no effect yet")

@@ -34,6 +34,10 @@ Condition = Annotated[bool | str, BeforeValidator(_condition, json_schema_input_
 Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 """A list of names; one name may stand for a list of one."""
 
+_Some = Annotated[list[str], Field(min_length=1)]
+SomeNames = Annotated[_Some, BeforeValidator(_listed, json_schema_input_type=str | _Some)]
+"""The same, and not empty."""
+
 
 def _duration_or_expression(value: Any) -> Any:
     return value if isinstance(value, str) and "${{" in value else duration_in_bounds(value)

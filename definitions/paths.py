@@ -61,7 +61,7 @@ def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
 
 
 def is_within(path: str, outer: str) -> bool:
-    """Say whether a node lies within a body or another node; within "" lies every node but those of the end."""
+    """Say whether a node or a body lies within another one; within "" lies everything but what runs at the end."""
     if not outer:
-        return steps_to(body_of(path))[0] == ""
+        return path.partition("/")[0] not in ENDS
     return path.startswith((f"{outer}/", f"{outer}["))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
+from zlib import crc32
 
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
@@ -44,8 +45,9 @@ class PlanNode:
 
     needs: the written and the inferred ones, the switch or caught node that leads here included. reads: the nodes that
     its expressions read, in its own body or around it. templates: its compiled fields by their last key. timeout: in
-    seconds. bodies: what runs within it. arm_of, handler_of: the switch and the caught node that lead here. secrets:
-    the JSON pointers to the references to secrets in its `with`.
+    seconds. bodies: what runs within it. arm_of, handler_of: the switch and the caught node that lead here.
+    mixed_needs: the needs in an order that nodes are unlikely to finish in, so that wide joins are answered early.
+    secrets: the JSON pointers to the references to secrets in its `with`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class PlanNode:
     handler_of: str | None = None
     undo: "PlanNode | None" = None
     secrets: tuple[str, ...] = ()
+    mixed_needs: tuple[str, ...] = ()
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -225,7 +228,9 @@ def compile_body(placed: Mapping[str, tuple[Node, Path]], output: Template) -> P
         name: drafts[name].finished(needs[name], dependants[name], arms.get(name), handlers.get(name))
         for name in _ordered(needs, dependants)
     }
-    leaves = tuple(name for name in nodes if not dependants[name] and name not in handlers)
+    leaves = tuple(
+        name for name in nodes if name not in handlers and all(handlers.get(each) == name for each in dependants[name])
+    )
     return PlanBody(nodes, output, reads_of(output), leaves)
 
 
@@ -302,6 +307,7 @@ class _Draft:
             handler_of=handler_of,
             undo=_undo(self.node.compensate, self.templates.get("compensate/with")) if self.node.compensate else None,
             secrets=tuple(pointers_in(self.templates.get("with"))),
+            mixed_needs=tuple(sorted(needs, key=lambda need: crc32(need.encode()))),
         )
 
 

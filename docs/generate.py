@@ -1,8 +1,11 @@
 """Writes the generated pages of the documentation: `python docs/generate.py`."""
 
+import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
+
+from model_tables import reference
 
 from perdure.cli_definitions import file_name
 from perdure.cluster.settings import Settings
@@ -62,9 +65,34 @@ def expressions_page(page: str) -> str:
         ["| limit | what |", "|---|---|", *(f"| {value:,} | {what} |" for value, what in LIMITS)]
     )
     for name, table in tables.items():
-        before, begin, rest = page.partition(f"<!-- {name} -->\n")
-        page = f"{before}{begin}{table}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        page = _with_part(page, name, table)
     return page
+
+
+def definitions_page(page: str) -> str:
+    """Return the page of definitions with its reference written anew from the model."""
+    return _with_part(page, "reference", reference())
+
+
+def semantics_page(page: str) -> str:
+    """Return the page of the semantics with the table of joins written anew from joins.csv."""
+    rows = list(csv.DictReader((HERE / "joins.csv").read_text(encoding="utf-8").splitlines()))
+    joins = list(dict.fromkeys(row["join"] for row in rows))
+    runs: dict[str, dict[str, str]] = {}
+    for row in rows:
+        ends = (
+            ", ".join(end for end in ("succeeded", "caught", "skipped", "failed") if row[end]) or "there are no needs"
+        )
+        runs.setdefault(ends, {})[row["join"]] = row["runs"]
+    lines = [f"| {ends} | {' | '.join(answers[join] for join in joins)} |" for ends, answers in runs.items()]
+    head = ["| its needs ended | " + " | ".join(f"`{join}`" for join in joins) + " |", "|---" * (len(joins) + 1) + "|"]
+    return _with_part(page, "joins", "\n".join([*head, *lines]))
+
+
+def _with_part(page: str, name: str, text: str) -> str:
+    """Return a page with the generated text between `<!-- name -->` and `<!-- end -->`."""
+    before, begin, rest = page.partition(f"<!-- {name} -->\n")
+    return f"{before}{begin}{text}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
 
 
 LIMITS = [
@@ -86,9 +114,14 @@ def _table(functions: Iterable[Function]) -> str:
     return "\n".join(["| form | what it gives | example | result |", "|---|---|---|---|", *rows])
 
 
+PAGES = {"expressions.md": expressions_page, "definitions.md": definitions_page, "semantics.md": semantics_page}
+"""The pages that are written by hand, with generated parts."""
+
+
 if __name__ == "__main__":
-    page = HERE / "expressions.md"
-    page.write_text(expressions_page(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, written in PAGES.items():
+        page = HERE / name
+        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
     (HERE / "settings.md").write_text(settings_page(), encoding="utf-8")
     (HERE / "schemas").mkdir(exist_ok=True)
     for file, text in schema_files().items():

@@ -94,17 +94,21 @@ class NodeOpened(_Event, frozen=True):
 
 
 class BodyStarted(_Event, frozen=True):
-    """A body of nodes began: an item (`check[3]`), a pass (`again[0]`), a branch (`race/left`), or one of the end."""
+    """A body of nodes began: an item (`check[3]`), a pass (`again[0]`), a branch (`race/left`), or one of the end.
+
+    forgets: the key of an earlier pass that nothing can read any more.
+    """
 
     body: str
+    forgets: str = ""
 
 
 class BodySucceeded(_Event, frozen=True):
-    """A body is done and has its result. `undo`: its nodes that a later failure would compensate, by their paths."""
+    """A body is done and has its result. `keep`: its nodes that a later compensation would undo, or read."""
 
     body: str
     output: Any = None
-    undo: list[str] = []
+    keep: list[str] = []
 
 
 class BodyFailed(_Event, frozen=True):
@@ -206,6 +210,34 @@ class TimerCancelled(_Event, frozen=True):
     """A timer is not wanted any more."""
 
     timer: str
+
+
+class NodeStuck(_Event, frozen=True):
+    """A node's tries are spent, and it waits for somebody to mend what is wrong: it is tried again at the resume."""
+
+    node: str
+    attempt: int
+    error: Error
+
+
+class InputChanged(_Event, frozen=True):
+    """A node that has not begun gets this input in the place of its own."""
+
+    node: str
+    input: Any = None
+
+
+class Intervened(_Event, frozen=True):
+    """Somebody did by hand what follows, and why; `node` is "" where all of the execution is meant."""
+
+    action: str
+    node: str = ""
+    reason: str = ""
+    by: str = ""
+
+
+class ExecutionRetried(_Event, frozen=True):
+    """A failed execution goes on: what had not succeeded, or was compensated, is pending again."""
 
 
 class TimerHeld(_Event, frozen=True):
@@ -326,6 +358,10 @@ Event = (
     | NodeCaught
     | NodeSkipped
     | NodeCancelled
+    | NodeStuck
+    | InputChanged
+    | Intervened
+    | ExecutionRetried
     | TimerArmed
     | TimerFired
     | TimerCancelled

@@ -1,33 +1,26 @@
 """The command line: run, show and list. Data goes to stdout, words for people to stderr."""
 
 import asyncio
-import secrets
 import sys
-from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_controls, cli_definitions, cli_log, cli_workflows
+from perdure import cli_controls, cli_definitions, cli_log, cli_run, cli_workflows
 from perdure.cli_support import (
     AsJson,
     Stopped,
     Store,
-    input_from,
-    only_data_on_stdout,
     print_json,
     say,
-    settings_from,
     settings_of_existing,
     until_stopped,
 )
-from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, ExecutionStopped, LogUnavailable, PerdureError
+from perdure.errors import BadInput, PerdureError
 
 if TYPE_CHECKING:
     from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
-    from perdure.definitions.loading import Definition
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -36,8 +29,10 @@ app = typer.Typer(
 
 _STATUSES = ("running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated")
 
+app.add_typer(cli_run.app)
 app.add_typer(cli_controls.app)
 app.add_typer(cli_definitions.app)
+app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
 
@@ -45,73 +40,6 @@ app.add_typer(cli_workflows.app, name="workflows")
 @app.callback()
 def _root() -> None:
     """Hold the options of all commands (there are none yet), so that commands keep their names."""
-
-
-@app.command()
-def run(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="The workflow definition, YAML or JSON, or a registered NAME or NAME@3.", show_default=False
-        ),
-    ],
-    input: Annotated[
-        str | None, typer.Option(help="The input as JSON, or @FILE that holds it.", show_default=False)
-    ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(help="key=value: set one key of the input; the value may be JSON.")
-    ] = None,
-    id: Annotated[
-        str | None,
-        typer.Option(help="Execution id; the same id goes on where it stopped.", show_default=False),
-    ] = None,
-    local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
-    isolation: Annotated[
-        str | None, typer.Option(help="shared, or process: a Ray actor of its own.", show_default=False)
-    ] = None,
-    replies: Annotated[
-        Path | None,
-        typer.Option(help="Answer agents from this file of scripted replies.", show_default=False),
-    ] = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a workflow to its end and print its output.
-
-    Example: perdure run examples/hello.yaml --set name=Ann
-    """
-    from perdure.cluster.references import is_reference, parse_reference
-    from perdure.definitions.loading import load
-
-    if local and isolation:
-        raise BadInput("--local runs everything in one process; leave out --isolation, or --local")
-    workflow = str(file) if is_reference(str(file)) else file
-    name = parse_reference(workflow).name if isinstance(workflow, str) else load(workflow).workflow.name
-    value = input_from(input, set or [])
-    execution = f"{name}-{secrets.token_hex(4)}" if id is None else id
-    how = {"isolation": isolation, "store": store}
-    try:
-        with only_data_on_stdout():
-            outcome = until_stopped(_run(workflow, value, execution, local=local, replies=replies, how=how))
-    except Stopped as stopped:
-        say(f"suspended; it goes on with the same command and --id {execution}")
-        raise typer.Exit(stopped.exit_code) from None
-    except LogUnavailable as error:
-        raise EnvironmentProblem(
-            f"{error}\nnothing that was recorded is lost; it goes on with the same command and --id {execution}"
-        ) from None
-    except ExecutionStopped as error:
-        if as_json:
-            print_json({"id": execution, "status": error.status, "reason": error.reason})
-        say(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except ExecutionFailed as error:
-        if as_json:
-            failed = {"id": execution, "status": "failed", "node": error.node, "attempt": error.attempt}
-            print_json({**failed, "error": error.error})
-        say(f"{error}\nlook further with: perdure show {execution}")
-        raise typer.Exit(error.exit_code) from None
-    print_json({"id": execution, "status": "succeeded", "output": outcome} if as_json else outcome)
 
 
 @app.command()
@@ -170,38 +98,6 @@ def main() -> None:
     except PerdureError as error:
         say(str(error))
         sys.exit(error.exit_code)
-
-
-async def _run(
-    workflow: str | Path, value: Any, execution: str, *, local: bool, replies: Path | None, how: dict[str, Any]
-) -> Any:
-    from perdure import console
-    from perdure.cluster.checks import checked
-    from perdure.cluster.client import AsyncClient
-
-    with _model(replies) as model:
-        settings = settings_from({**how, "openai_base_url": model.base_url if model else None})
-        checked(settings, await _definition(workflow, execution, settings), value, execution)  # and nothing is started
-        async with await AsyncClient.open(settings, "local" if local else "ray", drive=execution) as client:
-            if model:
-                say(f"agents get scripted replies from {replies}: no language model is asked")
-            say(f"execution {execution}")
-            started = await client.start(workflow, value, id=execution, confirm=False)
-            await console.follow(console.Progress(execution), started.events())
-            return await started.result()
-
-
-async def _definition(workflow: str | Path, execution: str, settings: "Settings") -> "Definition":
-    from perdure.cluster.client import AsyncClient
-    from perdure.definitions.loading import load
-
-    if isinstance(workflow, Path):
-        return load(workflow)
-    if not settings.nats_url and not settings.store.exists():
-        where = f"no store at {settings.store.absolute()} that could have a workflow of this name"
-        raise BadInput(f"{workflow}: there is no such file, and {where}")
-    async with await AsyncClient.open(settings, "none") as client:
-        return await client.definition_of(workflow, execution)
 
 
 async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: bool) -> None:
@@ -265,14 +161,6 @@ async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str,
     client: AsyncClient
     async with await AsyncClient.open(settings, "none") as client:
         return await client.executions(status, limit)
-
-
-def _model(replies: Path | None) -> Any:
-    if replies is None:
-        return nullcontext()
-    from perdure.testing import ScriptedModel
-
-    return ScriptedModel.from_file(replies)
 
 
 if __name__ == "__main__":

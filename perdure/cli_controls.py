@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli_support import AsJson, Store, input_from, print_json, say, settings_of_existing
+from perdure.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
 
 app = typer.Typer()
+nodes = typer.Typer(no_args_is_help=True, help="Mend single nodes by hand; who and why are recorded.")
 
 Execution = Annotated[str, typer.Argument(help="The execution's id.", show_default=False)]
-Node = Annotated[str, typer.Argument(help="The approval's node, such as approve or check[3]/ask.", show_default=False)]
+Node = Annotated[str, typer.Argument(help="The node's path, such as approve or check[3]/ask.", show_default=False)]
 Reason = Annotated[str, typer.Option(help="Why; it is recorded.", show_default=False)]
 By = Annotated[str | None, typer.Option(help="Who says so; you, where absent.", show_default=False)]
 Data = Annotated[str | None, typer.Option(help="JSON, or @FILE that holds it.", show_default=False)]
@@ -103,6 +105,98 @@ def terminate(
     Example: perdure terminate order-42 --reason "stuck"
     """
     _tell(execution, store, "terminate", lambda run, me: run.terminate(reason, by=by or me), as_json=as_json)
+
+
+@app.command()
+def retry(
+    execution: Execution, reason: Reason = "", by: By = None, store: Store = None, as_json: AsJson = False
+) -> None:
+    """Let a failed execution go on from what failed.
+
+    Example: perdure retry order-42 --reason "the bank is back"
+    """
+    _tell(execution, store, "retry", lambda run, me: run.retry(reason, by=by or me), as_json=as_json)
+
+
+@nodes.command()
+def skip(
+    execution: Execution, node: Node, reason: Reason = "", by: By = None, store: Store = None, as_json: AsJson = False
+) -> None:
+    """Settle a node as skipped, whether it has begun or not.
+
+    Example: perdure node skip order-42 notify --reason "told by phone"
+    """
+    _tell(execution, store, "skip", lambda run, me: run.skip_node(node, reason, by=by or me), as_json=as_json)
+
+
+@nodes.command()
+def complete(
+    execution: Execution,
+    node: Node,
+    output: Annotated[str | None, typer.Argument(help="Its output: JSON, or @FILE that holds it.")] = None,
+    reason: Reason = "",
+    by: By = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Settle a node by hand, with this output.
+
+    Example: perdure node complete order-42 charge '{"receipt": "R-7"}' --reason "paid in cash"
+    """
+    value = input_from(output, [])
+    _tell(
+        execution,
+        store,
+        "complete",
+        lambda run, me: run.complete_node(node, value, reason, by=by or me),
+        as_json=as_json,
+    )
+
+
+@nodes.command("input")
+def change_input(
+    execution: Execution,
+    node: Node,
+    value: Annotated[str, typer.Argument(help="Its input: JSON, or @FILE that holds it.", show_default=False)],
+    reason: Reason = "",
+    by: By = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a node that has not begun another input.
+
+    Example: perdure node input order-42 ship '{"address": "1 Main Street"}'
+    """
+    given = input_from(value, [])
+    _tell(
+        execution, store, "input", lambda run, me: run.change_input(node, given, reason, by=by or me), as_json=as_json
+    )
+
+
+@nodes.command()
+def deadline(
+    execution: Execution,
+    by_how_much: Annotated[str, typer.Argument(help="How much later, such as 2h.", show_default=False)],
+    node: Annotated[str, typer.Option(help="The node; the execution's timeout where absent.", show_default=False)] = "",
+    reason: Reason = "",
+    by: By = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move the deadline of a node, or the timeout of the execution.
+
+    Example: perdure node deadline order-42 2h --node charge
+    """
+    from perdure.definitions.durations import duration_in_bounds
+
+    try:
+        seconds = duration_in_bounds(by_how_much)
+    except ValueError as error:
+        raise BadInput(f"{by_how_much}: {error}") from None
+    _tell(
+        execution, store, "deadline", lambda run, me: run.extend_deadline(seconds, node, reason, by=by or me),
+        as_json=as_json,
+    )  # fmt: skip
 
 
 def _tell(

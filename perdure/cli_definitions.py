@@ -1,7 +1,7 @@
 """The commands on definitions: validate, graph and schema. They need no log, no Ray and no server."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,9 +32,7 @@ def validate(
     """
     if as_json and sarif:
         raise BadInput("--json and --sarif are two forms of the same; choose one")
-    problems = [problem for file in files for problem in _problems(file, tools=tools)]
-    if strict:
-        problems = [replace(problem, severity="error") for problem in problems]
+    problems = [problem for file in files for problem in _problems(file, strict=strict, tools=tools)]
     problems.sort(key=lambda problem: problem.severity)  # errors first; within each, as they were found
     if as_json:
         print_json([asdict(problem) for problem in problems])
@@ -119,11 +117,11 @@ def _count(number: int, what: str) -> str:
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
-def _problems(file: Path, *, tools: bool) -> list[Problem]:
+def _problems(file: Path, *, strict: bool, tools: bool) -> list[Problem]:
     from perdure.definitions.loading import load
 
     try:
-        definition = load(file)
+        definition = load(file, strict=strict)
     except DefinitionError as error:
         return error.problems
     except BadInput as error:

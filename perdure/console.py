@@ -37,6 +37,7 @@ STYLES = {
     "waiting": "blue",
     "open": "cyan",
     "retrying": "yellow",
+    "stuck": "bold yellow",
     "catching": "yellow",
     "caught": "green",
     "compensated": "magenta",

@@ -1,4 +1,8 @@
-"""Help for testing workflows: a scripted model behind a real HTTP server that speaks the chat-completions protocol."""
+"""Help for testing workflows: `play` in virtual time, and a scripted model behind a real HTTP server.
+
+`play` runs a definition on the engine's own decisions with scripted calls; see docs/testing.md. `ScriptedModel` speaks
+the chat-completions protocol, for tests with a real client.
+"""
 
 import json
 import re
@@ -13,6 +17,53 @@ from typing import Any, Self
 
 from perdure.definitions.yaml_source import parse_yaml
 from perdure.errors import BadInput
+from perdure.played import Call, NotEnded, Played
+from perdure.playing import play
+from perdure.scripts import (
+    Unscripted,
+    approve,
+    cancel,
+    change_input,
+    complete_node,
+    crash,
+    extend_deadline,
+    fails,
+    lost,
+    pause,
+    reject,
+    resume,
+    retry,
+    signal,
+    skip_node,
+    takes,
+    terminate,
+)
+
+__all__ = [
+    "Call",
+    "NotEnded",
+    "Played",
+    "Reply",
+    "ScriptedModel",
+    "Unscripted",
+    "approve",
+    "cancel",
+    "change_input",
+    "complete_node",
+    "crash",
+    "extend_deadline",
+    "fails",
+    "lost",
+    "pause",
+    "play",
+    "reject",
+    "resume",
+    "retry",
+    "signal",
+    "skip_node",
+    "takes",
+    "terminate",
+]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from perdure.events.vocabulary import (
     ExecutionPaused,
     ExecutionPurged,
     ExecutionResumed,
+    ExecutionRetried,
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
@@ -74,6 +75,9 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
             _set(connection, item.execution, status=status, ended_at=at, error_message=event.reason or None)
         elif type(event) in _STATUS:
             _set(connection, item.execution, status=_STATUS[type(event)])
+        elif isinstance(event, ExecutionRetried):
+            none = dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
+            _set(connection, item.execution, status="running", **none)
         elif isinstance(event, ExecutionPurged):
             connection.execute(delete(executions).where(executions.c.id == item.execution))
         elif isinstance(event, ExecutionFailed):

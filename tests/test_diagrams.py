@@ -3,6 +3,7 @@
 import re
 import sys
 from html import unescape
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pygraphviz
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.definitions.diagrams import Box, Diagram, diagram_of
+from perdure.definitions.diagrams import Box, Diagram, Group, diagram_of
 from perdure.definitions.dot import to_dot, to_svg
 from perdure.definitions.loading import load
 from perdure.definitions.mermaid import flowchart, state_diagram
 from perdure.errors import EnvironmentProblem
 
+ROOT = Path(__file__).parent.parent
 ORDER = """\
 name: order
 agents: {judge: {model: m, instructions: i}}
@@ -131,6 +133,19 @@ def test_a_statechart_within_a_dag_is_a_group_of_it() -> None:
 
 
 CHART = DOOR.partition("statechart\n")[2].replace("\n", "\n      ")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples/kinds").glob("[!r]*.yaml")), ids=lambda file: file.stem)
+def test_every_kind_of_node_can_be_drawn(file: Path) -> None:
+    drawn = diagram_of(load(file))
+    names = {line for box in drawn.root.boxes() for line in box.lines}
+    assert load(file).plan.main.nodes.keys() <= names | _group_lines(drawn.root)
+    assert to_svg(to_dot(drawn)).startswith("<?xml")
+
+
+def _group_lines(group: Group) -> set[str]:
+    inner = [part for part in group.parts if isinstance(part, Group)]
+    return {*group.lines, *(line for part in inner for line in _group_lines(part))}
 
 
 @pytest.mark.parametrize("text", [ORDER, DOOR])

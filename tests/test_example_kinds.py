@@ -20,9 +20,6 @@ FOLDER = Path(__file__).parent.parent / "examples/kinds"
 CHECKED_ONLY = {"statechart"}
 """What this release checks and does not run."""
 
-TO_COME = {"workflow"}
-"""Kinds without an example."""
-
 OUTPUTS: dict[str, Any] = {
     "agent": {"mood": "mixed", "complaints": ["it came late"]},
     "tool": {"tell": "to buyer@example.com: We have 12 boards."},
@@ -31,6 +28,7 @@ OUTPUTS: dict[str, Any] = {
     "foreach": [{"article": "board", "enough": True}, None, {"article": "bowl", "enough": False}],
     "loop": {"percent": 100, "done": True},
     "aggregate": {"fraud": True, "votes": "2 of 3"},
+    "workflow": {"order": "A-1001", "receipts": ["receipt for 20", "receipt for 10.5"]},
     "set": {"total": 109.2, "note": "2 lines for ANN"},
     "catch": {
         "result": "to ann@example.com: Another card, please: the card 4000-12/19 is not valid any more",
@@ -130,6 +128,6 @@ async def test_what_is_only_checked_is_refused_before_it_starts(client: AsyncCli
 def test_every_kind_has_an_example_with_a_node_of_it_and_every_example_has_a_test() -> None:
     files = {file.stem: load(file).workflow for file in FOLDER.glob("*.yaml") if file.stem != "replies"}
     assert files.keys() - OUTPUTS.keys() - ERRORS.keys() - TOLD == CHECKED_ONLY
-    for kind in KINDS.keys() - CHECKED_ONLY - TO_COME:
+    for kind in KINDS.keys() - CHECKED_ONLY:
         assert kind in {kind_of(node) for node in files[kind].nodes.values()}
     assert files["statechart"].kind == "statechart"

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_definitions import bad_definitions
+from good_definitions import CHART as CHART_WITH_ALL
+from good_definitions import DAG
 from jsonschema import Draft202012Validator
 
 from perdure.definitions.json_schema import workflow_schema
@@ -143,6 +146,19 @@ def test_it_refuses_what_is_badly_built_as_the_loader_does(text: str) -> None:
     with pytest.raises(DefinitionError):
         load(text)
     assert not EDITOR.is_valid(data_of(text))
+
+
+MISTAKES = [pytest.param(text, id=name) for name, text, structural in bad_definitions() if structural]
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_it_refuses_every_mistake_of_form(text: str) -> None:
+    assert not EDITOR.is_valid(data_of(text))
+
+
+@pytest.mark.parametrize("text", [DAG, CHART_WITH_ALL])
+def test_it_accepts_the_definitions_that_the_mistakes_are_made_of(text: str) -> None:
+    EDITOR.validate(data_of(text))
 
 
 def test_each_kind_of_node_is_described_where_its_key_is_completed() -> None:

@@ -4,20 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from log_contract import name
 from scenario import EXECUTION, plan_of, start
 from test_execution import World
-from test_state_properties import plans, play
 
-from perdure.actors.evolve import Folded, fold
 from perdure.actors.loading import load
-from perdure.actors.snapshot import EVERY, STATE_FORMAT, pack, unpack
-from perdure.actors.state import INITIAL, Started
+from perdure.actors.snapshot import EVERY, STATE_FORMAT
+from perdure.actors.state import Started
 from perdure.actors.work import Work
 from perdure.cluster.connection import Connection
-from perdure.definitions.plan import Plan
 from perdure.events.memory_log import MemoryLog
 
 
@@ -35,22 +30,6 @@ class MemorySnapshots:
 
     async def delete(self, execution: str) -> None:
         self.saved.pop(execution, None)
-
-
-@settings(deadline=None)
-@given(plans(), st.data(), st.integers(0, 100))
-def test_state_from_a_snapshot_and_the_tail_equals_state_from_all(plan: Plan, data: st.DataObject, cut: int) -> None:
-    events, state = play(plan, data)
-    cut = min(cut, len(events))
-    saved = pack(Folded(fold(events[:cut]), cut))
-    if cut == 0:
-        assert saved is None
-        return
-    assert saved is not None
-    unpacked = unpack(saved)
-    assert unpacked is not None
-    folded, _ = unpacked
-    assert fold(events[cut:], folded.state) == state == fold(events, INITIAL)
 
 
 CHAIN = plan_of({f"n{i}": {"tool": "t", "needs": [f"n{i - 1}"] if i else []} for i in range(EVERY + 50)})
