@@ -82,9 +82,10 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
     before = state.node(event.node)
-    return _with_node(
-        state, event.node, NodeState("running", event.attempt, input=event.input, before=before.before if before else 0)
+    node = NodeState(
+        "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0
     )
+    return _with_node(state, event.node, node)
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
@@ -106,7 +107,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     bodies = _to_keep(before.bodies)
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
-        input=before.input if bodies or before.status != "open" else None, bodies=bodies,
+        input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
     )  # fmt: skip
     state = _with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -158,7 +159,10 @@ def _with_error(
 ) -> Started:
     """Put a failed attempt down; what was within the node is forgotten, for it has been compensated."""
     before = _known(state, event.node)
-    node = NodeState(status, event.attempt, input=before.input, error=event.error, before=before.before, **parts)
+    node = NodeState(
+        status, event.attempt, input=before.input, error=event.error, before=before.before, secrets=before.secrets,
+        **parts,
+    )  # fmt: skip
     return _with_node(_undone(state, event.node), event.node, node)
 
 

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
@@ -27,8 +26,9 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.loading import load
 from perdure.actors.outgoing import Outgoing, Post
+from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
-from perdure.actors.state import ExecutionState, Started
+from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
@@ -60,6 +60,7 @@ class Surroundings:
     near: float = NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
+    secrets: Secrets = field(default_factory=Secrets)
 
 
 class Execution:
@@ -222,20 +223,18 @@ class Execution:
     async def _reconcile(self) -> None:
         """Start what should be running and is not, stop what is and should not: work and timers alike."""
         state = self._folded.state if self._folded else None
-        wanted: dict[_Attempt, Any] = {}
+        wanted: dict[_Attempt, NodeState] = {}
         timers: dict[str, datetime] = {}
         if isinstance(state, Started) and state.outcome is None:
             wanted = {
-                (name, node.attempt, node.resumed, state.retries, state.tries_around(name)): node.input
+                (name, node.attempt, node.resumed, state.retries, state.tries_around(name)): node
                 for name, node in state.running.items()
             }
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
         for key in wanted.keys() - self._running.keys():
-            self._running[key] = asyncio.create_task(
-                self._work(key[0], key[1], wanted[key]), name=f"{self.id}/{key[0]}"
-            )
+            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
@@ -255,9 +254,9 @@ class Execution:
     def _fire(self, fired: FireTimer) -> None:
         self._mailbox.put_nowait((fired, None))
 
-    async def _work(self, name: str, attempt: int, value: Any) -> None:
+    async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
-        folded, plan = self._folded, self._plan
+        folded, plan, attempt, secrets = self._folded, self._plan, state.attempt, self._around.secrets
         assert folded is not None  # noqa: S101 (reconcile runs on a loaded state)
         assert plan is not None  # noqa: S101
         assert isinstance(folded.state, Started)  # noqa: S101
@@ -265,14 +264,15 @@ class Execution:
         report: Input
         try:
             place = folded.state.started.tools.get(node.target)
+            value = secrets.reveal(state.input, state.secrets)
             work = Work(self.id, name, node, attempt, value, plan, place, folded.state.undone.get(name, 0))
-            report = ReportSuccess(name, attempt, await self._around.work(work))
+            report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost:
             report = ReportLoss(name, attempt)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_stopped():
                 raise
-            report = ReportFailure(name, attempt, error_of(error))  # a tool may raise anything
+            report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._mailbox.put_nowait((report, None))
 

@@ -8,7 +8,7 @@ from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import LoopNode
-from perdure.definitions.places import Body, Place, inner_of, places_of
+from perdure.definitions.places import Body, Field, Place, inner_of, places_of
 from perdure.definitions.templates import compile_condition, compile_template, expressions
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
@@ -47,8 +47,8 @@ def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
 
 
 def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[Finding]:
-    for root in sorted(expression.roots - place.roots):
-        yield Finding(at, root_problem(root, place.roots, expression.text))
+    for problem in root_problems(expression, place.field, place.roots):
+        yield Finding(at, problem)
     for node in sorted(expression.nodes):
         if not place.body.can_read(node):
             hint = _within(place.body, node) or did_you_mean(node, place.body.readable())
@@ -83,8 +83,21 @@ def _lies_within(body: Body, name: str) -> bool:
     return False
 
 
-def root_problem(root: str, known: frozenset[str], text: str) -> str:
-    """Say that a name does not exist there, and what does."""
+def root_problems(expression: Expression, field: Field, known: frozenset[str]) -> Iterator[str]:
+    """Say of each name that an expression begins with and that does not exist there, or not so."""
+    for root in sorted(expression.roots - known):
+        if root == "secrets" and field.to_workflow:
+            yield f"'{expression.text}' would be recorded as another workflow's input; read it in that workflow itself"
+        else:
+            yield _root_problem(root, known, expression.text)
+    if "secrets" in expression.roots & known and expression.secret is None:
+        yield (
+            f"'{expression.text}' computes with a secret, which expressions never see: a secret stands alone, "
+            "${{ secrets.NAME }}, perhaps with text around it"
+        )
+
+
+def _root_problem(root: str, known: frozenset[str], text: str) -> str:
     if root in _ELSEWHERE:
         return f"unknown name {root!r} in '{text}': {_ELSEWHERE[root]}"
     hint = did_you_mean(root, known) or f"; there are {', '.join(sorted(known))}"

@@ -28,6 +28,7 @@ from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import WorkflowNode
 from perdure.definitions.places import bodies_of
 from perdure.definitions.plan import Plan, compile_plan
+from perdure.definitions.secret_references import revealed
 from perdure.errors import BadInput
 from perdure.events.vocabulary import (
     ChildRequested,
@@ -184,10 +185,11 @@ class _Stage:
         node = self.plan.node(path)
         kind = node.calls
         assert kind is not None  # noqa: S101 (no other node is ever at work)
-        self.played.calls.append(Call(node.target, path, state.attempt, state.input, self.played.now))
-        script = self._script(kind, node.target, path, state.input)
+        value = revealed(state.input, state.secrets, "[secret {}]".format)
+        self.played.calls.append(Call(node.target, path, state.attempt, value, self.played.now))
+        script = self._script(kind, node.target, path, value)
         agent = self.plan.agents[node.target] if kind == "agent" else None
-        ending, limit = script.next(path, state.input or {}, agent), node.timeout
+        ending, limit = script.next(path, value or {}, agent), node.timeout
         key = (path, state.attempt, state.resumed)
         if limit is not None and ending.seconds > limit:
             late = Error("Timeout", f"it took longer than {limit:g} s")
