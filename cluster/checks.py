@@ -6,6 +6,7 @@ from perdure.actors import tools
 from perdure.cluster.secret_sources import check_secrets
 from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, tools_called
+from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
 from perdure.definitions.not_run import not_run
 from perdure.errors import BadInput, ModelUnavailable
@@ -56,18 +57,17 @@ def check_input(definition: Definition, value: Any) -> None:
     """Raise BadInput with every place where the input breaks the workflow's input schema."""
     if definition.workflow.input is None:
         return
-    from jsonschema import Draft202012Validator
     from referencing.exceptions import Unresolvable
 
     try:
-        errors = list(Draft202012Validator(definition.workflow.input).iter_errors(value))
+        problems = misfits(definition.workflow.input, value, "input")
     except Unresolvable as error:
         raise BadInput(
             f"the input schema of workflow {definition.workflow.name!r} refers to {error.ref!r}, which is not in it"
         ) from None
-    if errors:
-        problems = "; ".join(f"{error.json_path}: {error.message}" for error in errors)
-        raise BadInput(f"the input does not fit the input schema of workflow {definition.workflow.name!r}: {problems}")
+    if problems:
+        what = f"the input does not fit the input schema of workflow {definition.workflow.name!r}"
+        raise BadInput(f"{what}: {'; '.join(problems)}{'; none was given' if value is None else ''}")
 
 
 def check_endpoint(settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
 from perdure.definitions.durations import duration_in_bounds
-from perdure.definitions.expression_checks import root_problems
+from perdure.definitions.expression_checks import braces_findings, root_problems
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
@@ -202,6 +202,8 @@ def _value_findings(
         return
     if value is None:
         return
+    if isinstance(value, str) and not field.bare:
+        yield from braces_findings(at, value, known)
     try:
         template = compile_condition(value) if field.bare else compile_template(value)
     except ExpressionError as error:

@@ -33,6 +33,7 @@ def findings_of(workflow: Workflow) -> list[Finding]:
         *schema_findings(workflow),
         *_limit_findings(workflow),
         *_tool_findings(workflow),
+        *_agent_findings(workflow),
     ]
     for body in bodies_of(workflow):
         found += _body_findings(workflow, body)
@@ -63,6 +64,13 @@ def _tool_findings(workflow: Workflow) -> Iterator[Finding]:
         if isinstance(tool, Tool) and tool.name in seen:
             yield Finding(("tools", index, "name"), f"there is another tool named {tool.name!r}; rename one of them")
         seen.add(tool.name if isinstance(tool, Tool) else "")
+
+
+def _agent_findings(workflow: Workflow) -> Iterator[Finding]:
+    for name, agent in workflow.agents.items():
+        if "${{" in agent.instructions:
+            what = "'${{ }}' is not computed in instructions; what the agent is to know stands in the node's 'with'"
+            yield Finding(("agents", name, "instructions"), what, warning=True)
 
 
 def _limit_findings(workflow: Workflow) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Checks every expression of a definition: that it can be read, and that what it names is there."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import LoopNode
+from perdure.definitions.other_words import key_hint
 from perdure.definitions.places import Body, Field, Place, inner_of, places_of
 from perdure.definitions.templates import compile_condition, compile_template, expressions
 from perdure.definitions.yaml_source import Path
@@ -24,6 +26,10 @@ _ELSEWHERE = {
 }
 
 
+_BRACES = re.compile(r"(?<!\$)(?:\{\{|\$\{)\s*(?P<text>(?P<root>\w+)[^{}]*)\}\}?")
+"""An expression in the braces of other tools: `{{ }}` or `${ }`."""
+
+
 def expression_findings(workflow: Workflow) -> Iterator[Finding]:
     """Yield what is wrong in the expressions of a DAG."""
     for place in places_of(workflow):
@@ -37,6 +43,8 @@ def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
         return
     if value is None or not (isinstance(value, str) or place.field.bare):
         return
+    if not place.field.bare:
+        yield from braces_findings(at, value, place.roots)
     try:
         template = compile_condition(value) if place.field.bare else compile_template(value)
     except ExpressionError as error:
@@ -47,7 +55,7 @@ def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
 
 
 def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[Finding]:
-    for problem in root_problems(expression, place.field, place.roots):
+    for problem in root_problems(expression, place.field, place.roots, place.body):
         yield Finding(at, problem)
     for node in sorted(expression.nodes):
         if not place.body.can_read(node):
@@ -83,13 +91,16 @@ def _lies_within(body: Body, name: str) -> bool:
     return False
 
 
-def root_problems(expression: Expression, field: Field, known: frozenset[str]) -> Iterator[str]:
+def root_problems(
+    expression: Expression, field: Field, known: frozenset[str], body: Body | None = None
+) -> Iterator[str]:
     """Say of each name that an expression begins with and that does not exist there, or not so."""
     for root in sorted(expression.roots - known):
         if root == "secrets" and field.to_workflow:
             yield f"'{expression.text}' would be recorded as another workflow's input; read it in that workflow itself"
         else:
-            yield _root_problem(root, known, expression.text)
+            mend = f"; write nodes.{root}.output" if body is not None and body.can_read(root) else None
+            yield _root_problem(root, known, expression.text, mend)
     if "secrets" in expression.roots & known and expression.secret is None:
         yield (
             f"'{expression.text}' computes with a secret, which expressions never see: a secret stands alone, "
@@ -97,8 +108,16 @@ def root_problems(expression: Expression, field: Field, known: frozenset[str]) -
         )
 
 
-def _root_problem(root: str, known: frozenset[str], text: str) -> str:
+def braces_findings(at: Path, text: str, roots: frozenset[str]) -> Iterator[Finding]:
+    """Warn of what is meant as an expression, and is mere text."""
+    for braces in _BRACES.finditer(text):
+        if braces["root"] in roots:
+            mend = "${{ " + braces["text"].strip() + " }}"
+            yield Finding(at, f"{braces.group()!r} is text as it stands; an expression is {mend!r}", warning=True)
+
+
+def _root_problem(root: str, known: frozenset[str], text: str, mend: str | None = None) -> str:
     if root in _ELSEWHERE:
         return f"unknown name {root!r} in '{text}': {_ELSEWHERE[root]}"
-    hint = did_you_mean(root, known) or f"; there are {', '.join(sorted(known))}"
+    hint = mend or key_hint(root, known) or f"; there are {', '.join(sorted(known))}"
     return f"unknown name {root!r} in '{text}'{hint}"

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from perdure.definitions.evaluation import MOMENT, Missing, Run, bounded, describe, listed
-from perdure.definitions.expression_compiler import Compiler, compiles
+from perdure.definitions.expression_compiler import Compiler, compiles, not_ours
 from perdure.definitions.expression_operators import (
     BINARY,
     COMPARISONS,
@@ -130,7 +130,7 @@ def _unary(compiler: Compiler, node: ast.UnaryOp) -> Code:
     if isinstance(node.op, ast.Not):
         return lambda run: not operand(run)
     if isinstance(node.op, ast.Invert):
-        raise ExpressionError("Invert is not part of the expression language")
+        raise not_ours(node.op)
     compute = negative if isinstance(node.op, ast.USub) else positive
     return lambda run: compute(run, operand(run))
 
@@ -139,7 +139,7 @@ def _unary(compiler: Compiler, node: ast.UnaryOp) -> Code:
 def _binary(compiler: Compiler, node: ast.BinOp) -> Code:
     compute = BINARY.get(type(node.op))
     if compute is None:
-        raise ExpressionError(f"{type(node.op).__name__} is not part of the expression language")
+        raise not_ours(node.op)
     left, right = compiler.compile(node.left), compiler.compile(node.right)
     return lambda run: compute(run, left(run), right(run))
 

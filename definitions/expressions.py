@@ -156,6 +156,25 @@ def evaluate(expression: Expression, scope: Mapping[str, Any]) -> Any:
     raise ExpressionError(f"in '{clipped(expression.text)}': {reason}", expression.offset)
 
 
+_PYTHON = {
+    "&&": "and",
+    "||": "or",
+    "===": "==",
+    "!==": "!=",
+    "!": "not",
+    "?": "A if TEST else B",
+    "=>": "[A for x in B]",
+}
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+_FOREIGN = re.compile(r"&&|\|\||!==|===|=>|\?|!(?!=)")
+
+
+def _python_for(text: str) -> str:
+    """Say what is written for an operator of another language that stands in a text, outside of its strings."""
+    found = _FOREIGN.search(_QUOTED.sub("", text))
+    return f": for {found.group()!r} write {_PYTHON[found.group()]!r}" if found else ""
+
+
 # Filters of warnings are the process's, and CPython before 3.11.8 counts the depth of all threads' trees together.
 _parsing = threading.Lock()
 
@@ -172,6 +191,7 @@ def _tree(text: str, offset: int) -> ast.expr:
         reason, column = error.msg, error.offset
         if "escape sequence" in reason:
             reason += "; write r'...' around a pattern"
+        reason += _python_for(text)
         if error.lineno == 1 and column is not None:
             column = max(column - 1, 0)
             reason += f" (at character {column + 1})"

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from perdure.definitions.hints import closest, did_you_mean
 from perdure.definitions.nodes import KINDS, kind_of, kinds_in
+from perdure.definitions.other_words import key_hint, meant
 from perdure.definitions.type_words import is_wrong_type, out_of_bounds, shown_value, wrong_type
 from perdure.definitions.yaml_source import Path, Source
 from perdure.errors import Problem
@@ -19,7 +19,7 @@ def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) 
     items = [(document_path(source.data, item), item) for item in error.errors(include_url=False)]
     # A value that fits one member of a union in part is not meant as one of the others.
     deep = {path[:length] for (path, _), _ in items for length in range(len(path))}
-    meant = {meant for (path, _), item in items for meant in _meant(source.data, item, model, path)}
+    misspelt = {key for (path, _), item in items for key in _meant(source.data, item, model, path)}
     wrong: dict[Path, list[ErrorDetails]] = {}
     found: dict[tuple[Path, bool], str] = {}
     for (path, key), item in items:
@@ -27,7 +27,7 @@ def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) 
             if path not in deep:
                 wrong.setdefault(path, []).append(item)
             continue
-        if item["type"] == "missing" and path in meant:
+        if item["type"] == "missing" and path in misspelt:
             continue  # it is there, misspelt
         place, message = _message(source.data, item, model, path, key)
         found.setdefault(place, message)
@@ -38,9 +38,9 @@ def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) 
 def _meant(data: Any, item: ErrorDetails, model: type[BaseModel], path: Path) -> Iterator[Path]:
     """Yield the key that was probably meant by an unknown one."""
     if item["type"] == "extra_forbidden":
-        close = closest(str(path[-1]), _keys_at(model, data, path[:-1]))
-        if close is not None:
-            yield (*path[:-1], close)
+        ours = meant(str(path[-1]), _keys_at(model, data, path[:-1]))
+        if ours is not None:
+            yield (*path[:-1], ours)
 
 
 def _message(
@@ -51,7 +51,7 @@ def _message(
     match item["type"]:
         case "extra_forbidden":
             keys = _keys_at(model, data, path[:-1])
-            return (path, True), f"unknown key {last!r}{did_you_mean(str(last), keys) or _there_are(keys)}"
+            return (path, True), f"unknown key {last!r}{key_hint(str(last), keys) or _there_are(keys)}"
         case "missing":
             return (path[:-1], False), _MISSING.get(str(last), f"the key {last!r} is missing; add it")
         case "node_kind":
@@ -65,6 +65,7 @@ def _message(
     return (path, key), out_of_bounds(path, item)
 
 
+_NODE_KEYS = frozenset(field.alias or name for kind in KINDS.values() for name, field in kind.model_fields.items())
 _MISSING = {
     "max_iterations": "a loop without a bound is refused; add 'max_iterations', the number of passes after which it "
     "fails with LoopExhausted"
@@ -79,10 +80,11 @@ def _kind_message(node: Any, message: str) -> str:
     kinds = kinds_in(node)
     if len(kinds) > 1:
         return f"a node does exactly one thing, and this one has {' and '.join(map(repr, kinds))}; make it two nodes"
-    for word in node:
-        if hint := did_you_mean(str(word), KINDS):
+    others = [str(word) for word in node if word not in _NODE_KEYS]
+    for word in others:
+        if hint := key_hint(word, KINDS):
             return f"{message}; it has {word!r}{hint}"
-    return message
+    return f"{message}; it has {others[0]!r}, which is no key of a node" if others else message
 
 
 def _there_are(keys: list[str]) -> str:
@@ -117,7 +119,9 @@ def _keys_at(model: type[BaseModel], data: Any, path: Path) -> list[str]:
     for part in path:
         annotation = _within(annotation, data, part)
         data = data[part]
-    return sorted({name for each in _models(annotation, data) for name in aliases(each)})
+    models = _models(annotation, data)
+    beside = {"foreach", "loop"} if any(KINDS[call] in models for call in ("agent", "tool", "workflow")) else set()
+    return sorted({name for each in models for name in aliases(each)} | beside)
 
 
 def aliases(model: type[BaseModel]) -> list[str]:

@@ -91,13 +91,20 @@ def agent_findings(workflow: Workflow, agent: str, who: str, at: Path) -> Iterat
 
 
 def _tool_findings(workflow: Workflow, name: str, at: Path) -> Iterator[Finding]:
+    yield from _computed(name, "tool", at)
     declared = {tool.name for tool in workflow.tools if isinstance(tool, Tool)}
     if name not in declared and ":" not in name and (hint := did_you_mean(name, declared)):
         what = f"there is no {name!r} under 'tools'{hint}; else it is looked up when the execution starts"
         yield Finding(at, what, warning=True)
 
 
+def _computed(name: str, what: str, at: Path) -> Iterator[Finding]:
+    if "${{" in name:
+        yield Finding(at, f"the name of a {what} is not computed; write it out, and choose between several by a switch")
+
+
 def _child_findings(workflow: Workflow, name: str, at: Path) -> Iterator[Finding]:
+    yield from _computed(name, "workflow", at)
     if name.isidentifier() and name not in workflow.workflows and (hint := did_you_mean(name, workflow.workflows)):
         what = f"there is no {name!r} under 'workflows'{hint}; else it is looked up in the registry when it starts"
         yield Finding(at, what, warning=True)
@@ -144,6 +151,8 @@ def _wait_findings(workflow: Workflow, node: WaitNode, at: Path) -> Iterator[Fin
                 yield Finding((*where, key), f"{key!r} belongs to a wait for a signal", key=True)
     elif wait.timeout is None and wait.on_timeout != "fail":
         yield Finding((*where, "on_timeout"), "there is no 'timeout' that could pass; add one", lack=True)
+    if wait.signal:
+        yield from _computed(wait.signal, "signal", (*where, "signal"))
     if wait.signal and workflow.signals is not None and wait.signal not in workflow.signals:
         hint = did_you_mean(wait.signal, workflow.signals) or "; declare it under 'signals'"
         yield Finding((*where, "signal"), f"there is no signal {wait.signal!r}{hint}")

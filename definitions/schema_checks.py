@@ -31,8 +31,13 @@ def schema_findings(workflow: Workflow) -> Iterator[Finding]:
                 places.add(path)
                 known = [each for each in errors if each.absolute_path == error.absolute_path]
                 yield Finding(path, f"{_UNSOUND}: {_why(best_match(known) or error)}")
-        if not errors:
-            yield from _misspelt(schema, schema, at, _ANNOTATIONS.union(Draft202012Validator.VALIDATORS))
+        words = _ANNOTATIONS.union(Draft202012Validator.VALIDATORS)
+        if not errors and schema and words.isdisjoint(schema):
+            first = next(iter(schema))
+            what = f"none of its keys is one of JSON Schema, so it takes anything; write `properties: {{{first}: ...}}`"
+            yield Finding(at, what, warning=True)
+        elif not errors:
+            yield from _misspelt(schema, schema, at, words)
 
 
 def _why(error: Any) -> str:

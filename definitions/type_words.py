@@ -23,6 +23,8 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
 }
 _LINES = {"a list": "; write `- ...` lines below it", "a mapping": "; write `key: value` lines below it"}
+_MAIN = {"approval": "title", "foreach": "items", "loop": "max_iterations", "retry": "attempts"}
+"""By the key of a mapping, the key within it that a single value in its place is meant for."""
 _SHOWN = 40
 
 
@@ -47,10 +49,11 @@ def wrong_type(path: Path, items: list[ErrorDetails]) -> str:
     nouns = [f"one of {each}" if " or " in each else each for each in words]
     nouns += [_NOUNS[item["type"]] for item in items if item["type"] in _NOUNS]
     value = items[0]["input"]
-    return f"{_name(path)} is {' or '.join(dict.fromkeys(nouns))}, not {shown_value(value)}{_mend(value, words, nouns)}"
+    mend = _mend(path, value, words, nouns)
+    return f"{_name(path)} is {' or '.join(dict.fromkeys(nouns))}, not {shown_value(value)}{mend}"
 
 
-def _mend(value: Any, words: list[str], nouns: list[str]) -> str:
+def _mend(path: Path, value: Any, words: list[str], nouns: list[str]) -> str:
     known = [word.strip("'") for each in words for word in each.replace(" or ", ", ").split(", ")]
     if isinstance(value, str) and known:
         return did_you_mean(value, known)
@@ -58,7 +61,10 @@ def _mend(value: Any, words: list[str], nouns: list[str]) -> str:
         return "; give it a value, or leave the key out"
     if "text" in nouns and isinstance(value, bool | int | float):
         return "; quote it"
-    return _LINES.get(" ".join(nouns), "")
+    if nouns == ["a mapping"] and path and path[-1] in _MAIN and not isinstance(value, list):
+        return f"; write `{path[-1]}: {{{_MAIN[str(path[-1])]}: {value}}}`"
+    lines = _LINES.get(" ".join(nouns), "")
+    return f"{lines}, not `- ...`" if lines and isinstance(value, list) else lines
 
 
 def out_of_bounds(path: Path, item: ErrorDetails) -> str:

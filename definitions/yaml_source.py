@@ -112,13 +112,29 @@ def _strange_character(at: int, text: str, name: str) -> Problem:
     return Problem(name, what, len(lines), len(lines[-1]))
 
 
+_INDENT = "; is it indented as the lines above it, and are quotes and brackets closed?"
+_MENDS = {
+    "did not find expected key": _INDENT,
+    "did not find expected '-' indicator": _INDENT,
+    "could not find expected ':'": _INDENT,
+    "mapping values are not allowed in this context": "; quote a text with ': ', and put a key on a line of its own",
+    "found character that cannot start any token": "; quote a text that begins with it",
+}
+"""By what YAML's parser says, how to mend it."""
+
+
 def _yaml_problem(error: yaml.MarkedYAMLError, name: str, lines: list[str]) -> Problem:
     mark: Any = error.problem_mark or error.context_mark
     what = f"not valid YAML: {error.problem or error.context}"
     if mark is None:
         return Problem(name, what)
     text = lines[mark.line] if mark.line < len(lines) else ""
-    what += "; quote values with '${{ }}'" if "${{" in text else ""
+    if "${{" in text:
+        what += "; quote values with '${{ }}'"
+    elif text[mark.column : mark.column + 1] == "\t":
+        what += ": a tab; indent with blanks"
+    else:
+        what += _MENDS.get(error.problem or "", "")
     return Problem(name, what, mark.line + 1, mark.column + 1, text)
 
 

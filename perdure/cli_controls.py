@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli_support import AsJson, Store, input_from, print_json, say, settings_of_existing
+from perdure.cli_support import AsJson, Store, data_from, print_json, say, settings_of_existing
 from perdure.errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def signal(
 
     Example: perdure signal order-42 pay '{"amount": 30}'
     """
-    value = input_from(data, [])
+    value = data_from(data, "the signal's data")
     _tell(execution, store, f"signal {name}", lambda run, _: run.signal(name, value), as_json=as_json)
 
 
@@ -49,7 +49,7 @@ def approve(
 
     Example: perdure approve order-42 refund --by ann
     """
-    value = input_from(data, [])
+    value = data_from(data, "--data")
     _tell(execution, store, "approval", lambda run, me: run.approve(node, by=by or me, data=value), as_json=as_json)
 
 
@@ -61,7 +61,7 @@ def reject(
 
     Example: perdure reject order-42 refund --by ann --data '"too late"'
     """
-    value = input_from(data, [])
+    value = data_from(data, "--data")
     _tell(execution, store, "rejection", lambda run, me: run.reject(node, by=by or me, data=value), as_json=as_json)
 
 
@@ -143,7 +143,7 @@ def complete(
 
     Example: perdure node complete order-42 charge '{"receipt": "R-7"}' --reason "paid in cash"
     """
-    value = input_from(output, [])
+    value = data_from(output, "the output")
     _tell(
         execution,
         store,
@@ -167,7 +167,7 @@ def change_input(
 
     Example: perdure node input order-42 ship '{"address": "1 Main Street"}'
     """
-    given = input_from(value, [])
+    given = data_from(value, "the input")
     _tell(
         execution, store, "input", lambda run, me: run.change_input(node, given, reason, by=by or me), as_json=as_json
     )

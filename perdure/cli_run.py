@@ -4,6 +4,7 @@ import secrets
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,7 +58,9 @@ def run(
     ] = None,
     id: Annotated[
         str | None,
-        typer.Option(help="Execution id; the same id goes on where it stopped.", show_default=False),
+        typer.Option(
+            help="Execution id; the same id, with the same input, goes on where it stopped.", show_default=False
+        ),
     ] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="With --id: where it has failed, go on from what failed.")
@@ -101,12 +104,11 @@ def _outcome(asked: _Asked) -> Any:
         with only_data_on_stdout():
             return until_stopped(_driven(asked))
     except Stopped as stopped:
-        say(f"suspended; it goes on with the same command and --id {asked.execution}")
+        say(f"suspended; it goes on with the same command and --id {quote(asked.execution)}")
         raise typer.Exit(stopped.exit_code) from None
     except LogUnavailable as error:
-        raise EnvironmentProblem(
-            f"{error}\nnothing that was recorded is lost; it goes on with the same command and --id {asked.execution}"
-        ) from None
+        further = f"it goes on with the same command and --id {quote(asked.execution)}"
+        raise EnvironmentProblem(f"{error}\nnothing that was recorded is lost; {further}") from None
 
 
 def _tell_end(execution: str, error: ExecutionFailed | ExecutionStopped, *, as_json: bool) -> None:
@@ -116,8 +118,8 @@ def _tell_end(execution: str, error: ExecutionFailed | ExecutionStopped, *, as_j
         further = ""
     else:
         data = {"status": "failed", "node": error.node, "attempt": error.attempt, "error": error.error}
-        further = f"\nlook further with: perdure show {execution}"
-        further += f"\ngo on from what failed with the same command, --id {execution} and --retry"
+        further = f"\nlook further with: perdure show {quote(execution)}"
+        further += f"\ngo on from what failed with the same command, --id {quote(execution)} and --retry"
     if as_json:
         print_json({"id": execution, **data})
     say(f"{error}{further}")

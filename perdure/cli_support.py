@@ -53,19 +53,24 @@ def settings_from(given: dict[str, Any]) -> "Settings":
         ) from None
 
 
+def data_from(given: str | None, what: str) -> Any:
+    """Return the data of an argument: JSON, or @FILE that holds it; raise BadInput that names what it is of."""
+    if given is None:
+        return None
+    text, name = given, what
+    if given.startswith("@"):
+        name = given[1:]
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "not text in UTF-8"
+            raise BadInput(f"{what} {given}: the file cannot be read: {why}") from None
+    return _json(text, name)
+
+
 def input_from(given: str | None, pairs: list[str]) -> Any:
     """Return the input from --input and --set; raise BadInput where it is not JSON."""
-    value: Any = None
-    if given is not None:
-        text, name = given, "--input"
-        if given.startswith("@"):
-            name = given[1:]
-            try:
-                text = Path(name).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                why = getattr(error, "strerror", None) or "not text in UTF-8"
-                raise BadInput(f"--input {given}: the file cannot be read: {why}") from None
-        value = _json(text, name)
+    value = data_from(given, "--input")
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
@@ -84,7 +89,8 @@ def _json(text: str, name: str) -> Any:
     try:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{name}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        hint = "; text stands in double quotes" if error.msg == "Expecting value" else ""
+        raise BadInput(f"{name}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}{hint}") from None
     except (RecursionError, ValueError) as error:
         raise BadInput(f"{name}: not JSON that can be read: {error}") from None
 

@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+from perdure.definitions.type_words import shown_value
 from perdure.definitions.yaml_source import parse_yaml
 from perdure.errors import BadInput
 from perdure.played import Call, NotEnded, Played
@@ -118,18 +119,17 @@ class ScriptedModel:
             raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
         replies = source.data
         if not isinstance(replies, list):
-            raise BadInput(f"{path}: a replies file is a list of mappings with 'match' and 'reply'")
+            what = "a replies file is a list such as `- {match: Write a letter, reply: Dear Ann}`"
+            raise BadInput(f"{path}: {what}; 'match' is searched for in the agent's instructions and its input")
         for index, item in enumerate(replies):
             if not isinstance(item, dict) or "reply" not in item or not item.keys() <= {"match", "reply", "delay"}:
                 what = "a reply is a mapping with 'reply', and perhaps 'match' and 'delay'"
                 raise BadInput(str(source.problem((index,), what)))
             if not isinstance(item.get("delay", 0), int | float):
                 raise BadInput(str(source.problem((index, "delay"), "'delay' is not a number of seconds")))
-            try:
-                re.compile(item.get("match", ""))
-            except (re.error, TypeError) as error:
-                what = f"'match' is not a regular expression: {error}"
-                raise BadInput(str(source.problem((index, "match"), what))) from None
+            if why := _not_a_pattern(item.get("match", "")):
+                what = f"'match' is not a regular expression: {why}"
+                raise BadInput(str(source.problem((index, "match"), what)))
         return cls([Reply(**item) for item in replies], str(path))
 
     def __enter__(self) -> Self:
@@ -150,6 +150,16 @@ class ScriptedModel:
                 time.sleep(reply.delay)
                 return 200, _completion(body, reply.reply, len(text), len(self.requests))
         return 400, {"error": {"message": f"no reply in {self._name} matches this conversation: {text[-300:]!r}"}}
+
+
+def _not_a_pattern(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"{shown_value(value)} is no text"
+    try:
+        re.compile(value)
+    except re.error as error:
+        return str(error)
+    return None
 
 
 def _completion(body: dict[str, Any], reply: Any, asked: int, number: int) -> dict[str, Any]:

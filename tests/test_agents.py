@@ -75,10 +75,11 @@ async def test_the_setting_overrides_the_model(model: ScriptedModel) -> None:
     ("text", "expected"),
     [
         (None, "cannot be read"),
-        ("a: 1\n", "is a list of mappings"),
+        ("a: 1\n", "a replies file is a list such as"),
         ("- match: x\n", "replies.yaml:1:3: a reply is a mapping with 'reply'"),
         ("- {reply: x, mach: y}\n", "replies.yaml:1:3"),
         ("- {reply: x, match: '('}\n", "replies.yaml:1:21: 'match' is not a regular expression"),
+        ("- {reply: x, match: {agent: a}}\n", "'match' is not a regular expression: a mapping is no text"),
     ],
 )
 def test_a_replies_file_that_is_none_is_refused_with_its_place(tmp_path: Path, text: str | None, expected: str) -> None:

@@ -111,7 +111,7 @@ def test_another_definition_has_another_digest() -> None:
         ("nodes.first.output.total > 3", "import os", "definition:12:9: cannot read the expression 'import os'"),
         ("nodes.first.output.total > 3", "exec('x')", "definition:12:9: there is no function 'exec'"),
         ("nodes.first.output.total > 3", "input.__class__", "definition:12:9: names do not begin with '_'"),
-        ("nodes.first.output.total > 3", "input.n @ 2", "definition:12:9: MatMult is not part of the expression"),
+        ("nodes.first.output.total > 3", "input.n @ 2", "definition:12:9: '@' is not part of the expression"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(old: str, new: str, expected: str) -> None:

@@ -1,0 +1,76 @@
+"""What is said of data that breaks a JSON Schema: in our words, and with the place of each mistake."""
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from perdure.cli_support import data_from
+from perdure.definitions.data_words import misfits
+from perdure.errors import BadInput
+
+CLAIM = {
+    "type": "object",
+    "required": ["policy", "amount"],
+    "additionalProperties": False,
+    "properties": {
+        "policy": {"type": "string"},
+        "amount": {"type": ["number", "null"], "minimum": 0},
+        "photos": {"type": "array", "items": {"type": "string"}},
+        "kind": {"enum": ["theft", "fire", 3]},
+        "by": {"type": "object", "properties": {"name": {"type": "boolean"}}},
+    },
+}
+
+
+KINDS = """input.kind is {}, not one of ["theft", "fire", 3]"""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"photos": ["a"], "kind": 3}, []),
+        ({"policy": {}}, ["input.policy is an object, not text"]),
+        ({"amount": "x"}, ["input.amount is 'x', not a number or null"]),
+        ({"amount": -1}, ["input.amount: -1 is less than the minimum of 0"]),
+        ({"photos": [1]}, ["input.photos[0] is 1, not text"]),
+        ({"photos": "a"}, ["input.photos is 'a', not a list"]),
+        ({"kind": "thefd"}, [KINDS.format("'thefd'") + "; did you mean 'theft'?"]),
+        ({"kind": []}, [KINDS.format("a list")]),
+        ({"photo": []}, ["input takes no 'photo'; did you mean 'photos'?"]),
+        ({"by": {"name": 0}}, ["input.by.name is 0, not true or false"]),
+    ],
+)
+def test_every_mistake_in_data_is_named_with_its_place(given: dict[str, Any], said: list[str]) -> None:
+    assert misfits(CLAIM, {"policy": "P", "amount": 3, **given}, "input") == said
+
+
+def test_data_that_is_not_there_is_named() -> None:
+    assert misfits(CLAIM, None, "input") == ["input is null, not an object"]
+    assert misfits(CLAIM, {}, "input") == ["input.policy is missing", "input.amount is missing"]
+
+
+def test_what_has_no_words_of_ours_is_told_in_those_of_the_schema() -> None:
+    schema = {"patternProperties": {"^a": {}}, "additionalProperties": False, "not": {"required": ["b"]}}
+    theirs = [f"data: {error.message}" for error in Draft202012Validator(schema).iter_errors({"b": 1})]
+    assert len(theirs) == 2
+    assert misfits(schema, {"b": 1}, "data") == theirs
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("hello", "the signal's data: not JSON: Expecting value at line 1, column 1; text stands in double quotes"),
+        (
+            "{a: 1}",
+            "the signal's data: not JSON: Expecting property name enclosed in double quotes at line 1, column 2",
+        ),
+        ("@gone.json", "the signal's data @gone.json: the file cannot be read"),
+    ],
+)
+def test_data_on_the_command_line_is_called_by_its_name(given: str, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        data_from(given, "the signal's data")
+    assert str(caught.value).startswith(said)
+    assert data_from(None, "the output") is None
+    assert data_from('{"a": 1}', "the output") == {"a": 1}
