@@ -11,7 +11,8 @@ from uuid import uuid4
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
-from perdure.actors.evolve import Folded, fold
+from perdure.actors.evolve import fold
+from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     Command,
     Continue,

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import msgspec
 from immutables import Map
 
-from perdure.actors.evolve import Folded
+from perdure.actors.folded import Folded
 from perdure.actors.state import Started
 
 STATE_FORMAT = 4

@@ -11,7 +11,8 @@ from random_workflows import Choose, favourable, possible, random_plan
 from scenario import EXECUTION, NOW, start
 
 from perdure.actors.decisions import decide
-from perdure.actors.evolve import Folded, evolve, fold
+from perdure.actors.evolve import evolve, fold
+from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     Continue,
     Input,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario import EXECUTION, plan_of, start
 
-from perdure.actors.evolve import Folded
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.folded import Folded
 from perdure.actors.inputs import FireTimer, SignalExecution
 from perdure.actors.state import Started
 from perdure.actors.work import Timeout, Work, WorkerLost

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenario import BOOM, EXECUTION, Given, due, plan_of, running
 
-from perdure.actors.evolve import Folded
+from perdure.actors.folded import Folded
 from perdure.actors.inputs import ChangeInput, Recover, ReportFailure, ReportSuccess, SignalExecution
 from perdure.actors.snapshot import pack, unpack
 from perdure.definitions.loading import load
