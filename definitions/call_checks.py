@@ -6,6 +6,7 @@ from typing import Any
 
 from perdure.definitions.chart import Chart
 from perdure.definitions.chart_places import actions_of, charts_of
+from perdure.definitions.data_words import said
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.node_types import Types
@@ -128,6 +129,7 @@ def _literal_findings(value: Any, wanted: Schema, at: Path, who: str) -> Iterato
     try:
         validator = Draft202012Validator(wanted.root).evolve(schema=wanted.schema)
         for error in validator.iter_errors(value):
-            yield Finding((*at, *error.path), f"{who} does not take this for {at[-1]!r}: {error.message}")
+            for what in said(error, f"{at[-1]}{error.json_path[1:]}"):
+                yield Finding((*at, *error.path), f"{who} does not take this for {at[-1]!r}: {what}")
     except Unresolvable:
         return  # a reference leads nowhere, and the schema checks say so

@@ -1,11 +1,11 @@
-"""What a workflow calls, wherever it does so: tools and agents by name."""
+"""What a workflow calls and waits for, wherever it does so: tools, agents and signals by name."""
 
 from collections.abc import Iterator
 
 from perdure.definitions.chart import Chart
 from perdure.definitions.chart_places import actions_of, chart_of
 from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import AgentNode, AggregateNode, StatechartNode, ToolNode
+from perdure.definitions.nodes import AgentNode, AggregateNode, StatechartNode, ToolNode, WaitNode
 from perdure.definitions.places import bodies_of
 from perdure.definitions.states import Statechart
 from perdure.definitions.yaml_source import Path
@@ -27,6 +27,14 @@ def tool_places(workflow: Workflow) -> Iterator[tuple[Path, str]]:
 def agents_called(workflow: Workflow) -> set[str]:
     """Return the names of all agents that a workflow, or one that it carries, may ask."""
     return {agent for _, _, agent in _calls(workflow) if agent}
+
+
+def signals_awaited(workflow: Workflow) -> set[str] | None:
+    """Return the names of the signals that the nodes of a workflow wait for; None where a statechart takes any."""
+    nodes = [node for body in bodies_of(workflow) for node, _ in body.nodes.values()]
+    if workflow.states or any(isinstance(node, StatechartNode) for node in nodes):
+        return None
+    return {node.wait.signal for node in nodes if isinstance(node, WaitNode) and node.wait.signal}
 
 
 def _calls(workflow: Workflow) -> Iterator[_Call]:

@@ -49,7 +49,7 @@ def findings_of(workflow: Workflow) -> list[Finding]:
 def _kind_findings(workflow: Workflow) -> Iterator[Finding]:
     given = {key for key in (*_DAG_KEYS, *_CHART_KEYS) if getattr(workflow, key) not in (None, {}, [])}
     needed, refused = ("nodes", _CHART_KEYS) if workflow.kind == "dag" else ("states", _DAG_KEYS)
-    if needed not in given:
+    if needed not in given and not given & {"nodes", "states"}:  # else it is of the other kind
         yield Finding((), f"a workflow of kind {workflow.kind} has {needed!r}, and this one has none", lack=True)
     other = "statechart" if workflow.kind == "dag" else "dag"
     for key in sorted(given.intersection(refused)):

@@ -26,10 +26,11 @@ def misfits(schema: dict[str, Any], data: Any, name: str) -> list[str]:
     from jsonschema import Draft202012Validator  # slow to import, and seldom needed
 
     errors = Draft202012Validator(schema).iter_errors(data)
-    return list(dict.fromkeys(what for error in errors for what in _said(error, name + error.json_path[1:])))
+    return list(dict.fromkeys(what for error in errors for what in said(error, name + error.json_path[1:])))
 
 
-def _said(error: Any, place: str) -> Iterator[str]:
+def said(error: Any, place: str) -> Iterator[str]:
+    """Yield what one error of jsonschema says of the data at a place."""
     value, wanted = error.instance, error.validator_value
     match error.validator:
         case "required":

@@ -55,7 +55,7 @@ def _message(
         case "missing":
             return (path[:-1], False), _MISSING.get(str(last), f"the key {last!r} is missing; add it")
         case "node_kind":
-            return (path, True), _kind_message(_at(data, path), item["msg"])
+            return (path, True), _kind_message(str(last), _at(data, path), item["msg"])
         case "string_pattern_mismatch":
             shown = last if key else item["input"]
             rule = "letters, digits and '_' (workflow names also '-' and '.'), no digit first"
@@ -72,7 +72,9 @@ _MISSING = {
 }
 
 
-def _kind_message(node: Any, message: str) -> str:
+def _kind_message(name: str, node: Any, message: str) -> str:
+    if not isinstance(node, dict) and name in _NODE_KEYS:
+        return f"a node is a mapping, and {name!r} is a key of one; indent it further, to stand within its node"
     if not isinstance(node, dict):
         return (
             f"a node is a mapping, not {shown_value(node)}; {message.removeprefix('a node does exactly one thing: ')}"

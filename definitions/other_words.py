@@ -9,7 +9,7 @@ _THEIRS = {
     "nodes": "steps tasks jobs stages activities",
     "do": "nodes steps tasks body iterator actions action",
     "needs": "depends_on depends dependencies after requires upstream run_after",
-    "tool": "uses run task function action call script command python http activity",
+    "tool": "uses run src task function action call script command python http activity",
     "agent": "llm model prompt chat",
     "workflow": "subworkflow sub_workflow subflow flow child",
     "wait": "sleep delay pause wait_for_signal wait_for_event",

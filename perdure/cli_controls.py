@@ -12,6 +12,7 @@ from perdure.cli_support import AsJson, Store, data_from, print_json, say, setti
 from perdure.errors import BadInput
 
 if TYPE_CHECKING:
+    from perdure.cluster.client import AsyncClient
     from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
 
@@ -38,7 +39,7 @@ def signal(
     Example: perdure signal order-42 pay '{"amount": 30}'
     """
     value = data_from(data, "the signal's data")
-    _tell(execution, store, f"signal {name}", lambda run, _: run.signal(name, value), as_json=as_json)
+    _tell(execution, store, f"signal {name}", lambda run, _: run.signal(name, value), as_json=as_json, signal=name)
 
 
 @app.command()
@@ -206,9 +207,10 @@ def _tell(
     command: Callable[["AsyncRun", str], Awaitable[bool]],
     *,
     as_json: bool,
+    signal: str | None = None,
 ) -> None:
     settings = settings_of_existing(store)
-    done = asyncio.run(_told(execution, settings, command))
+    done, hint = asyncio.run(_told(execution, settings, command, signal))
     if as_json:
         print_json({"id": execution, "command": what, "recorded": done})
     say(
@@ -216,10 +218,30 @@ def _tell(
         if done
         else f"{what}: safe in the inbox; it counts when a host serves execution {execution}"
     )
+    if hint:
+        say(hint)
 
 
-async def _told(execution: str, settings: "Settings", command: Callable[["AsyncRun", str], Awaitable[bool]]) -> bool:
+async def _told(
+    execution: str, settings: "Settings", command: Callable[["AsyncRun", str], Awaitable[bool]], signal: str | None
+) -> tuple[bool, str]:
+    """Return whether the command is recorded, and what else is to be said."""
     from perdure.cluster.client import AsyncClient
 
     async with await AsyncClient.open(settings, "none") as client:
-        return await command(client.get(execution), settings.user or getpass.getuser())
+        done = await command(client.get(execution), settings.user or getpass.getuser())
+        return done, await _unawaited(client, execution, signal) if done and signal is not None else ""
+
+
+async def _unawaited(client: "AsyncClient", execution: str, signal: str) -> str:
+    """Say that no node waits for a signal of this name, if so: it was probably misspelt."""
+    from perdure.definitions.calls import signals_awaited
+    from perdure.definitions.hints import did_you_mean
+    from perdure.definitions.model import Workflow
+
+    ran = (await client.get(execution).state()).started.digest
+    names = signals_awaited(Workflow.model_validate_json(await client.workflows.definition(ran)))
+    if names is None or signal in names:
+        return ""
+    hint = did_you_mean(signal, names) or f"; there are {', '.join(sorted(names)) or 'none'}"
+    return f"but no node of this workflow waits for a signal {signal!r}{hint}"

@@ -21,7 +21,7 @@ def validate(
     files: Annotated[list[Path], typer.Argument(help="Workflow definitions, YAML or JSON.", show_default=False)],
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
     tools: Annotated[
-        bool, typer.Option("--tools", help="Import the code of the tools too, and look whether they are there.")
+        bool, typer.Option("--tools", help="Import the code of the tools too, and check their calls against it.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the problems as a JSON list on stdout.")] = False,
     sarif: Annotated[bool, typer.Option("--sarif", help="Print the problems as SARIF 2.1.0 on stdout.")] = False,
@@ -126,24 +126,22 @@ def _problems(file: Path, *, strict: bool, tools: bool) -> list[Problem]:
         return error.problems
     except BadInput as error:
         return [Problem(str(file), str(error).removeprefix(f"{file}: "))]
-    return [*definition.warnings, *(_missing_tools(file, definition) if tools else [])]
+    return [*definition.warnings, *_of_tools(file, definition, strict=strict, code=tools)]
 
 
-def _missing_tools(file: Path, definition: "Definition") -> list[Problem]:
-    """Return a problem for every place that calls a tool whose code is not found."""
-    from perdure.actors.tools import locate
-    from perdure.definitions.calls import tool_places
+def _of_tools(file: Path, definition: "Definition", *, strict: bool, code: bool) -> list[Problem]:
+    """Return what is wrong with the tools' files, and (`code`) with the calls of what is in them."""
     from perdure.definitions.includes import read_source
+    from perdure.tool_checks import code_findings, missing_files
 
-    missing: dict[str, str] = {}
-    places = list(tool_places(definition.workflow))
-    with only_data_on_stdout():
-        for name in dict.fromkeys(name for _, name in places):
-            try:
-                locate([name], definition.workflow.tools, definition.base, shared=True)
-            except BadInput as error:
-                missing[name] = str(error)
-    if not missing:
+    findings = list(missing_files(definition))
+    if code and not findings:
+        with only_data_on_stdout():
+            findings = list(code_findings(definition))
+    if not findings:
         return []
     source = read_source(file, str(file))  # once more: what is loaded has forgotten its lines
-    return [source.problem(path, missing[name]) for path, name in places if name in missing]
+    problems = [
+        source.problem(each.path, each.message, key=each.key, warning=each.warning and not strict) for each in findings
+    ]
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))

@@ -127,7 +127,7 @@ def test_the_code_of_tools_is_looked_for_only_when_asked(tmp_path: Path) -> None
     (tmp_path / "tools.py").write_text("print('imported')\nfrom perdure import tool\n@tool\ndef there(): ...\n")
     (tmp_path / "order.yaml").write_text(
         "name: order\ntools: [tools.py]\nnodes:\n"
-        "  a: {tool: there}\n  b: {tool: ther}\n  c: {foreach: {items: '[1]'}, tool: json:loads}\n"
+        "  a: {tool: there}\n  b: {tool: ther}\n  c: {foreach: {items: '[1]'}, tool: json:loads, with: {s: '1'}}\n"
         "  d:\n    set: {tool: ther}\n    compensate: {tool: json:nothing}\n"
     )
     assert "imported" not in perdure("validate", "order.yaml", folder=tmp_path).stderr
@@ -136,6 +136,36 @@ def test_the_code_of_tools_is_looked_for_only_when_asked(tmp_path: Path) -> None
         (5, "there is no tool 'ther'; did you mean 'there"),
         (9, "json has no tool 'nothing'"),
     ]
+
+
+def test_calls_are_checked_against_the_code_of_the_tools_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(
+        "from perdure import tool\n@tool\ndef pay(amount: float, to: str = ''): ...\n@tool\ndef any(**more): ...\n"
+    )
+    (tmp_path / "pay.yaml").write_text(
+        "name: pay\ntools: [tools.py]\nnodes:\n"
+        "  good: {tool: pay, with: {amount: 3}}\n"
+        "  odd: {tool: pay, with: {amount: three}}\n"
+        "  bad: {tool: pay, with: {amuont: 3}}\n"
+        "  none: {tool: pay}\n"
+        "  all: {tool: any, with: {a: 1}}\n"
+        "  two: {foreach: {items: '[1]'}, tool: pay, with: {amount: '${{ item }}', too: x}}\n"
+    )
+    done = perdure("validate", "pay.yaml", "--tools", "--json", code=2, folder=tmp_path)
+    assert [(each["line"], each["severity"], each["message"]) for each in json.loads(done.stdout)] == [
+        (6, "error", "tool 'pay' needs 'amount', which is not given; add it under 'with'"),
+        (6, "error", "tool 'pay' takes no 'amuont'; did you mean 'amount'?"),
+        (7, "error", "tool 'pay' needs 'amount', which is not given; add it under 'with'"),
+        (9, "error", "tool 'pay' takes no 'too'; did you mean 'to'?"),
+        (5, "warning", "tool 'pay' does not take this for 'amount': amount is 'three', not a number"),
+    ]
+    assert "no errors" in perdure("validate", "pay.yaml", folder=tmp_path).stderr
+
+
+def test_a_file_of_tools_that_is_not_there_is_told_without_importing_any(tmp_path: Path) -> None:
+    (tmp_path / "order.yaml").write_text("name: order\ntools: [./tols.py]\nnodes: {a: {tool: there}}\n")
+    said = perdure("validate", "order.yaml", code=2, folder=tmp_path).stderr
+    assert "order.yaml:2:9: the tool file ./tols.py does not exist" in said
 
 
 def test_validate_loads_nothing_that_a_server_or_cluster_needs() -> None:

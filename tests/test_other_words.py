@@ -82,6 +82,17 @@ def test_a_node_without_a_kind_names_the_key_that_is_none_of_ours() -> None:
     assert said.endswith("'fail'")
 
 
+def test_what_is_indented_too_little_to_stand_in_its_node_says_so() -> None:
+    said = messages(nodes={"x": None, "set": 1, "needs": ["y"]})
+    assert len(said) == 3
+    assert sum("indent it further, to stand within its node" in each for each in said) == 2
+
+
+def test_states_without_their_kind_are_one_mistake() -> None:
+    (said,) = messages(states={"a": {"type": "final"}})
+    assert "'states' belongs to a workflow with `kind: statechart`" in said
+
+
 def test_our_own_keys_are_never_taken_for_others() -> None:
     models: list[type[BaseModel]] = [Workflow, *KINDS.values(), State, Transition, Action]
     for model in models:

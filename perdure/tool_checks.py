@@ -1,0 +1,51 @@
+"""Checks of a definition against the code of its tools, which are imported for it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import PydanticUserError, TypeAdapter
+
+from perdure.actors.tools import find, locate
+from perdure.definitions.call_checks import call_findings
+from perdure.definitions.calls import tool_places
+from perdure.definitions.findings import Finding
+from perdure.definitions.loading import Definition
+from perdure.definitions.node_types import Types
+from perdure.definitions.parts import Tool
+from perdure.errors import BadInput
+
+
+def missing_files(definition: Definition) -> Iterator[Finding]:
+    """Yield the files under `tools` that are not there; nothing is imported."""
+    for index, tool in enumerate(definition.workflow.tools):
+        if isinstance(tool, str) and not Path(definition.base or ".", tool).is_file():
+            yield Finding(("tools", index), f"the tool file {tool} does not exist")
+
+
+def code_findings(definition: Definition) -> Iterator[Finding]:
+    """Yield the calls of tools that are not there, and those that do not fit the tool's signature."""
+    workflow, found = definition.workflow, dict[str, Tool]()
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(name for _, name in tool_places(workflow)):
+        try:
+            place = locate([name], workflow.tools, definition.base, shared=True)[name]
+            found[name] = Tool(name=name, call=place, input=_arguments(find(place).function))
+        except BadInput as error:
+            missing[name] = str(error)
+    yield from (Finding(path, missing[name]) for path, name in tool_places(workflow) if name in missing)
+    declared = {tool.name for tool in workflow.tools if isinstance(tool, Tool) and tool.input is not None}
+    known = workflow.model_copy(update={"tools": [tool for tool in found.values() if tool.name not in declared]})
+    for each in call_findings(Types(known)):
+        # Text such as '3' is taken for a number at the call: a wrong type is probably a mistake, and no more.
+        yield each if each.lack or each.key else replace(each, warning=True)
+
+
+def _arguments(function: Any) -> dict[str, Any] | None:
+    """Return the JSON Schema of what a tool takes; None where it cannot be said in one."""
+    try:
+        schema: dict[str, Any] = TypeAdapter(function).json_schema()
+    except (PydanticUserError, ValueError):
+        return None
+    return schema if schema.get("type") == "object" else None
