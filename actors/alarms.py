@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -37,6 +37,11 @@ class Alarms:
         self._tell = fire
         self._near: dict[tuple[str, datetime], asyncio.TimerHandle] = {}
         self._far: dict[str, datetime] = {}
+        self._loaded: set[str] = set()
+
+    def remember(self, timers: Iterable[str]) -> None:
+        """Know of the timers that a loaded state has: they may be in the inbox, left there by whoever had it before."""
+        self._loaded.update(timers)
 
     @property
     def near(self) -> bool:
@@ -48,8 +53,10 @@ class Alarms:
         loop, now = asyncio.get_running_loop(), datetime.now(UTC)
         for key in self._near.keys() - wanted.items():
             self._near.pop(key).cancel()
-        for timer in self._far.keys() - wanted.keys():
-            del self._far[timer]
+        gone = (self._far.keys() | self._loaded) - wanted.keys()
+        self._loaded.clear()
+        for timer in gone:
+            self._far.pop(timer, None)
             with contextlib.suppress(LogUnavailable):  # then it fires, and decides to nothing
                 await self._queue.disarm(self._id, timer)
         for timer, due in wanted.items():

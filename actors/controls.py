@@ -25,6 +25,7 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.signals import misfit, waiting_for
 from perdure.actors.timers import fire, try_again
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.nodes import ApprovalNode, WaitNode
 from perdure.events.vocabulary import (
     CommandRefused,
@@ -54,7 +55,12 @@ def after_end(draft: Draft, given: Control) -> None:
 
 def _signal(draft: Draft, given: SignalExecution) -> None:
     """Give a signal to the node that has waited for it longest, or keep it for one that will."""
-    refusal = misfit(draft.plan.signals.get(given.signal), given.data)
+    known = draft.plan.signals
+    if known is not None and given.signal not in known:
+        hint = did_you_mean(given.signal, known) or f"; it takes {', '.join(sorted(known)) or 'none'}"
+        draft.emit(CommandRefused(given.id, f"the workflow takes no signal {given.signal!r}{hint}"))
+        return
+    refusal = misfit(known.get(given.signal) if known else None, given.data)
     for path in waiting_for(draft, given.signal) if refusal is None else []:
         node, model = draft.state.node(path), draft.plan.node(path).model
         assert node is not None  # noqa: S101 (it waits)
@@ -96,14 +102,16 @@ def _resume(draft: Draft, given: ResumeExecution) -> None:
     if draft.state.paused is None:
         return
     draft.emit(ExecutionResumed(given.by))
-    for path, node in sorted(draft.state.nodes.items()):
-        if node.status == "stuck":
-            try_again(draft, path)
-    _fire_held(draft)
+    _go_on(draft)
     flow.wake(draft)
 
 
-def _fire_held(draft: Draft) -> None:
+def _go_on(draft: Draft) -> None:
+    """Try again what is stuck, and let the timers count that came due during the pause."""
+    for path in sorted(path for path, node in draft.state.nodes.items() if node.status == "stuck"):
+        node = draft.state.node(path)
+        if node is not None and node.status == "stuck" and not draft.over:  # one may cancel another
+            try_again(draft, path)
     for timer in draft.state.held:
         if timer in draft.state.held and not draft.over:  # one may disarm another
             fire(draft, timer)
@@ -118,7 +126,7 @@ def _cancel(draft: Draft, given: CancelExecution) -> None:
     reason = given.reason or "the execution was cancelled"
     draft.emit(ExecutionCancelling(given.reason, given.by))
     stop(draft, "", reason)
-    _fire_held(draft)  # what is left are tries of what is being undone: the pause is over
+    _go_on(draft)  # what is left is being undone: the pause is over
     if not compensate(draft, "", "execution", Error("Cancelled", reason)):
         draft.later("end")
 

@@ -96,9 +96,9 @@ class Draft:
         self.emit(NodeSucceeded(path, attempt, value))
         self.later("settled", path)
 
-    def schedule(self, path: str, attempt: int, value: Any) -> None:
-        """Have a worker do an attempt at a node."""
-        self.emit(NodeScheduled(path, attempt, value))
+    def schedule(self, path: str, attempt: int, value: Any, secrets: Iterable[str]) -> None:
+        """Have a worker do an attempt at a node; `secrets` points to the references to secrets in its input."""
+        self.emit(NodeScheduled(path, attempt, value, list(secrets)))
 
     def arm(self, timer: str, path: str, seconds: float) -> None:
         """Arm a timer of a node."""

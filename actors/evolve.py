@@ -8,17 +8,16 @@ from immutables import Map
 
 from perdure.actors.state import (
     INITIAL,
-    SETTLED,
     BodyState,
     ExecutionState,
     NodeState,
     NodeStatus,
     Purged,
     Started,
+    still_done,
 )
-from perdure.definitions.paths import UNDO, Step, body_of, is_within, name_of, owner_of, steps_to
-from perdure.errors import CorruptEntry
-from perdure.events.entry import Entry, Recorded
+from perdure.actors.tree import known, with_body, with_node, without
+from perdure.definitions.paths import UNDO, is_within, owner_of
 from perdure.events.vocabulary import (
     BodyFailed,
     BodyStarted,
@@ -81,36 +80,37 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
     before = state.node(event.node)
-    return _with_node(
-        state, event.node, NodeState("running", event.attempt, input=event.input, before=before.before if before else 0)
+    node = NodeState(
+        "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0
     )
+    return with_node(state, event.node, node)
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
     node = NodeState("waiting", event.attempt, input=event.input, order=state.completed)
-    return _replace(_with_node(state, event.node, node), completed=state.completed + 1)
+    return _replace(with_node(state, event.node, node), completed=state.completed + 1)
 
 
 def _opened(state: Started, event: NodeOpened) -> Started:
-    return _with_node(state, event.node, NodeState("open", event.attempt, input=event.input))
+    return with_node(state, event.node, NodeState("open", event.attempt, input=event.input))
 
 
 def _resumed(state: Started, event: NodeResumed) -> Started:
-    node = _known(state, event.node)
-    return _with_node(state, event.node, _replace(node, resumed=node.resumed + 1))
+    node = known(state, event.node)
+    return with_node(state, event.node, _replace(node, resumed=node.resumed + 1))
 
 
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
-    before = _known(state, event.node)
+    before = known(state, event.node)
     bodies = _to_keep(before.bodies)
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
-        input=before.input if bodies or before.status != "open" else None, bodies=bodies,
+        input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
     )  # fmt: skip
-    state = _with_node(state, event.node, node)
+    state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
         undone = event.node.removesuffix(UNDO)
-        state = _with_node(state, undone, _replace(_known(state, undone), status="compensated"))
+        state = with_node(state, undone, _replace(known(state, undone), status="compensated", bodies=Map()))
         state = _replace(state, undone=state.undone.set(undone, state.undone.get(undone, 0) + 1))
         state = _tried_to_undo(state, undone)
     return _replace(state, completed=state.completed + 1)
@@ -156,36 +156,42 @@ def _with_error(
     **parts: Any,
 ) -> Started:
     """Put a failed attempt down; what was within the node is forgotten, for it has been compensated."""
-    before = _known(state, event.node)
-    node = NodeState(status, event.attempt, input=before.input, error=event.error, before=before.before, **parts)
-    return _with_node(_undone(state, event.node), event.node, node)
+    before = known(state, event.node)
+    node = NodeState(
+        status, event.attempt, input=before.input, error=event.error, before=before.before, secrets=before.secrets,
+        **parts,
+    )  # fmt: skip
+    return with_node(_undone(state, event.node), event.node, node)
 
 
 def _skipped(state: Started, event: NodeSkipped) -> Started:
-    return _with_node(state, event.node, NodeState("skipped", reason=event.reason))
+    before = state.node(event.node)  # of one that is skipped by hand what is within may still be compensated
+    bodies = _to_keep(before.bodies) if before is not None else Map[str, BodyState]()
+    value = before.input if before is not None and bodies else None
+    return with_node(state, event.node, NodeState("skipped", input=value, reason=event.reason, bodies=bodies))
 
 
 def _cancelled(state: Started, event: NodeCancelled) -> Started:
-    return _with_node(state, event.node, _replace(_known(state, event.node), status="cancelled", reason=event.reason))
+    return with_node(state, event.node, _replace(known(state, event.node), status="cancelled", reason=event.reason))
 
 
 def _branch_taken(state: Started, event: BranchTaken) -> Started:
-    return _with_node(state, event.node, _replace(_known(state, event.node), choice=event.then))
+    return with_node(state, event.node, _replace(known(state, event.node), choice=event.then))
 
 
 def _body_started(state: Started, event: BodyStarted) -> Started:
-    state = _with_body(state, event.body, BodyState())
+    state = with_body(state, event.body, BodyState())
     if not event.forgets:
         return state
     owner, _ = owner_of(event.body)
-    node = _known(state, owner)
-    return _with_node(state, owner, _replace(node, bodies=_without(node.bodies, event.forgets)))
+    node = known(state, owner)
+    return with_node(state, owner, _replace(node, bodies=without(node.bodies, event.forgets)))
 
 
 def _body_succeeded(state: Started, event: BodySucceeded) -> Started:
     before = state.body(event.body) or BodyState()
     if not owner_of(event.body)[0]:  # the main one, or one of the end: its nodes are shown
-        return _with_body(state, event.body, _replace(before, status="succeeded", output=event.output))
+        return with_body(state, event.body, _replace(before, status="succeeded", output=event.output))
     nodes = Map({name: before.nodes[name] for name in event.keep})
     return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output))
 
@@ -193,10 +199,10 @@ def _body_succeeded(state: Started, event: BodySucceeded) -> Started:
 def _with_end(state: Started, path: str, body: BodyState) -> Started:
     """Put a body down as ended, and count it in its node; one that had succeeded may fail by losing a race."""
     before = state.body(path) or BodyState()
-    state, (owner, _) = _with_body(state, path, body), owner_of(path)
-    node = _known(state, owner)
+    state, (owner, _) = with_body(state, path, body), owner_of(path)
+    node = known(state, owner)
     ended = node.ended + (before.status == "running")
-    return _with_node(state, owner, _replace(node, ended=ended, failed=node.failed + (body.status == "failed")))
+    return with_node(state, owner, _replace(node, ended=ended, failed=node.failed + (body.status == "failed")))
 
 
 def _body_failed(state: Started, event: BodyFailed) -> Started:
@@ -204,7 +210,7 @@ def _body_failed(state: Started, event: BodyFailed) -> Started:
     if owner_of(event.body)[0]:
         return _with_end(state, event.body, BodyState("failed", error=event.error))
     before = state.body(event.body) or BodyState()
-    return _with_body(state, event.body, _replace(before, status="failed", error=event.error))
+    return with_body(state, event.body, _replace(before, status="failed", error=event.error))
 
 
 def _compensating(state: Started, event: CompensationStarted) -> Started:
@@ -223,7 +229,7 @@ def _undone(state: Started, within: str) -> Started:
 
 def _stuck(state: Started, event: NodeStuck) -> Started:
     state = _with_error(state, event, "stuck")
-    return _with_node(state, event.node, _replace(_known(state, event.node), before=event.attempt))
+    return with_node(state, event.node, _replace(known(state, event.node), before=event.attempt))
 
 
 def _input_changed(state: Started, event: InputChanged) -> Started:
@@ -235,8 +241,9 @@ def _intervened(state: Started, _: Intervened) -> Started:
 
 
 def _retried(state: Started, _: ExecutionRetried) -> Started:
-    """Forget all that did not succeed, and whatever was on its way to an end."""
-    kept = Map({name: node for name, node in state.main.nodes.items() if node.status in ("succeeded", "caught")})
+    """Forget all that did not succeed, or was undone, and whatever was on its way to an end."""
+    nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
+    kept = Map({name: node for name, node in nodes.items() if node is not None})
     return Started(
         state.started, BodyState(nodes=kept, settled=len(kept)), signals=state.signals, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
@@ -248,11 +255,11 @@ def _child_requested(state: Started, event: ChildRequested) -> Started:
     if event.detached:
         return state
     node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
-    return _with_node(state, event.node, node)
+    return _replace(with_node(state, event.node, node), completed=state.completed + 1)
 
 
 def _child_ended(state: Started, event: ChildEnded) -> Started:
-    return _replace(state, children=_without(state.children, event.child))
+    return _replace(state, children=without(state.children, event.child))
 
 
 def _timer_armed(state: Started, event: TimerArmed) -> Started:
@@ -261,11 +268,11 @@ def _timer_armed(state: Started, event: TimerArmed) -> Started:
 
 def _timer_gone(state: Started, event: TimerFired | TimerCancelled) -> Started:
     held = tuple(timer for timer in state.held if timer != event.timer)
-    return _replace(state, timers=_without(state.timers, event.timer), held=held)
+    return _replace(state, timers=without(state.timers, event.timer), held=held)
 
 
 def _timer_held(state: Started, event: TimerHeld) -> Started:
-    return _replace(state, timers=_without(state.timers, event.timer), held=(*state.held, event.timer))
+    return _replace(state, timers=without(state.timers, event.timer), held=(*state.held, event.timer))
 
 
 def _signal_received(state: Started, event: SignalReceived) -> Started:
@@ -338,87 +345,6 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     ExecutionCancelled: _ended,
     ExecutionTerminated: _ended,
 }
-
-
-def _known(state: Started, path: str) -> NodeState:
-    return state.node(path) or NodeState("running")
-
-
-def _with_node(state: Started, path: str, node: NodeState) -> Started:
-    """Return the state with a node as given; a body counts those that will not change any more."""
-    running = state.running.set(path, node) if node.status == "running" else _without(state.running, path)
-    waiting = state.waiting.set(path, node) if node.status == "waiting" else _without(state.waiting, path)
-    name, at = name_of(path), body_of(path)
-    body = state.body(at) or BodyState()
-    settled = body.settled
-    if not name.endswith(UNDO):
-        before = body.nodes.get(name)
-        settled += (node.status in SETTLED) - (before is not None and before.status in SETTLED)
-    body = BodyState(body.status, body.nodes.set(name, node), settled, body.output, body.error)
-    if not at:
-        return _replace(state, main=body, running=running, waiting=waiting)
-    return _with_body(_replace(state, running=running, waiting=waiting), at, body)
-
-
-def _with_body(state: Started, path: str, body: BodyState) -> Started:
-    root, steps = steps_to(path)
-    if root:
-        return _replace(state, ends=state.ends.set(root, _put(state.ends.get(root, body), steps, body)))
-    return _replace(state, main=_put(state.main, steps, body))
-
-
-def _put(outer: BodyState, steps: tuple[Step, ...], body: BodyState) -> BodyState:
-    """Return a body in which the one that the steps lead to is replaced."""
-    if not steps:
-        return body
-    name, key = steps[0]
-    node = outer.nodes.get(name) or NodeState("open")
-    inner = _put(node.bodies.get(key) or BodyState(), steps[1:], body)
-    return _replace(outer, nodes=outer.nodes.set(name, _replace(node, bodies=node.bodies.set(key, inner))))
-
-
-def _without(entries: Map[str, Any], key: str) -> Map[str, Any]:
-    return entries.delete(key) if key in entries else entries
-
-
-class Folded(msgspec.Struct, frozen=True):
-    """An execution as of its entry number `n`: its state, and what the next append needs to know.
-
-    handled: ids of the commands already answered. epoch: the newest owner's. last: the last entry as it is stored.
-    """
-
-    state: ExecutionState = INITIAL
-    n: int = 0
-    position: int = 0
-    epoch: int = 0
-    handled: Map[str, None] = Map()
-    last: Recorded | None = None
-
-    @property
-    def prev(self) -> str:
-        """The digest of the last entry, which the next one names; "" before the first."""
-        return self.last.digest if self.last is not None else ""
-
-    def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
-        """Fold one more stored entry (decoded already, where the caller has it)."""
-        entry = entry or recorded.entry
-        if entry.n != self.n + 1 and not any(isinstance(event, ExecutionPurged) for event in entry.events):
-            raise CorruptEntry(
-                f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
-            )
-        handled, state = self.handled, self.state
-        for cause in entry.causes:
-            handled = handled.set(cause, None)
-        for event in entry.events:
-            state = evolve(state, event)
-        return Folded(
-            state=state,
-            n=entry.n,
-            position=recorded.position,
-            epoch=max(self.epoch, entry.epoch),
-            handled=handled,
-            last=recorded,
-        )
 
 
 def fold(events: Iterable[Event], state: ExecutionState = INITIAL) -> ExecutionState:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -11,7 +11,8 @@ from uuid import uuid4
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
-from perdure.actors.evolve import Folded, fold
+from perdure.actors.evolve import fold
+from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     Command,
     Continue,
@@ -27,8 +28,9 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.loading import load
 from perdure.actors.outgoing import Outgoing, Post
+from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
-from perdure.actors.state import ExecutionState, Started
+from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
@@ -44,8 +46,8 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 MAX_INPUTS = 256
 
 
-_Attempt = tuple[str, int, int, int]
-"""A node's path, its attempt, how often that was resumed, and how often the execution was retried before."""
+_Attempt = tuple[Any, ...]
+"""One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Surroundings:
     near: float = NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
+    secrets: Secrets = field(default_factory=Secrets)
 
 
 class Execution:
@@ -171,6 +174,8 @@ class Execution:
         if folded.epoch > self._around.epoch:
             raise Deposed(f"execution {self.id!r} is owned by epoch {folded.epoch}, this is {self._around.epoch}")
         self._folded = folded
+        if isinstance(folded.state, Started):
+            self._alarms.remember(folded.state.timers)
         return folded
 
     def _snapshot_when_due(self, folded: Folded, size: int) -> None:
@@ -220,19 +225,18 @@ class Execution:
     async def _reconcile(self) -> None:
         """Start what should be running and is not, stop what is and should not: work and timers alike."""
         state = self._folded.state if self._folded else None
-        wanted: dict[_Attempt, Any] = {}
+        wanted: dict[_Attempt, NodeState] = {}
         timers: dict[str, datetime] = {}
         if isinstance(state, Started) and state.outcome is None:
             wanted = {
-                (name, node.attempt, node.resumed, state.retries): node.input for name, node in state.running.items()
+                (name, node.attempt, node.resumed, state.retries, state.tries_around(name)): node
+                for name, node in state.running.items()
             }
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
         for key in wanted.keys() - self._running.keys():
-            self._running[key] = asyncio.create_task(
-                self._work(key[0], key[1], wanted[key]), name=f"{self.id}/{key[0]}"
-            )
+            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
@@ -252,9 +256,9 @@ class Execution:
     def _fire(self, fired: FireTimer) -> None:
         self._mailbox.put_nowait((fired, None))
 
-    async def _work(self, name: str, attempt: int, value: Any) -> None:
+    async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
-        folded, plan = self._folded, self._plan
+        folded, plan, attempt, secrets = self._folded, self._plan, state.attempt, self._around.secrets
         assert folded is not None  # noqa: S101 (reconcile runs on a loaded state)
         assert plan is not None  # noqa: S101
         assert isinstance(folded.state, Started)  # noqa: S101
@@ -262,16 +266,17 @@ class Execution:
         report: Input
         try:
             place = folded.state.started.tools.get(node.target)
+            value = secrets.reveal(state.input, state.secrets)
             work = Work(self.id, name, node, attempt, value, plan, place, folded.state.undone.get(name, 0))
-            report = ReportSuccess(name, attempt, await self._around.work(work))
+            report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost:
             report = ReportLoss(name, attempt)
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # it is we who stop it
-            report = ReportFailure(name, attempt, error_of(error))  # a tool may raise anything
-        self._mailbox.put_nowait((report, None))
+            if isinstance(error, asyncio.CancelledError) and _is_stopped():
+                raise
+            report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
+        if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
+            self._mailbox.put_nowait((report, None))
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
@@ -294,3 +299,9 @@ class Execution:
         for decided in waiting:
             if not decided.done():
                 decided.set_exception(error)
+
+
+def _is_stopped() -> bool:
+    """Say whether it is we who stop the current task."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -35,7 +35,11 @@ def _wake_body(draft: Draft, body: str) -> None:
     state = draft.state.body(body)
     if state is None or state.status != "running":
         return
-    for name, plan in draft.plan.body(body).nodes.items():
+    nodes = draft.plan.body(body).nodes
+    if state.settled == len(nodes) and draft.is_live(body):  # a retry found nothing to do again but the end
+        _body_done(draft, body)
+        return
+    for name, plan in nodes.items():
         path, node = node_in(body, name), state.nodes.get(name)
         if node is None:
             draft.later("consider", path)

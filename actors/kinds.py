@@ -16,6 +16,7 @@ from perdure.definitions.json_values import to_json_value
 from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode, WorkflowNode
 from perdure.definitions.paths import UNDO, body_of, node_in
 from perdure.definitions.places import items_of
+from perdure.definitions.secret_references import pointers_kept
 from perdure.errors import ExpressionError
 from perdure.events.vocabulary import BranchTaken, ChildRequested, Error, NodeWaiting, SignalTaken, TimerArmed
 
@@ -39,10 +40,11 @@ def start(draft: Draft, path: str, attempt: int) -> None:
 def start_undo(draft: Draft, path: str) -> None:
     """Begin the call that undoes a node. Raises ExpressionError."""
     node, undone = draft.plan.node(path), draft.state.node(path.removesuffix(UNDO))
-    value = draft.value(path, "with")
+    value, secrets = draft.value(path, "with"), list(node.secrets)
     if node.templates["with"] is None and undone is not None:
         value = {"input": undone.input, "output": undone.output}
-    draft.schedule(path, 1, value)
+        secrets = [f"/input{pointer}" for pointer in undone.secrets]
+    draft.schedule(path, 1, value, secrets)
 
 
 def _input(draft: Draft, path: str) -> Any:
@@ -50,8 +52,14 @@ def _input(draft: Draft, path: str) -> Any:
     return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, "with")
 
 
+def _secrets(draft: Draft, path: str) -> list[str]:
+    """Return the pointers to the references to secrets in that input."""
+    node, given = draft.plan.node(path), draft.state.inputs
+    return list(pointers_kept(node.templates["with"], given[path]) if path in given else node.secrets)
+
+
 def _call(draft: Draft, path: str, attempt: int) -> None:
-    draft.schedule(path, attempt, _input(draft, path))
+    draft.schedule(path, attempt, _input(draft, path), _secrets(draft, path))
 
 
 def _workflow(draft: Draft, path: str, attempt: int) -> None:
@@ -59,7 +67,7 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
     model = draft.plan.node(path).model
     assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
     part, value = model.workflow, _input(draft, path)
-    child = draft.value(path, "workflow/id") or child_id(draft.execution, path, attempt)
+    child = draft.value(path, "workflow/id") or _child_id(draft, path, attempt)
     known = draft.plan.workflows.get(part.name)
     if known is not None and (problem := misfit(known.input, value)):
         raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
@@ -75,9 +83,14 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
 _LONGEST_ID = 200
 
 
-def child_id(execution: str, path: str, attempt: int) -> str:
-    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long."""
-    name = f"{execution}.{path}" + (f"#{attempt}" if attempt > 1 else "")
+def _child_id(draft: Draft, path: str, attempt: int) -> str:
+    """Return the id of a child that was given none: its parent's and the node's, or a digest where that is too long.
+
+    Each run of the node has a child of its own: another try, one of what is around it, or of the execution.
+    """
+    tries, retries = (*draft.state.tries_around(path), attempt), draft.state.retries
+    often = ("" if set(tries) == {1} else "#" + ".".join(map(str, tries))) + (f"+{retries}" if retries else "")
+    execution, name = draft.execution, f"{draft.execution}.{path}{often}"
     return name if len(name) <= _LONGEST_ID else f"{execution[:100]}.{sha256(name.encode()).hexdigest()[:32]}"
 
 
@@ -167,7 +180,9 @@ def _aggregate(draft: Draft, path: str, attempt: int) -> None:
     else:
         items = items_of(path, draft.value(path, "aggregate/items"))
     if part.how is None:
-        draft.schedule(path, attempt, {**_input(draft, path), "items": items})
+        value = {**_input(draft, path), "items": items}
+        secrets = [each for each in _secrets(draft, path) if each.split("/")[1] != "items"]
+        draft.schedule(path, attempt, value, secrets)
     else:
         draft.finish(path, attempt, _HOW[part.how](items))
 

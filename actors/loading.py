@@ -2,7 +2,7 @@
 
 import msgspec
 
-from perdure.actors.evolve import Folded
+from perdure.actors.folded import Folded
 from perdure.actors.snapshot import EVERY, unpack
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots

@@ -7,7 +7,7 @@ from perdure.actors.draft import Draft
 from perdure.actors.failures import stop
 from perdure.actors.inputs import ChangeInput, CompleteNode, ExtendDeadline, RetryExecution, SkipNode
 from perdure.actors.state import SETTLED
-from perdure.definitions.paths import UNDO, body_of, name_of
+from perdure.definitions.paths import UNDO, body_of, is_within, name_of
 from perdure.events.vocabulary import (
     CommandRefused,
     ExecutionRetried,
@@ -56,6 +56,9 @@ def _settles(draft: Draft, given: SkipNode | CompleteNode, action: str) -> bool:
     node = draft.state.node(given.node)
     if node is not None and (node.status in SETTLED or node.status == "catching"):
         draft.emit(CommandRefused(given.id, f"node {given.node!r} is {node.status} already"))
+        return False
+    if any(within == given.node or is_within(within, given.node) for within in draft.state.undoing):
+        draft.emit(CommandRefused(given.id, f"node {given.node!r} is being compensated; wait for the end of that"))
         return False
     draft.emit(Intervened(action, given.node, given.reason, given.by))
     if node is not None:

@@ -5,10 +5,10 @@ from typing import Any, get_args
 import msgspec
 from immutables import Map
 
-from perdure.actors.evolve import Folded
+from perdure.actors.folded import Folded
 from perdure.actors.state import Started
 
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 """Raised whenever `state.py` changes what a state holds or how events fold into it."""
 
 EVERY = 200

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
-from perdure.definitions.paths import body_of, inner_body, name_of, node_in, steps_to
+from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, steps_to
 from perdure.events.vocabulary import (
     ChildRequested,
     CompensationStarted,
@@ -37,6 +37,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
     completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
     its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
+    secrets: JSON pointers to the references to secrets in its input.
     """
 
     status: NodeStatus
@@ -52,6 +53,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     failed: int = 0
     before: int = 0
     bodies: "Map[str, BodyState]" = Map()
+    secrets: list[str] = []
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -154,6 +156,25 @@ def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
         yield at, node
         for key, inner in node.bodies.items():
             yield from nodes_in(inner_body(at, key), inner)
+
+
+def still_done(node: NodeState) -> NodeState | None:
+    """Return a node without the calls that tried to undo what is within it; None where it is not done, or undone."""
+    if node.status not in ("succeeded", "caught"):
+        return None
+    bodies: dict[str, BodyState] = {}
+    for key, body in node.bodies.items():
+        inner = {name: each for name, each in body.nodes.items() if not name.endswith(UNDO)}
+        if any(each.status == "compensated" for each in inner.values()):
+            return None
+        kept = {
+            name: still_done(each) if each.status in ("succeeded", "caught") else each for name, each in inner.items()
+        }
+        if None in kept.values():
+            return None
+        nodes = Map({name: each for name, each in kept.items() if each is not None})
+        bodies[key] = BodyState(body.status, nodes, body.settled, body.output, body.error)
+    return msgspec.structs.replace(node, bodies=Map(bodies)) if bodies else node
 
 
 class Purged(msgspec.Struct, frozen=True):

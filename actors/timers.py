@@ -26,7 +26,7 @@ def try_again(draft: Draft, path: str) -> None:
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (a try of it failed)
     if path.endswith(UNDO) or draft.plan.node(path).calls is not None:
-        draft.schedule(path, node.attempt + 1, node.input)
+        draft.schedule(path, node.attempt + 1, node.input, node.secrets)
     else:
         flow.begin(draft, path, node.attempt + 1)
 

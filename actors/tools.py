@@ -130,7 +130,7 @@ def _naming(tool: Tool) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        if error.title != getattr(tool.function, "__name__", None):
+        if error.title not in (getattr(tool.function, "__name__", None), getattr(tool.function, "__qualname__", None)):
             raise  # about something else, inside the tool
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise BadInput(f"tool {tool.name!r} was called with arguments that do not fit: {problems}") from None

@@ -132,7 +132,7 @@ def call_here(place: str, arguments: dict[str, Any]) -> tuple[Any, Error | None]
     try:
         return tools.call(tools.find(place), arguments), None
     except BaseException as error:
-        return None, error_of(error)
+        return None, whole_error_of(error)
 
 
 def result_of(outcome: tuple[Any, Error | None]) -> Any:
@@ -143,12 +143,22 @@ def result_of(outcome: tuple[Any, Error | None]) -> Any:
     return result
 
 
-def error_of(error: BaseException) -> Error:
-    """Return the recorded form of an exception; its class name is what `retry.on` matches."""
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def error_of(error: BaseException, redact: Callable[[Any], Any] = _as_it_is) -> Error:
+    """Return the recorded form of an exception; its message is cut only after secrets are out of it."""
+    whole = whole_error_of(error)
+    return Error(whole.type, clean_text(redact(whole.message)), redact(whole.data))
+
+
+def whole_error_of(error: BaseException) -> Error:
+    """Return an exception as data, its message whole; its class name is what `retry.on` matches."""
     if isinstance(error, ToolFailed):
         return error.error
     try:
         message = str(error)
     except Exception:
         message = ""
-    return Error(type(error).__name__, clean_text(message or type(error).__name__))
+    return Error(type(error).__name__, message or type(error).__name__)

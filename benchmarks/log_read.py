@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from perdure.actors.evolve import Folded
+from perdure.actors.folded import Folded
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer, nats_server
 from perdure.cluster.settings import Settings

@@ -3,6 +3,7 @@
 from typing import Any
 
 from perdure.actors import tools
+from perdure.cluster.secret_sources import check_secrets
 from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, tools_called
 from perdure.definitions.data_words import misfits
@@ -12,11 +13,18 @@ from perdure.errors import BadInput, ModelUnavailable
 
 
 def checked(
-    settings: Settings, definition: Definition, value: Any, execution: str, priority: int = 5
+    settings: Settings,
+    definition: Definition,
+    value: Any,
+    execution: str,
+    priority: int = 5,
+    *,
+    sees_secrets: bool = False,
 ) -> tuple[Any, dict[str, str]]:
     """Return the input as JSON data and where each tool is.
 
-    Raises BadInput, ToolNotFound or ModelUnavailable naming what keeps the workflow from starting.
+    sees_secrets: this process, or its environment, is where the workflow runs, so that its secrets must be here.
+    Raises BadInput, ToolNotFound, ModelUnavailable or SecretMissing naming what keeps the workflow from starting.
     """
     check_id(execution)
     if not isinstance(priority, int) or not 0 <= priority <= 9:
@@ -27,6 +35,8 @@ def checked(
     check_runs(definition)
     if agents_called(workflow):
         check_endpoint(settings)
+    if sees_secrets:
+        check_secrets(definition.plan.secrets, settings.secrets_dir)
     return value, tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
 
 

@@ -36,12 +36,19 @@ class AsyncClient:
     """A client of one store. Use it as an async context manager, or call `close`."""
 
     def __init__(
-        self, settings: Settings, connection: Connection, closing: AsyncExitStack, lane: str | None = None
+        self,
+        settings: Settings,
+        connection: Connection,
+        closing: AsyncExitStack,
+        lane: str | None = None,
+        *,
+        sees_secrets: bool = False,
     ) -> None:
         self._settings = settings
         self._connection = connection
         self._closing = closing
         self._lane = lane
+        self._sees_secrets = sees_secrets
         self._projections_file = settings.store.absolute() / "projections.sqlite"
 
     @classmethod
@@ -51,7 +58,8 @@ class AsyncClient:
         drive: the id of the one execution that this client's host serves; by default hosts serve all lanes.
         """
         opened = await open_store(settings, mode, drive)
-        return cls(opened.settings, opened.connection, opened.closing, solo_lane(drive) if drive else None)
+        lane = solo_lane(drive) if drive else None
+        return cls(opened.settings, opened.connection, opened.closing, lane, sees_secrets=opened.sees_secrets)
 
     @cached_property
     def workflows(self) -> "Workflows":
@@ -76,8 +84,8 @@ class AsyncClient:
         workflow: a path, YAML or JSON text, a dict, a Workflow, or the name of a registered one: `order`, `order@3`,
         `order@sha256:...`. input: JSON data. id: makes the start idempotent: the same id with the same definition and
         input attaches. confirm: wait up to 2 s until the start is recorded.
-        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable, ExecutionExists, WorkflowNotFound or
-        WorkflowDeprecated.
+        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable, SecretMissing, ExecutionExists,
+        WorkflowNotFound or WorkflowDeprecated.
         """
         definition = await self.definition_of(workflow, id)
         run = AsyncRun(uuid4().hex if id is None else id, self._connection)
@@ -158,7 +166,7 @@ class AsyncClient:
         return AsyncRun(execution, self._connection)
 
     def _command(self, definition: Definition, value: Any, execution: str, priority: int) -> StartExecution:
-        value, places = checked(self._settings, definition, value, execution, priority)
+        value, places = checked(self._settings, definition, value, execution, priority, sees_secrets=self._sees_secrets)
         plan, lane = definition.plan, self._lane or lane_of(execution)
         return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, lane, places, priority)
 

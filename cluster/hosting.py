@@ -74,6 +74,11 @@ class LocalHosts:
         self._call = call_elsewhere
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
+    @property
+    def has_our_environment(self) -> bool:
+        """Whether it has hosts, which then are in this process."""
+        return bool(self._tasks)
+
     async def start(self, lanes: dict[str, Lanes], settings: Settings) -> None:
         """Start one host for each name; see Start. One of ours that only waits for its server is left to it."""
         for name, share in lanes.items():

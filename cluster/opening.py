@@ -18,11 +18,16 @@ Mode = Literal["ray", "local", "none"]
 
 @dataclass
 class Opened:
-    """What is open. settings: with the server as other processes reach it."""
+    """What is open.
+
+    settings: with the server as other processes reach it. sees_secrets: whether executions run in the environment of
+    this process, so that a secret that is missing here is missing there.
+    """
 
     settings: Settings
     connection: Connection
     closing: AsyncExitStack
+    sees_secrets: bool = False
 
 
 async def open_store(settings: Settings, mode: Mode, drive: str | None) -> Opened:
@@ -36,9 +41,8 @@ async def open_store(settings: Settings, mode: Mode, drive: str | None) -> Opene
         ray = RayCluster(settings) if mode == "ray" else None
         server, connection = await _open_with(ray, settings, closing)
         reached = _reached(settings, server)
-        if mode != "none":
-            await _serve(connection, ray, reached, drive, closing)
-        return Opened(reached, connection, closing.pop_all())
+        sees_secrets = mode != "none" and await _serve(connection, ray, reached, drive, closing)
+        return Opened(reached, connection, closing.pop_all(), sees_secrets)
     raise AssertionError("the block returned or raised")
 
 
@@ -67,8 +71,8 @@ async def _open_with(
 
 async def _serve(
     connection: Connection, ray: RayCluster | None, settings: Settings, drive: str | None, closing: AsyncExitStack
-) -> None:
-    """See to it that the lanes are served, by hosts that already are or by new ones."""
+) -> bool:
+    """See to it that the lanes are served, by others or by new hosts; say whether these have our environment."""
     local = LocalHosts(connection, call_in_thread)
     closing.push_async_callback(local.close)
     if ray:
@@ -78,11 +82,15 @@ async def _serve(
     hosting = Hosting(connection, lanes, lambda missing: starter.start(missing, settings))
     closing.push_async_callback(hosting.close)
     await hosting.open()
+    return starter.has_our_environment
 
 
 def _reached(settings: Settings, server: NatsServer) -> Settings:
     """Return the settings with the server as other processes reach it."""
     token_file = settings.store.absolute() / "token" if server.embedded else settings.nats_token_file
     return settings.model_copy(
-        update={"nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute()}
-    )
+        update={
+            "nats_url": server.url, "nats_token_file": token_file, "store": settings.store.absolute(),
+            "secrets_dir": settings.secrets_dir and settings.secrets_dir.absolute(),
+        }
+    )  # fmt: skip

@@ -38,7 +38,9 @@ class InboxPost:
         else:
             definition = await self._registered(request.workflow)
             name, digest = definition.plan.name, definition.plan.digest
-            value, tools = checked(self._settings, definition, value, request.child, started.priority)
+            value, tools = checked(
+                self._settings, definition, value, request.child, started.priority, sees_secrets=True
+            )
         lane = child_lane(started.lane, request.child)
         await self._connection.inbox.start(
             StartExecution(

@@ -81,6 +81,11 @@ class RayCluster:
         except Exception as error:
             raise EnvironmentProblem(f"Ray did not start: {error}; or run without it: --local") from error
 
+    @property
+    def has_our_environment(self) -> bool:
+        """Whether it has hosts on a Ray that was started here: its processes inherit our environment."""
+        return self._started and not self._settings.ray_address and bool(self._hosts)
+
     async def start(self, lanes: dict[str, Lanes], settings: Settings) -> None:
         """Start one detached host actor per name, and wait until each serves its lanes; see hosting.Start."""
         await self._thread.call(lambda: self._start_hosts(lanes, settings))
@@ -120,7 +125,8 @@ class RayCluster:
 
         started = []
         namespace = namespace_of(self._settings)
-        plain = settings.model_dump(mode="json", exclude={"openai_api_key"})
+        unset = {"secrets_dir"} if settings.secrets_dir is None else set()  # then the hosts' own environment says it
+        plain = settings.model_dump(mode="json", exclude={"openai_api_key", *unset})
         for name, share in lanes.items():
             host = spawn(
                 HostActor, HostConfig(name, share, plain, namespace), name=f"perdure-{name}", namespace=namespace,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from perdure.actors.evolve import Folded
+from perdure.actors.folded import Folded
 from perdure.actors.state import Purged, Started
 from perdure.cluster.connection import Connection
 from perdure.errors import BadInput, ExecutionNotFound

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
         min_length=1,
         description="Who registers, activates and deprecates workflows; the operating system's user where absent.",
     )
+    secrets_dir: Path | None = Field(
+        default=None,
+        description="Folder with a file for each secret, named like it; `PERDURE_SECRET_<NAME>` variables come first.",
+    )
     model: str | None = Field(
         default=None, description="The model that all agents use, in place of the ones they name."
     )

@@ -11,6 +11,7 @@ from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Embodied, Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.post import InboxPost
+from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.settings import Settings
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
@@ -36,6 +37,7 @@ def surroundings(connection: Connection, settings: Settings, epoch: int, call_el
         near=settings.near_timer,
         snapshots=connection.snapshots,
         post=InboxPost(connection, settings),
+        secrets=secrets_in(settings.secrets_dir),
     )
 
 

@@ -7,10 +7,11 @@ from typing import Any
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
 from perdure.definitions.durations import duration_in_bounds
-from perdure.definitions.expression_checks import braces_findings, root_problem
+from perdure.definitions.expression_checks import braces_findings, root_problems
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
+from perdure.definitions.places import Field
 from perdure.definitions.states import Statechart
 from perdure.definitions.templates import compile_condition, compile_template, expressions
 from perdure.definitions.yaml_source import Path
@@ -184,32 +185,33 @@ def _work_findings(workflow: Workflow, each: ChartState) -> Iterator[Finding]:
 def _expression_findings(chart: Chart) -> Iterator[Finding]:
     for field in chart_fields(chart):
         known = CHART_ROOTS | field.adds | (frozenset({"secrets"}) if field.secrets else frozenset())
-        yield from _value_findings(field.path, field.value, known, bare=field.bare)
+        yield from _value_findings(field.path, field.value, field, known)
     for each in chart.states.values():
         for text in each.state.after:
             if "${{" in text:
-                yield from _value_findings((*each.at, "after", text), text, CHART_ROOTS, key=True)
+                field = Field((*each.at, "after", text), text)
+                yield from _value_findings(field.path, text, field, CHART_ROOTS, key=True)
 
 
 def _value_findings(
-    at: Path, value: Any, known: frozenset[str], *, bare: bool = False, key: bool = False
+    at: Path, value: Any, field: Field, known: frozenset[str], *, key: bool = False
 ) -> Iterator[Finding]:
     if isinstance(value, dict | list):
         for part, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _value_findings((*at, part), item, known)
+            yield from _value_findings((*at, part), item, field, known)
         return
     if value is None:
         return
-    if isinstance(value, str) and not bare:
+    if isinstance(value, str) and not field.bare:
         yield from braces_findings(at, value, known)
     try:
-        template = compile_condition(value) if bare else compile_template(value)
+        template = compile_condition(value) if field.bare else compile_template(value)
     except ExpressionError as error:
         yield Finding(at, str(error), key=key)
         return
     for expression in expressions(template):
-        for root in sorted(expression.roots - known):
-            yield Finding(at, root_problem(root, known, expression.text), key=key)
+        for problem in root_problems(expression, field, known):
+            yield Finding(at, problem, key=key)
 
 
 def _reach_findings(chart: Chart) -> Iterator[Finding]:

@@ -51,19 +51,20 @@ def _state_fields(each: ChartState) -> Iterator[Field]:
     for at, action in actions_of(each):
         yield from _action_fields(action, at)
     for number, invoke in enumerate(each.state.invoke):
-        yield Field((*each.at, "invoke", number, "with"), invoke.with_, secrets=True)
+        yield Field((*each.at, "invoke", number, "with"), invoke.with_, secrets=invoke.workflow is None)
         if invoke.workflow is not None:
             yield Field((*each.at, "invoke", number, "workflow", "id"), invoke.workflow.id)
     yield Field((*each.at, "output"), each.state.output)
     if each.state.compensate is not None:
         at = (*each.at, "compensate", "with")
-        yield Field(at, each.state.compensate.with_, adds=frozenset({"error"}), secrets=True)
+        local = each.state.compensate.workflow is None
+        yield Field(at, each.state.compensate.with_, adds=frozenset({"error"}), secrets=local)
 
 
 def _action_fields(action: Action, at: Path) -> Iterator[Field]:
     yield Field((*at, "set"), action.set)
     yield Field((*at, "data"), action.data)
-    yield Field((*at, "with"), action.with_, secrets=True)
+    yield Field((*at, "with"), action.with_, secrets=action.start is None)
     if action.send is not None:
         yield Field((*at, "send"), {"to": action.send.to, "data": action.send.data})
     if action.start is not None:

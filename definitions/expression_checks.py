@@ -10,7 +10,7 @@ from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import LoopNode
 from perdure.definitions.other_words import key_hint
-from perdure.definitions.places import Body, Place, inner_of, places_of
+from perdure.definitions.places import Body, Field, Place, inner_of, places_of
 from perdure.definitions.templates import compile_condition, compile_template, expressions
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
@@ -55,9 +55,8 @@ def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
 
 
 def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[Finding]:
-    for root in sorted(expression.roots - place.roots):
-        nodes = f"; write nodes.{root}.output" if place.body.can_read(root) else None
-        yield Finding(at, root_problem(root, place.roots, expression.text, nodes))
+    for problem in root_problems(expression, place.field, place.roots, place.body):
+        yield Finding(at, problem)
     for node in sorted(expression.nodes):
         if not place.body.can_read(node):
             hint = _within(place.body, node) or did_you_mean(node, place.body.readable())
@@ -92,6 +91,23 @@ def _lies_within(body: Body, name: str) -> bool:
     return False
 
 
+def root_problems(
+    expression: Expression, field: Field, known: frozenset[str], body: Body | None = None
+) -> Iterator[str]:
+    """Say of each name that an expression begins with and that does not exist there, or not so."""
+    for root in sorted(expression.roots - known):
+        if root == "secrets" and field.to_workflow:
+            yield f"'{expression.text}' would be recorded as another workflow's input; read it in that workflow itself"
+        else:
+            mend = f"; write nodes.{root}.output" if body is not None and body.can_read(root) else None
+            yield _root_problem(root, known, expression.text, mend)
+    if "secrets" in expression.roots & known and expression.secret is None:
+        yield (
+            f"'{expression.text}' computes with a secret, which expressions never see: a secret stands alone, "
+            "${{ secrets.NAME }}, perhaps with text around it"
+        )
+
+
 def braces_findings(at: Path, text: str, roots: frozenset[str]) -> Iterator[Finding]:
     """Warn of what is meant as an expression, and is mere text."""
     for braces in _BRACES.finditer(text):
@@ -100,8 +116,7 @@ def braces_findings(at: Path, text: str, roots: frozenset[str]) -> Iterator[Find
             yield Finding(at, f"{braces.group()!r} is text as it stands; an expression is {mend!r}", warning=True)
 
 
-def root_problem(root: str, known: frozenset[str], text: str, mend: str | None = None) -> str:
-    """Say that a name does not exist there, and what does, or the mend."""
+def _root_problem(root: str, known: frozenset[str], text: str, mend: str | None = None) -> str:
     if root in _ELSEWHERE:
         return f"unknown name {root!r} in '{text}': {_ELSEWHERE[root]}"
     hint = mend or key_hint(root, known) or f"; there are {', '.join(sorted(known))}"

@@ -37,6 +37,7 @@ from perdure.errors import ExpressionError
 __all__ = ["ITEM", "MOMENT", "RESERVED", "Expression", "Moment", "Read", "evaluate", "parse", "parsed_once"]
 
 _FILE = "<perdure expression>"
+_SECRET = re.compile(r"secrets\.([A-Za-z_][A-Za-z0-9_]*)")
 _seen: ContextVar[dict[str, "Expression"]] = ContextVar("seen")
 
 
@@ -67,6 +68,12 @@ class Expression:
     def nodes(self) -> frozenset[str]:
         """Return the names of the nodes that are read."""
         return frozenset(read.path[1] for read in self.reads if read.path[0] == "nodes")
+
+    @property
+    def secret(self) -> str | None:
+        """Return the name of the secret that it stands for: `secrets.NAME` and nothing else is one."""
+        found = _SECRET.fullmatch(self.text)
+        return found[1] if found else None
 
     def __repr__(self) -> str:
         """Return the text in its braces."""

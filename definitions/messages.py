@@ -38,7 +38,7 @@ def problems_in(error: ValidationError, source: Source, model: type[BaseModel]) 
 def _meant(data: Any, item: ErrorDetails, model: type[BaseModel], path: Path) -> Iterator[Path]:
     """Yield the key that was probably meant by an unknown one."""
     if item["type"] == "extra_forbidden":
-        ours = meant(str(path[-1]), _keys_at(model, data, path[:-1]))
+        ours = meant(str(path[-1]), keys_at(model, data, path[:-1]))
         if ours is not None:
             yield (*path[:-1], ours)
 
@@ -50,7 +50,7 @@ def _message(
     last = path[-1] if path else ""
     match item["type"]:
         case "extra_forbidden":
-            keys = _keys_at(model, data, path[:-1])
+            keys = keys_at(model, data, path[:-1])
             return (path, True), f"unknown key {last!r}{key_hint(str(last), keys) or _there_are(keys)}"
         case "missing":
             return (path[:-1], False), _MISSING.get(str(last), f"the key {last!r} is missing; add it")
@@ -115,7 +115,7 @@ def _at(data: Any, path: Path) -> Any:
     return data
 
 
-def _keys_at(model: type[BaseModel], data: Any, path: Path) -> list[str]:
+def keys_at(model: type[BaseModel], data: Any, path: Path) -> list[str]:
     """Return the keys that may stand in the mapping at `path`."""
     annotation: Any = model
     for part in path:

@@ -48,9 +48,6 @@ def node_findings(workflow: Workflow, body: Body, name: str, node: Node, at: Pat
         if isinstance(node, FailNode):
             what = "a node that fails never completes, so there is nothing to compensate; leave it out"
             yield Finding((*at, "compensate"), what, key=True)
-        elif at[0] in ("on_failure", "on_cancel", "finally"):
-            what = f"compensation comes before {at[0]!r}, so nothing in it is ever compensated; leave it out"
-            yield Finding((*at, "compensate"), what, key=True)
         if node.compensate.agent is not None:
             yield from agent_findings(workflow, node.compensate.agent, f"node {name!r}", (*at, "compensate", "agent"))
 

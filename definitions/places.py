@@ -42,6 +42,11 @@ class Field:
     adds: frozenset[str] = _NONE
     secrets: bool = False
 
+    @property
+    def to_workflow(self) -> bool:
+        """Whether it is the input of another workflow: a `with` in which secrets may not stand."""
+        return self.path[-1:] == ("with",) and not self.secrets
+
 
 @dataclass(frozen=True, slots=True)
 class Inner:
@@ -116,7 +121,8 @@ def fields_of(node: Node, at: Path) -> Iterator[Field]:
     for index, catch in enumerate(node.catch):
         yield Field((*at, "catch", index, "output"), catch.output, adds=frozenset({"error"}))
     if node.compensate is not None and node.compensate.with_:
-        yield Field((*at, "compensate", "with"), node.compensate.with_, adds=frozenset({"error"}), secrets=True)
+        local = node.compensate.workflow is None
+        yield Field((*at, "compensate", "with"), node.compensate.with_, adds=frozenset({"error"}), secrets=local)
 
 
 def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one case per kind)
@@ -124,7 +130,7 @@ def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one cas
         case AgentNode() | ToolNode():
             yield Field((*at, "with"), node.with_, secrets=True)
         case WorkflowNode():
-            yield Field((*at, "with"), node.with_, secrets=True)
+            yield Field((*at, "with"), node.with_)  # no secrets: it is recorded as another execution's input
             yield Field((*at, "workflow", "id"), node.workflow.id)
         case WaitNode(wait=wait):
             for key in ("duration", "until", "timeout"):

@@ -23,6 +23,7 @@ from perdure.definitions.nodes import (
 from perdure.definitions.parts import Agent, ChildWorkflow, Retry
 from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of
+from perdure.definitions.secret_references import names_in, pointers_in
 from perdure.definitions.templates import Template, compile_condition, compile_template, expressions
 from perdure.definitions.yaml_source import Path
 
@@ -46,6 +47,7 @@ class PlanNode:
     its expressions read, in its own body or around it. templates: its compiled fields by their last key. timeout: in
     seconds. bodies: what runs within it. arm_of, handler_of: the switch and the caught node that lead here.
     mixed_needs: the needs in an order that nodes are unlikely to finish in, so that wide joins are answered early.
+    secrets: the JSON pointers to the references to secrets in its `with`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class PlanNode:
     arm_of: str | None = None
     handler_of: str | None = None
     undo: "PlanNode | None" = None
+    secrets: tuple[str, ...] = ()
     mixed_needs: tuple[str, ...] = ()
 
     @property
@@ -141,8 +144,8 @@ class PlanBody:
 class Plan:
     """A compiled workflow: its main body, its agents, and the bodies that run at its end.
 
-    drains: whether what does not depend on a failed node goes on. signals: the schemas of those that are declared.
-    workflows: those that it carries, for its children.
+    drains: whether what does not depend on a failed node goes on. signals: the schemas of those that it takes, or None
+    where it takes any. workflows: those that it carries, for its children.
     """
 
     name: str
@@ -150,10 +153,17 @@ class Plan:
     main: PlanBody
     agents: Mapping[str, Agent]
     drains: bool = False
-    signals: Mapping[str, Any] = field(default_factory=dict)
+    signals: Mapping[str, Any] | None = None
     timeout: float | None = None
     workflows: Mapping[str, Workflow] = field(default_factory=dict)
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
+
+    @cached_property
+    def secrets(self) -> frozenset[str]:
+        """The names of the secrets that its calls read, and those of the workflows that it carries."""
+        own = (_secrets_of(body) for body in (self.main, *self.ends.values()))
+        carried = (compile_plan(workflow).secrets for workflow in self.workflows.values())
+        return frozenset().union(*own, *carried)
 
     def body(self, path: str) -> PlanBody:
         """Return the body at a path such as `check[3]` or `race/left`."""
@@ -190,7 +200,7 @@ def compile_plan(workflow: Workflow) -> Plan:
         main=_compile_nodes(workflow.nodes, ("nodes",), compile_template(workflow.output)),
         agents=workflow.agents,
         drains=workflow.failure == "drain",
-        signals={name: signal.schema_ for name, signal in (workflow.signals or {}).items()},
+        signals=None if workflow.signals is None else {name: each.schema_ for name, each in workflow.signals.items()},
         timeout=workflow.timeout,
         workflows=workflow.workflows,
         ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
@@ -296,6 +306,7 @@ class _Draft:
             arm_of=arm_of,
             handler_of=handler_of,
             undo=_undo(self.node.compensate, self.templates.get("compensate/with")) if self.node.compensate else None,
+            secrets=tuple(pointers_in(self.templates.get("with"))),
             mixed_needs=tuple(sorted(needs, key=lambda need: crc32(need.encode()))),
         )
 
@@ -313,6 +324,7 @@ def _undo(call: Compensation, with_: Template) -> PlanNode:
     return PlanNode(
         name=UNDO, kind=kind_of(model) or "", model=model, needs=(), dependants=(), reads=reads_of(with_),
         templates={"with": with_}, retry=retry or ONE_TRY, catches=(), bodies={},
+        secrets=tuple(pointers_in(with_)),
     )  # fmt: skip
 
 
@@ -320,6 +332,15 @@ def _compile_inner(inner: Inner) -> PlanBody:
     if inner.called and inner.output.value is None:
         return compile_body(inner.nodes, compile_condition("nodes.do.output"))
     return compile_body(inner.nodes, compile_field(inner.output))
+
+
+def _secrets_of(body: PlanBody) -> Iterator[str]:
+    for node in body.nodes.values():
+        for each in (node, node.undo):
+            if each is not None and each.secrets:
+                yield from names_in(each.templates["with"])
+        for inner in node.bodies.values():
+            yield from _secrets_of(inner)
 
 
 def _free(body: PlanBody) -> set[str]:

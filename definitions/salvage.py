@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perdure.definitions.findings import Finding
-from perdure.definitions.messages import document_path
+from perdure.definitions.messages import document_path, keys_at
 from perdure.definitions.model import Workflow
 from perdure.definitions.other_words import meant
 from perdure.definitions.yaml_source import Path
@@ -68,7 +68,7 @@ def _leave_out(data: dict[str, Any], path: Path, names: set[str], *, is_key: boo
     if _is_part(path) or whole or holder is None or path[-1] not in holder:
         return _replace(data, path)
     needed = _NEEDED - {"do"} if "states" in path else _NEEDED  # the actions of a transition are not a body
-    if path[-1] in needed or meant(str(path[-1]), needed) is not None:
+    if path[-1] in needed or meant(str(path[-1]), keys_at(Workflow, data, path[:-1])) in needed:
         return False
     del holder[str(path[-1])]
     return True

@@ -24,6 +24,11 @@ class Interpolation:
 
     parts: tuple[str | Expression, ...]
 
+    @property
+    def secret(self) -> bool:
+        """Whether a secret stands in it."""
+        return any(isinstance(part, Expression) and part.secret is not None for part in self.parts)
+
 
 Template = Any
 """Plain JSON data in which strings that hold `${{ }}` are Expression or Interpolation objects."""
@@ -57,10 +62,15 @@ def compile_condition(value: bool | str) -> Template:
 
 
 def render(template: Template, scope: Scope) -> Any:
-    """Render to JSON data; raise ExpressionError where an expression fails or null is interpolated."""
+    """Render to JSON data; raise ExpressionError where an expression fails or null is interpolated.
+
+    Where a secret stands, the reference to it is given; see secret_references.
+    """
     if isinstance(template, Expression):
-        return evaluate(template, scope)
+        return evaluate(template, scope) if template.secret is None else _reference((template,), scope)
     if isinstance(template, Interpolation):
+        if template.secret:
+            return _reference(template.parts, scope)
         text = "".join(part if isinstance(part, str) else _text(part, scope) for part in template.parts)
         if len(text) > MAX_RESULT:
             raise ExpressionError(f"the text has more than {MAX_RESULT} characters")
@@ -123,6 +133,21 @@ def _end_of_expression(text: str, start: int) -> int:
     if end < 0:
         raise ExpressionError(f"'${{{{' without '}}}}' in {clipped(text)!r}; quote this value", start - 3)
     return end  # brackets or quotes do not match: the parser says where
+
+
+def _reference(parts: tuple[str | Expression, ...], scope: Scope) -> dict[str, Any]:
+    """Return what is recorded in the place of text with secrets in it: its text and their names, in order."""
+    found: list[Any] = []
+    for part in parts:
+        if isinstance(part, Expression) and part.secret is not None:
+            found.append({"name": part.secret})
+            continue
+        text = part if isinstance(part, str) else _text(part, scope)
+        if found and isinstance(found[-1], str):
+            found[-1] += text
+        else:
+            found.append(text)
+    return {"secret": found}
 
 
 def _text(expression: Expression, scope: Scope) -> str:

@@ -59,11 +59,15 @@ class ChildEnded(_Event, frozen=True):
 
 
 class NodeScheduled(_Event, frozen=True):
-    """An attempt at a node is to run, with this input."""
+    """An attempt at a node is to run, with this input. `secrets`: JSON pointers to the references to secrets in it.
+
+    Such a reference is `{"secret": ["Bearer ", {"name": "TOKEN"}]}`: text and names, whose values no event holds.
+    """
 
     node: str
     attempt: int
     input: Any = None
+    secrets: list[str] = []
 
 
 class NodeResumed(_Event, frozen=True):

@@ -86,6 +86,10 @@ class ModelUnavailable(EnvironmentProblem):
     """An agent is to run and no model endpoint is configured."""
 
 
+class SecretMissing(EnvironmentProblem):
+    """A secret that a workflow names is not set, or cannot be read, where the workflow runs."""
+
+
 class VersionConflict(PerdureError):
     """Another writer appended to this execution first."""
 

@@ -28,6 +28,7 @@ from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import WorkflowNode
 from perdure.definitions.places import bodies_of
 from perdure.definitions.plan import Plan, compile_plan
+from perdure.definitions.secret_references import revealed
 from perdure.errors import BadInput
 from perdure.events.vocabulary import (
     ChildRequested,
@@ -124,7 +125,7 @@ class _Stage:
     def run(self, first: Input, end: datetime | None) -> None:
         """Decide the start, then whatever is due next, until the execution ends, or nothing more is due."""
         self._decide(first)
-        while self._started.outcome is None:
+        while self._started.outcome is None or self._is_to_be_retried():
             timer = min(((due, name) for name, due in self._started.timers.items()), default=None)
             at = min([*([self._due[0][0]] if self._due else []), *([timer[0]] if timer else [])], default=None)
             if at is None or (end is not None and at > end):
@@ -135,6 +136,9 @@ class _Stage:
                 self._decide(FireTimer(f"{timer[1]}/{timer[0].isoformat()}", self.played.id, timer[1], timer[0]))
             else:
                 self._take(heapq.heappop(self._due)[2])
+
+    def _is_to_be_retried(self) -> bool:
+        return any(isinstance(told, Told) and told.retries for _, _, (told, _) in self._due)
 
     @property
     def _started(self) -> Started:
@@ -181,10 +185,11 @@ class _Stage:
         node = self.plan.node(path)
         kind = node.calls
         assert kind is not None  # noqa: S101 (no other node is ever at work)
-        self.played.calls.append(Call(node.target, path, state.attempt, state.input, self.played.now))
-        script = self._script(kind, node.target, path, state.input)
+        value = revealed(state.input, state.secrets, "[secret {}]".format)
+        self.played.calls.append(Call(node.target, path, state.attempt, value, self.played.now))
+        script = self._script(kind, node.target, path, value)
         agent = self.plan.agents[node.target] if kind == "agent" else None
-        ending, limit = script.next(path, state.input or {}, agent), node.timeout
+        ending, limit = script.next(path, value or {}, agent), node.timeout
         key = (path, state.attempt, state.resumed)
         if limit is not None and ending.seconds > limit:
             late = Error("Timeout", f"it took longer than {limit:g} s")

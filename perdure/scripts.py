@@ -13,12 +13,17 @@ from pydantic import validate_call
 from perdure.actors import agents, tools
 from perdure.actors.inputs import (
     CancelExecution,
+    ChangeInput,
+    CompleteNode,
     DecideApproval,
+    ExtendDeadline,
     Input,
     PauseExecution,
     Recover,
     ResumeExecution,
+    RetryExecution,
     SignalExecution,
+    SkipNode,
     TerminateExecution,
 )
 from perdure.actors.work import error_of
@@ -66,6 +71,7 @@ class Told:
     seconds: float | None = 0.0
     approval: str | None = None
     crashes: bool = False
+    retries: bool = False
 
 
 def signal(name: str, data: Any = None, *, at: str | float = 0) -> Told:
@@ -111,6 +117,34 @@ def cancel(reason: str = "", *, at: str | float = 0) -> Told:
 def terminate(reason: str = "", *, at: str | float = 0) -> Told:
     """Terminate it, so long after its start."""
     return Told(lambda id_, execution: TerminateExecution(id_, execution, reason), seconds(at))
+
+
+def retry(*, at: str | float) -> Told:
+    """Retry it after it has failed, so long after its start."""
+    return Told(lambda id_, execution: RetryExecution(id_, execution), seconds(at), retries=True)
+
+
+def skip_node(node: str, *, at: str | float = 0) -> Told:
+    """Settle the node at a path as skipped, so long after the start."""
+    return Told(lambda id_, execution: SkipNode(id_, execution, node), seconds(at))
+
+
+def complete_node(node: str, output: Any = None, *, at: str | float = 0) -> Told:
+    """Settle the node at a path with an output, so long after the start."""
+    value = tools.to_json(output, f"the output of node {node!r}")
+    return Told(lambda id_, execution: CompleteNode(id_, execution, node, value), seconds(at))
+
+
+def change_input(node: str, value: Any, *, at: str | float = 0) -> Told:
+    """Give the node at a path, which has not begun, another input, so long after the start."""
+    given = tools.to_json(value, f"the input of node {node!r}")
+    return Told(lambda id_, execution: ChangeInput(id_, execution, node, given), seconds(at))
+
+
+def extend_deadline(by: str | float, node: str = "", *, at: str | float = 0) -> Told:
+    """Move the deadline of the node at a path, or the execution's timeout, so long after the start."""
+    more = seconds(by)
+    return Told(lambda id_, execution: ExtendDeadline(id_, execution, node, more), seconds(at))
 
 
 def crash(*, at: str | float = 0) -> Told:

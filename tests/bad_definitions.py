@@ -371,14 +371,6 @@ SHAPE = [
         "stands under 'on' and 'not_on'; keep one",
     ),
     semantic(
-        DAG,
-        "  tell: {tool: mail,",
-        "  tell: {compensate: {tool: undo}, tool: mail,",
-        "compensate",
-        "comes before 'on_failure'",
-        "leave it out",
-    ),
-    semantic(
         DAG, "    fail: {", "    compensate: {tool: undo}\n    fail: {", "compensate", "never completes", "leave it out"
     ),
     semantic(

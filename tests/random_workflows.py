@@ -7,17 +7,20 @@ from scenario import EXECUTION, NOW
 
 from perdure.actors.inputs import (
     CancelExecution,
+    CompleteNode,
     Continue,
     DecideApproval,
     FireTimer,
     Input,
     PauseExecution,
     Recover,
+    ReportChild,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
     ResumeExecution,
     SignalExecution,
+    SkipNode,
     TerminateExecution,
 )
 from perdure.actors.state import Started
@@ -67,7 +70,7 @@ def _kind(choose: Choose, depth: int, before: list[str], free: list[str], led: s
     kinds += [lambda: {"set": choose(3)}] * 2 + [lambda: {"fail": "on purpose"}, lambda: {"wait": "5m"}]
     kinds += [lambda: {"wait": {"signal": "go", "timeout": "1h", "on_timeout": "continue"}}]
     kinds += [lambda: {"approval": {"title": "?", "timeout": "1h", "on_timeout": ("fail", "reject")[choose(2)]}}]
-    kinds += [lambda: {"set": "${{ input.missing }}"}]
+    kinds += [lambda: {"set": "${{ input.missing }}"}, lambda: {"workflow": "leaf"}]
     if before:
         kinds += [lambda: {"aggregate": {"from": [before[choose(len(before))]], "how": "collect"}}]
     if len(free) > 1:
@@ -137,6 +140,10 @@ def possible(state: Started, choose: Choose, told: list[Input]) -> Input:
     if choose(6) == 0:
         strange += [CancelExecution("c", EXECUTION), TerminateExecution("x", EXECUTION)]
     choices = [*favourable(state), *unfavourable(state)]
+    begun = sorted(state.nodes)
+    if begun and choose(4) == 0:
+        path = begun[choose(len(begun))]
+        strange += [SkipNode("k", EXECUTION, path), CompleteNode("o", EXECUTION, path, 1)]
     if state.paused:
         strange += [ResumeExecution("r", EXECUTION)] * 4
     if not choices or choose(8) == 0:
@@ -151,7 +158,11 @@ def unfavourable(state: Started) -> list[Input]:
     ]
     for path, node in sorted(state.running.items()):
         inputs += [ReportFailure(path, node.attempt, Error("Boom", "it broke")), ReportLoss(path, node.attempt)]
-    inputs += [DecideApproval("d", EXECUTION, path, approved=False) for path in sorted(state.waiting)]
+    for path, node in sorted(state.waiting.items()):
+        if "child" in node.input:
+            inputs.append(ReportChild("e", EXECUTION, node.input["child"], error=Error("Boom", "it broke")))
+        else:
+            inputs.append(DecideApproval("d", EXECUTION, path, approved=False))
     return inputs
 
 
@@ -161,6 +172,8 @@ def favourable(state: Started) -> list[Input]:
     for path, node in sorted(state.waiting.items()):
         if node.input.get("approval"):
             inputs.append(DecideApproval("d", EXECUTION, path, approved=True))
+        elif "child" in node.input:
+            inputs.append(ReportChild("e", EXECUTION, node.input["child"], 1))
         elif "signal" in node.input:
             inputs.append(SignalExecution("s", EXECUTION, "go", 1))
     timers = {timer: due for timer, due in sorted(state.timers.items()) if timer.startswith(("retry/", "wait/"))}

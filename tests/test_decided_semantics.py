@@ -12,7 +12,7 @@ Retry: test_attempts_count_all_tries_so_there_is_at_least_one; durations are hel
 Catch: test_a_handler_is_never_upstream, test_what_a_catch_leads_to_runs_for_it_only.
 Approval: test_an_approval_gives_its_decision_who_made_it_and_its_data.
 Parallel: test_a_parallel_joins_all_any_or_as_many_as_there_are.
-Compensation: test_nothing_is_compensated_after_the_end_has_begun.
+Compensation: only where something can be compensated, in test_bad_definitions.
 Invoke: test_an_invocation_is_named_by_its_state_unless_it_has_an_id, test_the_context_changes_by_set_only.
 Secrets: test_secrets_are_read_in_with_only.
 Tools: test_tools_are_files_names_and_import_paths.
@@ -233,12 +233,6 @@ def test_an_approval_gives_its_decision_who_made_it_and_its_data() -> None:
 def test_a_parallel_joins_all_any_or_as_many_as_there_are(join: Any, sound: bool) -> None:
     nodes = {"a": {"parallel": {"join": join, "branches": {"l": CALL, "r": CALL}}}}
     assert dag(nodes) if sound else "branches can never succeed; join 1 to 2" in refused(nodes)
-
-
-@pytest.mark.parametrize("end", ["on_failure", "on_cancel", "finally"])
-def test_nothing_is_compensated_after_the_end_has_begun(end: str) -> None:
-    said = refused({"a": CALL}, **{end: {"b": {**CALL, "compensate": CALL}}})
-    assert f"compensation comes before {end!r}, so nothing in it is ever compensated; leave it out" in said
 
 
 def test_an_invocation_is_named_by_its_state_unless_it_has_an_id() -> None:

@@ -1,11 +1,14 @@
 """The documentation says what is so."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from scenario import Given, start
 
 import perdure
 from perdure.definitions.loading import load
@@ -33,15 +36,24 @@ def test_the_published_schemas_are_those_of_the_code() -> None:
 
 
 def test_every_workflow_in_the_readme_and_the_examples_loads() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        load(block)
+    for page in ("README.md", "docs/secrets.md"):
+        blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        assert blocks
+        for block in blocks:
+            load(block)
     for file in (ROOT / "examples").rglob("*.yaml"):
         if file.name.endswith("replies.yaml"):
             ScriptedModel.from_file(file)._server.server_close()
         else:
             load(file)
+
+
+def test_the_page_of_secrets_shows_what_is_recorded() -> None:
+    page = (ROOT / "docs/secrets.md").read_text()
+    (workflow,), (shown,) = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("yaml", "json"))
+    plan = load(workflow).plan
+    event = Given(plan).when(start(plan, {"amount": 30})).events[1]
+    assert msgspec.to_builtins(event) == json.loads(shown)
 
 
 def test_the_workflow_that_the_readme_builds_is_sound(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,20 +7,24 @@ from scenario import BOOM, EXECUTION, due, failure, output, plan_of, running
 
 from perdure.actors.inputs import (
     CancelExecution,
+    Continue,
     PauseExecution,
+    ReportChild,
     ReportFailure,
     ReportSuccess,
     ResumeExecution,
+    RetryExecution,
     SignalExecution,
+    SkipNode,
     TerminateExecution,
 )
 from perdure.errors import DefinitionError
 from perdure.events.vocabulary import (
     BodyFailed,
+    CommandRefused,
     CompensationStarted,
     Error,
     ExecutionFailed,
-    ExecutionPaused,
     ExecutionSucceeded,
     NodeCaught,
     NodeFailed,
@@ -29,6 +33,7 @@ from perdure.events.vocabulary import (
 
 PAUSE, RESUME = PauseExecution("p", EXECUTION), ResumeExecution("r", EXECUTION)
 CANCEL, TERMINATE = CancelExecution("c", EXECUTION, "no"), TerminateExecution("t", EXECUTION)
+RETRY = RetryExecution("y", EXECUTION)
 TAKE: dict[str, Any] = {"tool": "take", "compensate": {"tool": "give"}}
 BODY: dict[str, Any] = {"take": TAKE, "use": {"tool": "use", "needs": "take"}}
 
@@ -92,6 +97,15 @@ def test_what_could_not_be_undone_is_not_tried_again_by_an_error_that_goes_out_f
     assert CompensationStarted("", "execution", ["all[0]/first"], BOOM) in given.events
 
 
+def test_what_is_within_a_node_that_was_undone_as_a_whole_is_not_undone_by_an_error_that_goes_out_further() -> None:
+    inner = {"foreach": {"items": "input"}, "do": {"take": TAKE}, "compensate": {"tool": "clear"}}
+    body = {"first": TAKE, "inner": {**inner, "needs": "first"}, "use": {"tool": "use", "needs": "inner"}}
+    given = running({"all": {"foreach": {"items": "input", "on_failure": "continue"}, "do": body}}, ["a"])
+    given.when(ReportSuccess("all[0]/first", 1), ReportSuccess("all[0]/inner[0]/take", 1))
+    given.when(ReportFailure("all[0]/use", 1, BOOM), ReportSuccess("all[0]/inner~undo", 1), CANCEL)
+    assert [event.undo for event in given.events if isinstance(event, CompensationStarted)][1] == ["all[0]/first"]
+
+
 def test_the_compensation_of_an_item_may_read_the_item_and_its_nodes_when_the_foreach_is_long_done() -> None:
     undo = {"tool": "give", "with": {"id": "${{ nodes.ask.output + item }}"}}
     body = {"ask": {"tool": "t"}, "more": {"tool": "t"}, "take": {"tool": "t", "compensate": undo}}
@@ -111,14 +125,6 @@ def test_the_compensation_of_a_pass_may_read_the_value_of_the_pass_before() -> N
     assert given.now.running["again[2]/take~undo"].input == {"last": None, "index": 2}
     given.when(ReportSuccess("again[2]/take~undo", 1))
     assert given.now.running["again[0]/take~undo"].input == {"last": None, "index": 0}
-
-
-def test_what_completed_in_a_body_of_the_end_is_undone_when_that_body_fails() -> None:
-    given = running({"a": {"set": 1}}, **{"finally": BODY})
-    given.when(ReportSuccess("finally/take", 1), ReportFailure("finally/use", 1, BOOM))
-    assert set(given.now.running) == {"finally/take~undo"}
-    given.when(ReportSuccess("finally/take~undo", 1))
-    assert given.events[-1] == ExecutionFailed(BOOM, "finally/use")
 
 
 def test_compensation_pauses_between_two_nodes() -> None:
@@ -147,6 +153,23 @@ def test_a_terminated_execution_stops_its_compensation_too() -> None:
     given = running({"a": BODY["take"], "b": {"tool": "t", "needs": "a"}})
     given.when(ReportSuccess("a", 1), ReportFailure("b", 1, BOOM), TERMINATE)
     assert (given.now.status, dict(given.now.running)) == ("terminated", {})
+
+
+def test_the_nodes_of_a_body_go_on_after_a_pause() -> None:
+    given = running({"all": {"foreach": {"items": "input"}, "do": BODY}}, ["a"])
+    given.when(PAUSE, ReportSuccess("all[0]/take", 1))
+    assert not given.now.running
+    assert set(given.when(RESUME).now.running) == {"all[0]/use"}
+
+
+def test_a_long_loop_that_needs_nobody_is_decided_in_portions() -> None:
+    given = running({"again": {"loop": {"max_iterations": 2000}, "do": {"x": {"set": 1}}}})
+    while given.now.outcome is None:
+        before = len(given.events)
+        assert before < 2000 * 4
+        given.when(Continue())
+        assert 0 < len(given.events) - before < 1100
+    assert output(given) == {"again": {"x": 1}}
 
 
 # time
@@ -183,23 +206,84 @@ def test_a_time_that_no_clock_will_show_fails_the_wait() -> None:
 # the last try
 
 
-def test_a_node_may_pause_the_execution_after_its_last_try_and_is_tried_again_at_the_resume() -> None:
-    given = running({"a": {"tool": "t", "retry": {"attempts": 1, "exhausted": "pause"}}, "b": {"tool": "t"}})
-    given.when(ReportFailure("a", 1, BOOM))
-    assert ExecutionPaused("node 'a' failed at its last try: it broke") in given.events
-    assert set(given.now.running) == {"b"}
-    given.when(RESUME)
-    assert given.now.running["a"].attempt == 2
-    given.when(ReportFailure("a", 2, BOOM))
-    assert given.now.status == "paused"
-    given.when(RESUME, ReportSuccess("a", 3, 1), ReportSuccess("b", 1, 2))
-    assert output(given) == {"a": 1, "b": 2}
-
-
 def test_a_node_that_paused_the_execution_can_be_cancelled_with_it() -> None:
     given = running({"a": {"tool": "t", "retry": {"attempts": 1, "exhausted": "pause"}}})
     given.when(ReportFailure("a", 1, BOOM), CANCEL)
     assert (given.now.status, given.now.held) == ("cancelled", ())
+
+
+def test_of_stuck_nodes_that_are_tried_again_those_that_the_first_one_cancels_stay_cancelled() -> None:
+    stuck = {"retry": {"attempts": 1, "exhausted": "pause", "not_on": "Fatal"}}
+    given = running({"a": {"wait": {"signal": "s", "timeout": "1h"}, **stuck}, "b": {"tool": "t", **stuck}})
+    given.when(due(given, "wait/a"), ReportFailure("b", 1, BOOM), RESUME)
+    assert (given.now.nodes["a"].status, given.now.nodes["b"].status) == ("waiting", "running")
+    given.when(CANCEL)
+    assert (given.now.status, dict(given.now.running)) == ("cancelled", {})
+
+
+def test_a_cancel_lets_a_stuck_compensation_go_on() -> None:
+    give = {"tool": "give", "retry": {"attempts": 1, "exhausted": "pause"}}
+    body = {"take": {"tool": "take", "compensate": give}, "use": {"tool": "use", "needs": "take"}}
+    given = running({"all": {"foreach": {"items": "input", "on_failure": "continue"}, "do": body}}, ["a"])
+    given.when(ReportSuccess("all[0]/take", 1), ReportFailure("all[0]/use", 1, BOOM))
+    given.when(ReportFailure("all[0]/take~undo", 1, BOOM), CANCEL)
+    assert given.now.running["all[0]/take~undo"].attempt == 2
+    assert given.when(ReportSuccess("all[0]/take~undo", 2)).now.status == "cancelled"
+
+
+# by hand
+
+
+def test_a_retry_of_an_execution_whose_nodes_are_all_done_comes_to_its_end_again() -> None:
+    given = running({"a": {"set": 1}}, **{"finally": {"x": {"tool": "t"}}}).when(ReportFailure("finally/x", 1, BOOM))
+    given.when(RETRY, ReportSuccess("finally/x", 1))
+    assert output(given) == {"a": 1}
+
+
+def test_a_retry_runs_a_node_again_within_which_something_was_undone() -> None:
+    body = {"all": {"foreach": {"items": "input"}, "do": {"take": TAKE}}, "last": {"tool": "t", "needs": "all"}}
+    given = running(body, ["a"]).when(ReportSuccess("all[0]/take", 1), ReportFailure("last", 1, BOOM))
+    given.when(ReportSuccess("all[0]/take~undo", 1), RETRY)
+    assert set(given.now.running) == {"all[0]/take"}
+
+
+def test_what_a_retry_did_again_is_undone_again() -> None:
+    given = running({"a": TAKE, "b": {"tool": "t", "needs": "a"}})
+    given.when(ReportSuccess("a", 1), ReportFailure("b", 1, BOOM), ReportSuccess("a~undo", 1), RETRY)
+    given.when(ReportSuccess("a", 1), ReportFailure("b", 1, BOOM))
+    assert set(given.now.running) == {"a~undo"}
+    assert given.when(ReportSuccess("a~undo", 1)).now.status == "failed"
+
+
+def test_what_could_not_be_undone_is_tried_again_when_the_retry_fails_too() -> None:
+    given = running({"a": TAKE, "b": {"tool": "t", "needs": "a"}})
+    given.when(ReportSuccess("a", 1), ReportFailure("b", 1, BOOM), ReportFailure("a~undo", 1, BOOM), RETRY)
+    assert set(given.now.running) == {"b"}
+    assert set(given.when(ReportFailure("b", 1, BOOM)).now.running) == {"a~undo"}
+
+
+def test_what_is_being_compensated_cannot_be_settled_by_hand() -> None:
+    foreach = {"items": "input", "on_failure": "continue"}
+    given = running({"all": {"foreach": foreach, "do": BODY}}, ["a"])
+    given.when(ReportSuccess("all[0]/take", 1), ReportFailure("all[0]/use", 1, BOOM))
+    given.when(SkipNode("k", EXECUTION, "all"))
+    assert isinstance(given.events[-1], CommandRefused)
+
+
+def test_what_was_done_within_a_node_that_is_skipped_by_hand_is_still_undone_by_a_later_failure() -> None:
+    given = running({"all": {"foreach": {"items": "input"}, "do": BODY}, "other": {"tool": "t"}}, ["a"])
+    given.when(ReportSuccess("all[0]/take", 1), SkipNode("k", EXECUTION, "all"), ReportFailure("other", 1, BOOM))
+    assert set(given.now.running) == {"all[0]/take~undo"}
+
+
+def test_each_run_of_a_node_has_a_child_of_its_own() -> None:
+    nodes = {"all": {"foreach": {"items": "input"}, "do": {"c": {"workflow": "leaf"}}, "retry": {"attempts": 2}}}
+    given = running(nodes, [1])
+    assert set(given.now.children) == {"x-1.all[0]/c"}
+    given.when(ReportChild("e", EXECUTION, "x-1.all[0]/c", error=BOOM)).when(due(given, "retry/all"))
+    assert set(given.now.children) == {"x-1.all[0]/c#2.1"}
+    given.when(ReportChild("e", EXECUTION, "x-1.all[0]/c#2.1", error=BOOM), RETRY)
+    assert set(given.now.children) == {"x-1.all[0]/c+1"}
 
 
 # catches
@@ -215,6 +299,12 @@ def test_a_handler_may_need_another_handler_of_the_same_node() -> None:
     given = running(caught(mend=mend)).when(ReportFailure("pay", 1, BOOM))
     assert NodeSkipped("other", "there was no error of 'pay' to handle") in given.events
     assert output(given) == {"pay": "mended"}
+
+
+def test_a_handler_that_is_not_led_to_decides_nothing_whatever_its_name() -> None:
+    given = running(caught(other={"tool": "t"})).when(ReportFailure("pay", 1, Error("Other", "")))
+    assert NodeSkipped("mend", "there was no error of 'pay' to handle") in given.events
+    assert output(given.when(ReportSuccess("other", 1, "o"))) == {"pay": "o"}
 
 
 def test_a_handler_waits_for_its_other_needs() -> None:

@@ -11,20 +11,33 @@ from random_workflows import Choose, favourable, possible, random_plan
 from scenario import EXECUTION, NOW, start
 
 from perdure.actors.decisions import decide
-from perdure.actors.evolve import Folded, evolve, fold
-from perdure.actors.inputs import Continue, Input, ReportFailure, ReportSuccess, ResumeExecution, TerminateExecution
+from perdure.actors.evolve import evolve, fold
+from perdure.actors.folded import Folded
+from perdure.actors.inputs import (
+    Continue,
+    Input,
+    ReportFailure,
+    ReportSuccess,
+    ResumeExecution,
+    RetryExecution,
+    TerminateExecution,
+)
 from perdure.actors.snapshot import pack, unpack
 from perdure.actors.state import INITIAL, SETTLED, ExecutionState, Started
 from perdure.definitions.paths import UNDO, body_of, is_within, node_in, steps_to
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import (
     BodyFailed,
+    ChildEnded,
+    CommandRefused,
     CompensationStarted,
     Event,
     ExecutionCancelled,
     ExecutionFailed,
     ExecutionPaused,
+    ExecutionRetried,
     ExecutionTerminated,
+    Intervened,
     NodeAttemptFailed,
     NodeCatching,
     NodeCaught,
@@ -48,6 +61,7 @@ class Watcher:
         self.events: list[Event] = []
         self.results: Counter[Any] = Counter()
         self.completed: list[str] = []  # what could be undone, in the order of completion
+        self.history: list[str] = []
         self.under_way: set[str] = set()  # what is being undone
 
     def tell(self, given_input: Input) -> None:
@@ -62,7 +76,8 @@ class Watcher:
         state = self.state
         if not isinstance(state, Started):
             return
-        assert state.outcome is None, f"{event} after the end"
+        allowed = CommandRefused | ChildEnded | Intervened | ExecutionRetried
+        assert state.outcome is None or isinstance(event, allowed), f"{event} after the end"
         if isinstance(event, NodeScheduled | NodeWaiting | NodeOpened) and not event.node.endswith(UNDO):
             self._needs_are_settled(state, event.node)
             self._is_live(state, event.node)
@@ -103,12 +118,21 @@ class Watcher:
                 self.completed.remove(path.removesuffix(UNDO))
             case NodeSucceeded(path) if self.plan.node(path).undo is not None:
                 self.completed = [each for each in self.completed if not is_within(each, path)] + [path]
+                self.history = [each for each in self.history if each != path] + [path]
             case NodeFailed(path) | NodeAttemptFailed(path) | NodeCatching(path):
                 assert not any(is_within(each, path) for each in self.completed), "left behind"
             case BodyFailed(body):
                 assert not any(is_within(each, body) for each in self.completed), "left behind"
+            case ExecutionRetried():
+                self.results.clear()
+                left = [path for path in self.history if self._is_done(path)]  # tried in vain to undo, or not at all
+                self.completed = [path for path in left if not any(is_within(path, other) for other in left)]
             case ExecutionFailed() | ExecutionCancelled() if not self._main_succeeded():  # else only `finally` failed
                 assert not any(is_within(each, "") for each in self.completed), "left behind"
+
+    def _is_done(self, path: str) -> bool:
+        node = self.state.node(path) if isinstance(self.state, Started) else None
+        return node is not None and node.status == "succeeded"
 
     def _main_succeeded(self) -> bool:
         return isinstance(self.state, Started) and self.state.main.status == "succeeded"
@@ -172,6 +196,9 @@ def play(choose: Choose) -> Watcher | None:
         watcher.tell(told[-1])
         _is_deaf_to_the_same(watcher, told[-1])
     _come_to_the_end(watcher)
+    if choose(3) == 0:
+        watcher.tell(RetryExecution("y", EXECUTION))
+        _come_to_the_end(watcher)
     return watcher
 
 
@@ -212,7 +239,7 @@ def _is_replayed(watcher: Watcher) -> None:
             assert fold(events[cut:], saved[0].state) == state
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_whatever_happens_the_rules_of_the_engine_hold_and_every_execution_can_end(data: st.DataObject) -> None:
     watcher = play(lambda below: data.draw(st.integers(0, below - 1)))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario import EXECUTION, plan_of, start
 
-from perdure.actors.evolve import Folded
 from perdure.actors.execution import Execution, Surroundings
-from perdure.actors.inputs import FireTimer
+from perdure.actors.folded import Folded
+from perdure.actors.inputs import FireTimer, SignalExecution
 from perdure.actors.state import Started
 from perdure.actors.work import Timeout, Work, WorkerLost
 from perdure.definitions.plan import Plan
@@ -369,3 +369,36 @@ async def test_a_log_that_cannot_be_loaded_stops_the_actor() -> None:
     with pytest.raises(LogUnavailable):
         await running
     assert await actor.tell(start(DIAMOND, command="start-2")) is False
+
+
+async def test_a_timer_that_was_left_to_the_inbox_is_disarmed_by_whoever_has_the_execution_next() -> None:
+    plan = plan_of({"a": {"wait": {"signal": "go", "timeout": "2d"}}})
+    world = World(plan)
+    await world.actor(near=30).run(start(plan))
+    assert set(world.armed) == {"wait/a"}
+    await world.actor(near=30).run(SignalExecution("s-1", EXECUTION, "go", 1))
+    assert (await world.state()).status == "succeeded"
+    assert world.disarmed == ["wait/a"]
+
+
+async def test_a_tool_that_swallows_its_cancellation_reports_nothing() -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(work: Work) -> Any:
+        if work.path == "b":
+            await begun.wait()
+            raise RuntimeError("no")
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            over.set()
+        return "late"
+
+    world = World(plan_of({"a": {"tool": "t"}, "b": {"tool": "t"}}), stubborn)
+    actor = world.actor()
+    await actor.run(start(world.plan))
+    await over.wait()
+    await asyncio.sleep(0)
+    assert (await world.state()).status == "failed"
+    assert actor._mailbox.empty()

@@ -160,6 +160,12 @@ def test_a_declared_signal_is_checked_when_it_comes() -> None:
     assert isinstance(given.events[-1], CommandRefused)
 
 
+def test_a_signal_that_is_not_declared_is_refused_where_signals_are() -> None:
+    given = running({"a": {"tool": "t"}}, signals={"pay": {}}).when(SignalExecution("s-1", EXECUTION, "pya", 1))
+    reason = "the workflow takes no signal 'pya'; did you mean 'pay'?"
+    assert given.events[-1] == CommandRefused("s-1", reason)
+
+
 @pytest.mark.parametrize(("on_timeout", "error"), [("fail", "Timeout"), ("continue", None)])
 def test_without_a_signal_in_time_a_wait_fails_or_goes_on(on_timeout: str, error: str | None) -> None:
     given = running({"a": {"wait": {"signal": "pay", "timeout": "1h", "on_timeout": on_timeout}}})

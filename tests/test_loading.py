@@ -219,3 +219,12 @@ def test_any_text_loads_or_is_refused_with_a_reason(text: str) -> None:
         load(text + "\n")
     except DefinitionError as error:
         assert str(error)
+
+
+def test_a_misspelt_key_within_a_node_hides_no_mistake_of_another_node() -> None:
+    said = problems_in(
+        "name: x\nnodes:\n  check: {tool: t}\n  pay: {tool: t, if: nodes.chek.output > 3}\n"
+        "  mail: {tool: t, retry: {atempts: 3}}\n"
+    )
+    assert "definition:4:22: 'nodes.chek.output > 3' reads node 'chek'" in said
+    assert "definition:5:27: unknown key 'atempts'" in said

@@ -18,14 +18,19 @@ from perdure.testing import (
     Unscripted,
     approve,
     cancel,
+    change_input,
+    complete_node,
     crash,
+    extend_deadline,
     fails,
     lost,
     pause,
     play,
     reject,
     resume,
+    retry,
     signal,
+    skip_node,
     takes,
     terminate,
 )
@@ -178,6 +183,22 @@ def test_it_can_be_paused_resumed_cancelled_and_terminated() -> None:
         assert (played.status, played.took) == (status, timedelta(minutes=10))
         with pytest.raises(ExecutionStopped, match=r"no more|stuck"):
             played.output  # noqa: B018 (reading it raises)
+
+
+def test_a_failed_execution_can_be_retried() -> None:
+    played = play(flow(TWO), 1, tools={"charge": "r", "mail": [fails("Down"), "sent"]}, tell=[retry(at="1d")])
+    assert (played.output, played.took) == ({"mail": "sent"}, timedelta(days=1))
+    assert len(played.inputs("charge")) == 1
+
+
+def test_nodes_can_be_mended_by_hand() -> None:
+    waits = {"a": {"wait": "1h"}, "b": {"wait": "1h"}, **TWO, "pay": {**PAY["pay"], "needs": ["a", "b"]}}
+    mended = [skip_node("a"), complete_node("b", at="1m"), change_input("pay", {"amount": 9})]
+    played = play(flow(waits), 1, tools={"charge": "r", "mail": None}, tell=mended)
+    assert (played.took, played.inputs("charge")) == (timedelta(minutes=1), [{"amount": 9}])
+    late = flow({"a": {"wait": "3h"}}, timeout="2h")
+    assert play(late).status == "failed"
+    assert play(late, tell=[extend_deadline("2h", at="1h")]).status == "succeeded"
 
 
 def test_calls_under_way_run_again_after_a_crash_and_what_is_done_does_not() -> None:

@@ -52,7 +52,9 @@ def open_ticket(message: str, category: str, urgency: str, reason: str) -> dict:
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """One Ray for all tests here; clients find it running and leave it running."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    with pytest.MonkeyPatch.context() as patch:  # its processes inherit the environment that it starts in
+        patch.setenv("PERDURE_SECRET_INHERITED", "value-of-the-environment")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 
@@ -155,3 +157,27 @@ def test_an_agent_node_on_ray_asks_the_endpoint_of_the_settings(local_ray: None,
         with perdure.connect(settings) as client:
             assert client.start(definition).result(timeout=60) == {"n": "Fine."}
         assert len(model.requests) == 1
+
+
+@pytest.mark.timeout(120)
+def test_secrets_are_read_where_the_execution_runs_and_reach_tools_in_any_process(
+    local_ray: None, tmp_path: Path
+) -> None:
+    (tmp_path / "tools.py").write_text(
+        "from perdure import tool\n"
+        "@tool\ndef there(a: str, b: str) -> list: return [len(a), len(b), a, b]\n"
+        "@tool\nasync def here(a: str, b: str) -> list: return [len(a), len(b), a, b]\n"
+    )
+    with_ = "{a: '${{ secrets.INHERITED }}', b: 'x ${{ secrets.in_file }}'}"
+    (tmp_path / "x.yaml").write_text(
+        f"name: x\ntools: [tools.py]\nnodes:\n  a: {{tool: there, with: {with_}}}\n  b: {{tool: here, with: {with_}}}\n"
+        "  c: {tool: here, needs: [a, b], with: {a: '', b: '${{ secrets.NOWHERE }}'}}\n"
+    )
+    (tmp_path / "in_file").write_text("value-of-the-file\n")
+    settings = Settings(store=tmp_path / "store", secrets_dir=tmp_path, isolation="process")
+    with perdure.connect(settings) as client:
+        run = client.start(tmp_path / "x.yaml")
+        with pytest.raises(ExecutionFailed, match=r"at node 'c' .*SecretMissing: .*PERDURE_SECRET_NOWHERE"):
+            run.result(timeout=60)
+        outputs = [run.state().nodes[name].output for name in ("a", "b")]
+    assert outputs == [[24, 19, "[secret INHERITED]", "x [secret in_file]"]] * 2

@@ -1,0 +1,55 @@
+"""An execution folded from its log: its state, and what its next entry needs to know."""
+
+import msgspec
+from immutables import Map
+
+from perdure.actors.evolve import evolve
+from perdure.actors.state import (
+    INITIAL,
+    ExecutionState,
+)
+from perdure.errors import CorruptEntry
+from perdure.events.entry import Entry, Recorded
+from perdure.events.vocabulary import (
+    ExecutionPurged,
+)
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """An execution as of its entry number `n`: its state, and what the next append needs to know.
+
+    handled: ids of the commands already answered. epoch: the newest owner's. last: the last entry as it is stored.
+    """
+
+    state: ExecutionState = INITIAL
+    n: int = 0
+    position: int = 0
+    epoch: int = 0
+    handled: Map[str, None] = Map()
+    last: Recorded | None = None
+
+    @property
+    def prev(self) -> str:
+        """The digest of the last entry, which the next one names; "" before the first."""
+        return self.last.digest if self.last is not None else ""
+
+    def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
+        """Fold one more stored entry (decoded already, where the caller has it)."""
+        entry = entry or recorded.entry
+        if entry.n != self.n + 1 and not any(isinstance(event, ExecutionPurged) for event in entry.events):
+            raise CorruptEntry(
+                f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
+            )
+        handled, state = self.handled, self.state
+        for cause in entry.causes:
+            handled = handled.set(cause, None)
+        for event in entry.events:
+            state = evolve(state, event)
+        return Folded(
+            state=state,
+            n=entry.n,
+            position=recorded.position,
+            epoch=max(self.epoch, entry.epoch),
+            handled=handled,
+            last=recorded,
+        )
