@@ -39,7 +39,7 @@ _THEIRS = {
     "output": "result outputs output_schema response_format data",
     "input": "inputs params parameters args arguments",
     "message": "error cause text",
-    "type": "error",
+    "type": "error parallel history final",
     "duration": "for seconds minutes",
     "signal": "event name",
     "initial": "start start_at",

@@ -67,7 +67,8 @@ def _leave_out(data: dict[str, Any], path: Path, names: set[str], *, is_key: boo
         return True
     if _is_part(path) or whole or holder is None or path[-1] not in holder:
         return _replace(data, path)
-    if path[-1] in _NEEDED or meant(str(path[-1]), keys_at(Workflow, data, path[:-1])) in _NEEDED:
+    needed = _NEEDED - {"do"} if "states" in path else _NEEDED  # the actions of a transition are not a body
+    if path[-1] in needed or meant(str(path[-1]), keys_at(Workflow, data, path[:-1])) in needed:
         return False
     del holder[str(path[-1])]
     return True

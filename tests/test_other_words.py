@@ -88,6 +88,14 @@ def test_what_is_indented_too_little_to_stand_in_its_node_says_so() -> None:
     assert sum("indent it further, to stand within its node" in each for each in said) == 2
 
 
+def test_the_rest_of_a_chart_is_checked_beside_the_words_of_others() -> None:
+    go = {"target": "b", "guard": "context.n > 1", "actions": [], "cond": "x"}
+    states = {"a": {"on": {"go": go, "stop": "c"}, "on_enter": {}}, "b": {"type": "final", "data": 1}}
+    said = " ".join(messages(kind="statechart", context={"n": 1}, states=states))
+    assert "did you mean 'do'?" in said
+    assert "there is no state 'c'" in said
+
+
 def test_states_without_their_kind_are_one_mistake() -> None:
     (said,) = messages(states={"a": {"type": "final"}})
     assert "'states' belongs to a workflow with `kind: statechart`" in said
