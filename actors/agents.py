@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from perdure.definitions.data_words import misfits
 from perdure.definitions.parts import Agent
 from perdure.errors import PerdureError
 
@@ -83,17 +84,12 @@ def messages(agent: Agent, question: dict[str, Any]) -> "list[ChatCompletionMess
 
 def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
     """Return the JSON data in a reply; raise InvalidReply when it is none, or not as the schema says."""
-    from jsonschema import ValidationError, validate
-
     try:
         value = json.loads(text)
-        validate(value, schema)
     except json.JSONDecodeError as error:
         raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {text[:200]!r}") from None
-    except ValidationError as error:
-        raise InvalidReply(
-            f"agent {name!r}: the reply breaks its output schema at {error.json_path}: {error.message}"
-        ) from None
+    if problems := misfits(schema, value, "reply"):
+        raise InvalidReply(f"agent {name!r}: the reply breaks its output schema: {'; '.join(problems)}")
     return value
 
 

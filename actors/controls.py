@@ -80,7 +80,9 @@ def _answer(draft: Draft, given: DecideApproval) -> None:
     node = draft.state.waiting.get(given.node)
     if node is None or not node.input.get("approval"):
         was = given.node in draft.state.nodes and draft.plan.node(given.node).kind == "approval"
-        why = "it is decided already, or no longer asked for" if was else "there is no such approval now"
+        asked = [path for path, each in draft.state.waiting.items() if each.input.get("approval")]
+        there = did_you_mean(given.node, asked) or f"; {', '.join(sorted(asked)) or 'nothing'} is asked for"
+        why = "it is decided already, or no longer asked for" if was else f"there is no such approval now{there}"
         draft.emit(CommandRefused(given.id, f"approval {given.node!r}: {why}"))
         return
     model = draft.plan.node(given.node).model

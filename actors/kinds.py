@@ -69,7 +69,7 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
     part, value = model.workflow, _input(draft, path)
     child = draft.value(path, "workflow/id") or _child_id(draft, path, attempt)
     known = draft.plan.workflows.get(part.name)
-    if known is not None and (problem := misfit(known.input, value)):
+    if known is not None and (problem := misfit(known.input, value, "input")):
         raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
     if not isinstance(child, str) or not 1 <= len(child) <= _LONGEST_ID or not child.isprintable():
         raise Failed("Invalid", f"the id of a child has 1 to {_LONGEST_ID} printable characters, not {child!r}")

@@ -7,6 +7,7 @@ from perdure.actors.draft import Draft
 from perdure.actors.failures import stop
 from perdure.actors.inputs import ChangeInput, CompleteNode, ExtendDeadline, RetryExecution, SkipNode
 from perdure.actors.state import SETTLED
+from perdure.definitions.hints import did_you_mean
 from perdure.definitions.paths import UNDO, body_of, is_within, name_of
 from perdure.events.vocabulary import (
     CommandRefused,
@@ -101,5 +102,6 @@ def _no_node(draft: Draft, path: str) -> str | None:
     except KeyError:
         known = False
     if not known:
-        return f"there is no node {path!r} in this workflow"
+        hint = did_you_mean(path, [*draft.plan.main.nodes, *draft.state.nodes])
+        return f"there is no node {path!r} in this workflow{hint}"
     return None if draft.is_live(body) else f"what node {path!r} is part of does not run now"

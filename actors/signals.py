@@ -3,6 +3,7 @@
 from typing import Any
 
 from perdure.actors.draft import Draft
+from perdure.definitions.data_words import misfits
 
 
 def next_signal(draft: Draft, signal: str, schema: dict[str, Any] | None) -> tuple[int | None, Any]:
@@ -19,11 +20,13 @@ def waiting_for(draft: Draft, signal: str) -> list[str]:
     return [path for _, path in sorted(found)]
 
 
-def misfit(schema: dict[str, Any] | None, data: Any) -> str | None:
-    """Say where data breaks a JSON Schema, or None."""
+def misfit(schema: dict[str, Any] | None, data: Any, name: str = "data") -> str | None:
+    """Say where data, which messages call by this name, breaks a JSON Schema; None where it does not."""
     if schema is None:
         return None
-    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
+    from referencing.exceptions import Unresolvable  # slow to import, and seldom needed
 
-    problems = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(data)]
-    return "; ".join(problems) or None
+    try:
+        return "; ".join(misfits(schema, data, name)) or None
+    except Unresolvable as error:
+        return f"its schema refers to {error.ref!r}, which is not in it"

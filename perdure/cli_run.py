@@ -89,7 +89,10 @@ def run(
     name = parse_reference(workflow).name if isinstance(workflow, str) else load(workflow).workflow.name
     execution = f"{name}-{secrets.token_hex(4)}" if id is None else id
     how = {"isolation": isolation, "store": store}
-    asked = _Asked(workflow, input_from(input, set or []), execution, local, retry, replies, how)
+    given = input_from(input, set or [])
+    if id is not None and given is None:
+        given = until_stopped(_recorded_input(id, settings_from({"store": store})))
+    asked = _Asked(workflow, given, execution, local, retry, replies, how)
     try:
         output = _outcome(asked)
     except (ExecutionFailed, ExecutionStopped) as error:
@@ -144,6 +147,17 @@ async def _driven(asked: _Asked) -> Any:
                 await started.retry()
             await console.follow(console.Progress(execution), started.events())
             return await started.result()
+
+
+async def _recorded_input(execution: str, settings: "Settings") -> Any:
+    """Return the input that an execution began with, so that to go on none need be given; None without any."""
+    if not settings.nats_url and not settings.store.exists():
+        return None
+    from perdure.cluster.client import AsyncClient
+
+    async with await AsyncClient.open(settings, "none") as client:
+        begun = await client.get(execution).begun()
+        return begun.input if begun is not None else None
 
 
 async def _definition(workflow: str | Path, execution: str, settings: "Settings") -> "Definition":

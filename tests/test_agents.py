@@ -47,7 +47,7 @@ async def test_an_agent_with_a_schema_gives_checked_data(model: ScriptedModel) -
 
 @pytest.mark.parametrize(
     ("message", "expected"),
-    [("doubtful", r"breaks its output schema at \$\.good"), ("broken", "is not JSON")],
+    [("doubtful", r"breaks its output schema: reply\.good"), ("broken", "is not JSON")],
 )
 async def test_a_reply_that_breaks_the_schema_is_an_error(model: ScriptedModel, message: str, expected: str) -> None:
     with pytest.raises(InvalidReply, match=expected):

@@ -207,7 +207,8 @@ def test_bad_input_is_one_clear_error_and_starts_nothing(
 
 def test_an_id_that_is_taken_is_bad_input(environment: dict[str, str]) -> None:
     perdure(environment, *HELLO, "--set", "name=Ann", "--id", "hello-1")
-    assert "started with another input" in perdure(environment, *HELLO, "--id", "hello-1", code=2).stderr
+    other = ("--set", "name=Bob", "--id", "hello-1")
+    assert "started with another input" in perdure(environment, *HELLO, *other, code=2).stderr
 
 
 def test_an_unknown_execution_is_bad_input(environment: dict[str, str]) -> None:
@@ -363,3 +364,11 @@ def test_the_schemas_of_events_are_printed_and_written(environment: dict[str, st
     printed = json.loads(perdure(environment, "schema", "events").stdout)
     perdure(environment, "schema", "events", "--out", str(tmp_path / "schemas"))
     assert {f"{name}.v1.json" for name in printed} == {file.name for file in (tmp_path / "schemas").iterdir()}
+
+
+def test_to_go_on_no_input_need_be_given_again(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text("name: w\ninput: {type: object, required: [n]}\nnodes: {a: {set: '${{ input.n }}'}}\n")
+    run = ("run", str(file), "--local", "--id", "w-1")
+    first = perdure(environment, *run, "--set", "n=3")
+    assert json.loads(first.stdout) == json.loads(perdure(environment, *run).stdout) == {"a": 3}

@@ -35,7 +35,7 @@ def test_an_execution_is_told_from_a_second_terminal_and_mistakes_are_answered(
             "but no node of this workflow waits for a signal 'reprot'; did you mean 'report'?",
         ]
         assert "the signal's data: not JSON" in perdure(environment, "signal", "claim 1", "report", "{n", code=2).stderr
-        assert "'number'" in perdure(environment, "signal", "claim 1", "report", "{}", code=2).stderr
+        assert "data.number is missing" in perdure(environment, "signal", "claim 1", "report", "{}", code=2).stderr
         assert perdure(environment, "pause", "claim 1").stderr == "pause: recorded\n"
         assert (
             perdure(environment, "signal", "claim 1", "report", '{"number": 7}').stderr == "signal report: recorded\n"

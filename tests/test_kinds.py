@@ -124,7 +124,7 @@ def test_a_signal_gives_a_waiting_node_its_output_and_disarms_its_timeout() -> N
 def test_a_signal_that_breaks_the_schema_is_refused_with_the_reason() -> None:
     given = running(PAY).when(SignalExecution("s-1", EXECUTION, "pay", "x"))
     assert given.events[-1] == CommandRefused(
-        "s-1", "the data of signal 'pay' does not fit: $: 'x' is not of type 'integer'"
+        "s-1", "the data of signal 'pay' does not fit: data is 'x', not a whole number"
     )
 
 
@@ -210,7 +210,7 @@ def test_a_late_or_unknown_approval_is_refused_with_the_reason() -> None:
     )
     assert given.events[-2:] == [
         CommandRefused("d-2", "approval 'a': it is decided already, or no longer asked for"),
-        CommandRefused("d-3", "approval 'x': there is no such approval now"),
+        CommandRefused("d-3", "approval 'x': there is no such approval now; nothing is asked for"),
     ]
 
 
