@@ -68,11 +68,21 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
         tool = tools.find(work.place)
-        if (node.run_on or ("loop" if tool.is_async else "actor")) == "actor":
+        if runs_apart(node, work.place):
             return await call_elsewhere(work.place, work.input, node.timeout)
         return await in_time(tools.call_async(tool, work.input), node.timeout)
 
     return do
+
+
+def runs_apart(node: PlanNode, place: str | None) -> bool:
+    """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there."""
+    if node.calls != "tool" or place is None:
+        return False
+    try:
+        return (node.run_on or ("loop" if tools.find(place).is_async else "actor")) == "actor"
+    except PerdureError:
+        return False  # its code is not there: it fails as soon as it is called
 
 
 async def in_time(work: Coroutine[Any, Any, Result], seconds: float | None) -> Result:
