@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from perdure.actors import agents, tools
+from perdure.actors import agents, own_nodes, tools
+from perdure.actors.context import Context
 from perdure.definitions.json_values import clean_text
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.errors import PerdureError
@@ -59,13 +60,16 @@ Worker = Callable[[Work], Awaitable[Any]]
 
 
 def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
-    """Return the worker that does agents and `async def` tools on the loop, plain `def` tools elsewhere."""
+    """Return the worker that does agents, own kinds and `async def` tools on the loop, plain `def` tools elsewhere."""
 
     async def do(work: Work) -> Any:
         node = work.node
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
+        if node.calls == "custom":
+            context = Context(work.execution, work.path, work.attempt, work.idempotency_key)
+            return await in_time(own_nodes.execute(node.target, context, work.input), node.timeout)
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
         tool = tools.find(work.place)
         if runs_apart(node, work.place):

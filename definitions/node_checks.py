@@ -13,6 +13,7 @@ from perdure.definitions.nodes import (
     AgentNode,
     AggregateNode,
     ApprovalNode,
+    CustomNode,
     FailNode,
     ForeachNode,
     LoopNode,
@@ -25,6 +26,7 @@ from perdure.definitions.nodes import (
     WaitNode,
     WorkflowNode,
 )
+from perdure.definitions.own_configs import config_findings
 from perdure.definitions.parts import LimitUse, Tool
 from perdure.definitions.places import Body
 from perdure.definitions.switch_checks import switch_findings
@@ -77,6 +79,8 @@ def _kind_findings(  # noqa: C901 (one line per kind)
             yield from _repeating_findings(workflow, name, node, at)
         case AggregateNode():
             yield from _aggregate_findings(workflow, body, name, node, at)
+        case CustomNode():
+            yield from config_findings(node, at)
         case StatechartNode(statechart=chart):
             yield from chart_findings(workflow, chart, (*at, "statechart"))
         case _:
