@@ -46,7 +46,10 @@ def owner_of(body: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=4096)
 def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
-    """Return where the way to a body begins ("" or one of the end), and the steps from there."""
+    """Return where the way to a body begins ("" or one of the end), and the steps from there.
+
+    Raises KeyError for the path of a node, which is no body.
+    """
     parts = body.split("/") if body else []
     root = parts.pop(0) if parts and parts[0] in ENDS else ""
     steps: list[Step] = []
@@ -55,8 +58,10 @@ def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
         if part.endswith("]"):
             name, _, key = part[:-1].partition("[")
             steps.append((name, key))
-        else:
+        elif parts:
             steps.append((part, parts.pop(0)))
+        else:
+            raise KeyError(body)
     return root, tuple(steps)
 
 

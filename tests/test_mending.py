@@ -119,7 +119,8 @@ def test_a_node_with_bodies_that_is_skipped_stops_what_is_within() -> None:
 @pytest.mark.parametrize(
     ("node", "why"),
     [("a", "node 'a' is succeeded already"), ("x", "there is no node 'x' in this workflow"),
-     ("a[0]/b", "there is no node 'a[0]/b' in this workflow")],
+     ("a[0]/b", "there is no node 'a[0]/b' in this workflow"), ("b/c", "there is no node 'b/c' in this workflow"),
+     ("finally/x/y", "there is no node 'finally/x/y' in this workflow")],
 )  # fmt: skip
 def test_what_is_settled_or_unknown_cannot_be_settled_by_hand(node: str, why: str) -> None:
     given = running(CHAIN).when(ReportSuccess("a", 1), SkipNode("s-1", EXECUTION, node))
