@@ -48,7 +48,7 @@ def owner_of(body: str) -> tuple[str, str]:
 def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
     """Return where the way to a body begins ("" or one of the end), and the steps from there.
 
-    Raises KeyError for the path of a node, which is no body.
+    Raises KeyError for what is no body's path: a node's, or a number's brackets around a branch's name.
     """
     parts = body.split("/") if body else []
     root = parts.pop(0) if parts and parts[0] in ENDS else ""
@@ -57,6 +57,8 @@ def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
         part = parts.pop(0)
         if part.endswith("]"):
             name, _, key = part[:-1].partition("[")
+            if not key.isdecimal():
+                raise KeyError(body)
             steps.append((name, key))
         elif parts:
             steps.append((part, parts.pop(0)))

@@ -15,6 +15,7 @@ from perdure.actors.inputs import (
     ReportSuccess,
     ResumeExecution,
     RetryExecution,
+    SignalExecution,
     SkipNode,
 )
 from perdure.cluster.client import AsyncClient
@@ -114,6 +115,13 @@ def test_a_node_with_bodies_that_is_skipped_stops_what_is_within() -> None:
     given = running({"a": {"foreach": {"items": "input"}, "tool": "t"}}, [1]).when(SkipNode("s-1", EXECUTION, "a"))
     assert NodeCancelled("a[0]/do", "skip by hand") in given.events
     assert output(given) == {"a": None}
+
+
+def test_a_branch_that_is_written_like_an_item_is_no_node_and_the_signal_for_it_still_counts() -> None:
+    branch = {"do": {"w": {"wait": {"signal": "go"}}}}
+    given = running({"p": {"parallel": {"branches": {"l": branch}}}}).when(SkipNode("s-1", EXECUTION, "p[l]/w"))
+    assert given.events[-1] == CommandRefused("s-1", "there is no node 'p[l]/w' in this workflow")
+    assert output(given.when(SignalExecution("s-2", EXECUTION, "go", 1))) == {"p": {"l": {"w": 1}}}
 
 
 @pytest.mark.parametrize(
