@@ -177,5 +177,5 @@ def test_it_holds_no_output_of_who_started_it_when_others_use_it_on(settings: Se
     assert first.stdout is not None
     assert first.stdout.readline() == "up\n"
     second = nats_server(settings)
-    assert first.communicate("", timeout=20) == ("", None)  # which returns when nobody has its output open
+    assert first.communicate("", timeout=20)[0] == ""  # which returns when nobody has its output open
     second.close()
