@@ -37,7 +37,7 @@ class Post(Protocol):
         ...
 
     async def report(self, parent: Parent, report: ReportChild) -> None:
-        """Tell the parent that its child has ended."""
+        """Tell the parent that its child has ended. Raises BadInput where what it gave is too large to be sent."""
         ...
 
     async def close(self) -> None:
@@ -68,7 +68,7 @@ class Outgoing:
             self._owe("close", request.child, lambda each=request: self._post.close_child(state, each))  # type: ignore[misc]
         parent, outcome = state.started.parent, state.outcome
         if parent is not None and outcome is not None and not parent.detached:
-            self._owe("report", parent.execution, lambda: self._post.report(parent, _report(self._id, parent, outcome)))
+            self._owe("report", parent.execution, lambda: self._tell_end(parent, outcome))
 
     def refuse(self, start: str, parent: Parent) -> None:
         """Tell a parent that the id of its child is taken; `start` is the command that was refused."""
@@ -102,6 +102,15 @@ class Outgoing:
                 _log.warning("execution %s: the %s of %s: %s; tried again in %g s", self._id, what, to, error, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _tell_end(self, parent: Parent, outcome: Outcome) -> None:
+        """Tell the parent how this execution ended; where that is too large to be sent, tell it so."""
+        report = _report(self._id, parent, outcome)
+        try:
+            await self._post.report(parent, report)
+        except BadInput as error:
+            told = Error(type(error).__name__, f"child {self._id!r} cannot say how it ended: {error}")
+            await self._post.report(parent, ReportChild(report.id, parent.execution, self._id, error=told))
 
     async def _start(self, state: Started, plan: Plan, request: ChildRequested) -> None:
         try:

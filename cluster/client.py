@@ -13,7 +13,7 @@ from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.opening import Mode, open_store
 from perdure.cluster.references import is_reference
-from perdure.cluster.run import CONFIRM_SECONDS, AsyncRun, Status
+from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
 
@@ -135,9 +135,7 @@ class AsyncClient:
         finally:
             projections.close()
 
-    async def purge(
-        self, older_than: float, statuses: Iterable[str] = ("succeeded", "failed"), *, dry_run: bool = False
-    ) -> list[str]:
+    async def purge(self, older_than: float, statuses: Iterable[str] = ENDED, *, dry_run: bool = False) -> list[str]:
         """Remove the past of executions that ended more than `older_than` seconds ago; return their ids.
 
         Purges that were broken off earlier are finished first. dry_run: only return what would be purged.

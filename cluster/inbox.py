@@ -114,17 +114,15 @@ class Inbox:
     async def start(self, command: StartExecution) -> None:
         """Queue a start. Raises BadInput when it is too large, LogUnavailable when it is not stored."""
         subject = f"perdure.start.{command.priority}.{command.lane}.{token_of(command.execution)}"
-        data, limit = encode_command(command), self._nats.max_payload - _OVERHEAD
-        if len(data) > limit:
-            raise BadInput(
-                f"the input of execution {command.execution!r} makes a start of {len(data)} bytes, and the server "
-                f"takes {limit}; put what is large into a file, and its name into the input"
-            )
-        await self._publish(subject, data)
+        await self._publish(subject, self._fitting(command, "the input", "start"))
 
     async def send(self, command: Command, lane: str) -> None:
-        """Queue a command for an execution whose commands are on this lane."""
-        await self._publish(f"perdure.cmd.{lane}.{token_of(command.execution)}", encode_command(command))
+        """Queue a command for an execution whose commands are on this lane.
+
+        Raises BadInput when it is too large, LogUnavailable when it is not stored.
+        """
+        subject = f"perdure.cmd.{lane}.{token_of(command.execution)}"
+        await self._publish(subject, self._fitting(command, "the data", "command"))
 
     async def arm(self, execution: str, lane: str, timer: str, due: datetime) -> None:
         """Schedule a FireTimer command for the UTC time `due` (NATS ADR-51); the same timer again replaces it."""
@@ -144,6 +142,15 @@ class Inbox:
             await self._js.purge_stream(STREAM, subject=_timer_subject(execution, timer))
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the inbox did not remove a timer: {error or type(error).__name__}") from error
+
+    def _fitting(self, command: Command, what: str, makes: str) -> bytes:
+        data, limit = encode_command(command), self._nats.max_payload - _OVERHEAD
+        if len(data) > limit:
+            raise BadInput(
+                f"{what} for execution {command.execution!r} makes a {makes} of {len(data)} bytes, and the server "
+                f"takes {limit}; put what is large into a file, and its name into {what}"
+            )
+        return data
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         try:

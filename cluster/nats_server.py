@@ -105,12 +105,14 @@ def _start(settings: Settings, store: Path, deadline: float) -> str:
         sync=json.dumps(settings.sync_interval),
     )
     _write_private(store / "server.conf", config)
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", keeper.__file__, str(store), str(binary)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the client; the server ends after it
-    )
+    with (store / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", keeper.__file__, str(store), str(binary)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,  # not ours: whoever reads that to its end would wait for the server's last client
+            start_new_session=True,  # Ctrl-C is for the client; the server ends after it
+        )
     assert process.stdout is not None  # noqa: S101 (asked for above)
     with process.stdout as said:
         ready, _, _ = select.select([said], [], [], max(0.0, deadline - time.monotonic()))

@@ -53,6 +53,8 @@ from perdure.events.vocabulary import ExecutionFailed as Failed
 
 Status = Literal["queued", "running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]
 
+ENDED: tuple[Status, ...] = ("succeeded", "failed", "cancelled", "terminated")
+
 CONFIRM_SECONDS = 2.0
 
 _log = logging.getLogger("perdure.client")
@@ -212,10 +214,11 @@ class AsyncRun:
         folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
         if not isinstance(folded.state, Started):
             raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
-        if folded.state.outcome is not None and not (
-            isinstance(command, RetryExecution) and folded.state.status == "failed"
-        ):
-            raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {folded.state.status}")
+        status = folded.state.status
+        if (type(command), status) in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
+            return True  # it has the end that is asked for
+        if folded.state.outcome is not None and not (isinstance(command, RetryExecution) and status == "failed"):
+            raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {status}")
         await self._connection.inbox.send(command, folded.state.started.lane)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONFIRM_SECONDS):

@@ -46,7 +46,10 @@ def owner_of(body: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=4096)
 def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
-    """Return where the way to a body begins ("" or one of the end), and the steps from there."""
+    """Return where the way to a body begins ("" or one of the end), and the steps from there.
+
+    Raises KeyError for what is no body's path: a node's, or a number's brackets around a branch's name.
+    """
     parts = body.split("/") if body else []
     root = parts.pop(0) if parts and parts[0] in ENDS else ""
     steps: list[Step] = []
@@ -54,9 +57,13 @@ def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
         part = parts.pop(0)
         if part.endswith("]"):
             name, _, key = part[:-1].partition("[")
+            if not key.isdecimal():
+                raise KeyError(body)
             steps.append((name, key))
-        else:
+        elif parts:
             steps.append((part, parts.pop(0)))
+        else:
+            raise KeyError(body)
     return root, tuple(steps)
 
 

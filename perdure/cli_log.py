@@ -16,7 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="Look after the log: purge, export,
 @app.command()
 def purge(
     older_than: Annotated[str, typer.Option(help="Executions that ended longer ago than this, such as 30d or 12h.")],
-    status: Annotated[list[str] | None, typer.Option(help="Only those that succeeded, or failed.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only those: succeeded, failed, cancelled, terminated.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be purged, and purge nothing.")] = False,
     store: Store = None,
 ) -> None:
@@ -26,15 +28,16 @@ def purge(
     """
     from pydantic_core import PydanticCustomError
 
+    from perdure.cluster.run import ENDED
     from perdure.definitions.durations import parse_duration
 
-    if set(status or []) - {"succeeded", "failed"}:
-        raise BadInput(f"--status {' '.join(status or [])}: it is one of succeeded, failed")
+    if set(status or []) - set(ENDED):
+        raise BadInput(f"--status {' '.join(status or [])}: it is one of {', '.join(ENDED)}")
     try:
         seconds = float(parse_duration(older_than))
     except PydanticCustomError as error:
         raise BadInput(f"--older-than: {error.message()}") from None
-    ids = asyncio.run(_purge(seconds, status or ["succeeded", "failed"], dry_run=dry_run, store=store))
+    ids = asyncio.run(_purge(seconds, status or list(ENDED), dry_run=dry_run, store=store))
     for execution in ids:
         typer.echo(execution)
     typer.echo(f"{len(ids)} executions {'would be purged' if dry_run else 'purged'}", err=True)

@@ -9,7 +9,7 @@ from scenario import BOOM, EXECUTION, Given, due, failure, output, plan_of, runn
 from perdure.actors.inputs import CancelExecution, Recover, ReportChild, ReportFailure, StartExecution
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.settings import Settings
-from perdure.errors import ExecutionFailed, ExecutionStopped
+from perdure.errors import BadInput, ExecutionFailed, ExecutionStopped
 from perdure.events.vocabulary import (
     ChildEnded,
     ChildRequested,
@@ -176,3 +176,26 @@ async def test_children_are_closed_with_their_parent_as_it_says(client: AsyncCli
     else:
         await child.signal("go", 1)
         assert await child.result(timeout=20) == {"w": 1}
+
+
+@pytest.mark.parametrize("way", ["output", "error"])
+async def test_a_child_that_gives_more_than_a_message_takes_fails_its_node_and_leaves_nobody_waiting(
+    client: AsyncClient, way: str
+) -> None:
+    nodes: dict[str, Any] = {"all": {"set": ["${{ input.half }}", "${{ input.half }}"]}}
+    if way == "error":
+        nodes["end"] = {"fail": {"message": "no", "data": "${{ nodes.all.output }}"}}
+    top = {
+        "name": "top",
+        "workflows": {"big": {"name": "big", "nodes": nodes}},
+        "nodes": {"a": {"workflow": "big", "with": {"half": "${{ input }}"}}},
+    }
+    run = await client.start(top, "x" * 600_000, id="top")
+    with pytest.raises(ExecutionFailed, match=r"BadInput: child 'top\.a' cannot say how it ended: .* the server takes"):
+        await run.result(timeout=20)
+
+
+async def test_a_signal_that_is_too_large_is_refused_as_the_callers_mistake(client: AsyncClient) -> None:
+    run = await client.start({"name": "top", "nodes": {"w": {"wait": {"signal": "go"}}}})
+    with pytest.raises(BadInput, match="put what is large into a file"):
+        await run.signal("go", "x" * 1_100_000)

@@ -15,6 +15,7 @@ from perdure.actors.inputs import (
     ReportSuccess,
     ResumeExecution,
     RetryExecution,
+    SignalExecution,
     SkipNode,
 )
 from perdure.cluster.client import AsyncClient
@@ -116,10 +117,18 @@ def test_a_node_with_bodies_that_is_skipped_stops_what_is_within() -> None:
     assert output(given) == {"a": None}
 
 
+def test_a_branch_that_is_written_like_an_item_is_no_node_and_the_signal_for_it_still_counts() -> None:
+    branch = {"do": {"w": {"wait": {"signal": "go"}}}}
+    given = running({"p": {"parallel": {"branches": {"l": branch}}}}).when(SkipNode("s-1", EXECUTION, "p[l]/w"))
+    assert given.events[-1] == CommandRefused("s-1", "there is no node 'p[l]/w' in this workflow")
+    assert output(given.when(SignalExecution("s-2", EXECUTION, "go", 1))) == {"p": {"l": {"w": 1}}}
+
+
 @pytest.mark.parametrize(
     ("node", "why"),
     [("a", "node 'a' is succeeded already"), ("x", "there is no node 'x' in this workflow"),
-     ("a[0]/b", "there is no node 'a[0]/b' in this workflow")],
+     ("a[0]/b", "there is no node 'a[0]/b' in this workflow"), ("b/c", "there is no node 'b/c' in this workflow"),
+     ("finally/x/y", "there is no node 'finally/x/y' in this workflow")],
 )  # fmt: skip
 def test_what_is_settled_or_unknown_cannot_be_settled_by_hand(node: str, why: str) -> None:
     given = running(CHAIN).when(ReportSuccess("a", 1), SkipNode("s-1", EXECUTION, node))

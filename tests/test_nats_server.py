@@ -164,3 +164,18 @@ async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
                 await open_connection(url, None)
         finally:
             process.terminate()
+
+
+def test_it_holds_no_output_of_who_started_it_when_others_use_it_on(settings: Settings) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from perdure.cluster.nats_server import nats_server\nfrom perdure.cluster.settings import Settings\n"
+        f"server = nats_server(Settings(store=Path({str(settings.store)!r}))); print('up', flush=True)\n"
+        "sys.stdin.read(); server.close()"
+    )
+    first = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "up\n"
+    second = nats_server(settings)
+    assert first.communicate("", timeout=20)[0] == ""  # which returns when nobody has its output open
+    second.close()

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 import perdure
-from perdure import ExecutionFailed, Settings
+from perdure import ExecutionFailed, ExecutionStopped, Settings
 from perdure.cluster import retention
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.connection import Connection
@@ -53,6 +53,19 @@ async def test_only_what_ended_long_enough_ago_is_purged(client: AsyncClient) ->
     (tombstone,) = (await entries(client, "x-2"))[0].events
     assert isinstance(tombstone, ExecutionPurged)
     assert (tombstone.workflow, tombstone.status, tombstone.entries) == ("hello", "failed", 1)
+
+
+async def test_what_was_cancelled_or_terminated_is_purged_as_well_and_to_ask_for_the_same_end_again_is_no_mistake(
+    client: AsyncClient,
+) -> None:
+    waiting = {"name": "waiting", "nodes": {"w": {"wait": {"signal": "never"}}}}
+    stopped = [await client.start(waiting, id=name) for name in ("x-1", "x-2")]
+    for run, stop in zip(stopped, (stopped[0].cancel, stopped[1].terminate), strict=True):
+        assert await stop()
+        with pytest.raises(ExecutionStopped):
+            await run.result(10)
+        assert await stop()
+    assert sorted(await client.purge(0)) == ["x-1", "x-2"]
 
 
 async def test_large_values_and_snapshots_go_too(client: AsyncClient) -> None:
