@@ -37,7 +37,7 @@ from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
-from perdure.events.vocabulary import Event
+from perdure.events.vocabulary import CommandRefused, Event
 
 _log = logging.getLogger("perdure.execution")
 
@@ -211,10 +211,20 @@ class Execution:
                 continue  # nothing was ever started under this id, so there is nothing to recover
             if isinstance(given, Recover) and isinstance(state, Started):
                 given = Recover(self._apart(state, plan))
-            following = decide(plan, self.id, state, given, at)
+            following = self._decided(plan, state, given, at)
             state = fold(following, state)
             events += following
         return events
+
+    def _decided(self, plan: Plan, state: ExecutionState, given: Input, at: datetime) -> list[Event]:
+        """Decide; a command that no decision can be made of is refused, for it would come back for ever."""
+        try:
+            return decide(plan, self.id, state, given, at)
+        except Exception as error:
+            if not isinstance(given, Control):
+                raise
+            _log.exception("execution %s: the command %r cannot be decided, and is refused", self.id, given)
+            return [CommandRefused(given.id, f"a fault in perdure: {type(error).__name__}: {error}")]
 
     def _apart(self, state: Started, plan: Plan) -> frozenset[str]:
         nodes = {path: plan.node(path) for path in state.running}

@@ -23,6 +23,7 @@ from perdure.cli_support import (
 from perdure.errors import BadInput, EnvironmentProblem, ExecutionFailed, ExecutionStopped, LogUnavailable
 
 if TYPE_CHECKING:
+    from perdure.cluster.client import AsyncClient
     from perdure.cluster.settings import Settings
     from perdure.definitions.loading import Definition
 
@@ -146,7 +147,19 @@ async def _driven(asked: _Asked) -> Any:
             if asked.retry and await started.status() == "failed":
                 await started.retry()
             await console.follow(console.Progress(execution), started.events())
+            await _let_children_end(client, execution)
             return await started.result()
+
+
+async def _let_children_end(client: "AsyncClient", execution: str) -> None:
+    """Go on driving children that are still at work: detached ones, and those that are being closed."""
+    for child in sorted((await client.get(execution).state()).children):
+        run = client.get(child)
+        if await run.status() not in ("succeeded", "failed", "cancelled", "terminated"):
+            say(f"child {child} is still at work; Ctrl-C leaves it, and the same command with --id goes on with it")
+            async for _ in run.events():
+                pass
+        await _let_children_end(client, child)
 
 
 async def _recorded_input(execution: str, settings: "Settings") -> Any:

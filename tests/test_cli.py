@@ -372,3 +372,16 @@ def test_to_go_on_no_input_need_be_given_again(environment: dict[str, str], tmp_
     run = ("run", str(file), "--local", "--id", "w-1")
     first = perdure(environment, *run, "--set", "n=3")
     assert json.loads(first.stdout) == json.loads(perdure(environment, *run).stdout) == {"a": 3}
+
+
+def test_a_run_goes_on_with_its_detached_children(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(
+        "name: w\nworkflows: {slow: {name: slow, nodes: {w: {wait: 500ms}}}}\n"
+        "nodes: {d: {workflow: {name: slow, detach: true, id: kid}}}\n"
+    )
+    done = perdure(environment, "run", str(file), "--local", "--id", "w-2")
+    assert json.loads(done.stdout) == {"d": "kid"}
+    assert "child kid is still at work" in done.stderr
+    rows = json.loads(perdure(environment, "list", "--json").stdout)
+    assert {row["id"]: row["status"] for row in rows} == {"w-2": "succeeded", "kid": "succeeded"}

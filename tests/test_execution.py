@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario import EXECUTION, plan_of, start
 
+from perdure.actors.decisions import decide
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import FireTimer, SignalExecution
@@ -21,7 +22,7 @@ from perdure.errors import Deposed, LogUnavailable
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.memory_log import MemoryLog
-from perdure.events.vocabulary import NodeResumed, NodeSucceeded
+from perdure.events.vocabulary import CommandRefused, NodeResumed, NodeSucceeded
 
 
 class World:
@@ -402,3 +403,21 @@ async def test_a_tool_that_swallows_its_cancellation_reports_nothing() -> None:
     await asyncio.sleep(0)
     assert (await world.state()).status == "failed"
     assert actor._mailbox.empty()
+
+
+async def test_a_command_that_no_decision_can_be_made_of_is_refused_and_the_execution_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def faulty(plan: Plan, execution: str, state: Any, given_input: Any, at: datetime) -> Any:
+        if isinstance(given_input, SignalExecution) and given_input.signal == "poison":
+            raise IndexError("pop from empty list")
+        return decide(plan, execution, state, given_input, at)
+
+    monkeypatch.setattr("perdure.actors.execution.decide", faulty)
+    world = World(plan_of({"a": {"wait": {"signal": "go"}}}))
+    await world.actor().run(start(world.plan))
+    await world.actor().run(SignalExecution("s-1", EXECUTION, "poison"))
+    await world.actor().run(SignalExecution("s-2", EXECUTION, "go", 1))
+    reason = "a fault in perdure: IndexError: pop from empty list"
+    assert CommandRefused("s-1", reason) in await world.events()
+    assert (await world.state()).status == "succeeded"
