@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 from pydantic import ValidationError, validate_call
 
@@ -111,9 +111,9 @@ def find(place: str) -> Tool:
 
 
 def context_parameter(function: Callable[..., Any]) -> str | None:
-    """Return the parameter that is annotated Context; raise what makes the signature unreadable."""
+    """Return the parameter that is annotated Context, or Context | None; raise what makes the signature unreadable."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return next((each.name for each in parameters if each.annotation is Context), None)
+    return next((each.name for each in parameters if Context in (each.annotation, *get_args(each.annotation))), None)
 
 
 def why_silent(name: str, place: str) -> str | None:

@@ -32,7 +32,8 @@ async def told(word: str, this: Context) -> Any:
 
 
 @tool(name="limits.told_in_thread")
-def told_in_thread(this: "Context", word: str) -> Any:
+def told_in_thread(this: "Context | None", word: str) -> Any:
+    assert this is not None
     return [word, this.execution, this.node, this.attempt, this.idempotency_key, this.deadline]
 
 
