@@ -11,7 +11,7 @@ from scenario import plan_of
 
 from perdure import Context, tool
 from perdure.actors.agents import Endpoint
-from perdure.actors.context import idempotency_key
+from perdure.actors.context import Beats, idempotency_key
 from perdure.actors.time_limits import HeartbeatLost, Timeout, alive
 from perdure.actors.tools import call, find
 from perdure.actors.work import ToolFailed, Work, call_in_thread, error_of, worker
@@ -130,6 +130,15 @@ async def test_a_call_is_asked_again_only_when_its_silence_could_be_over() -> No
     with pytest.raises(HeartbeatLost) as caught:
         await alive(asyncio.Event().wait(), 0.01, silence)
     assert (answers, caught.value.data) == ([], {"progress": 2})
+
+
+def test_a_progress_stays_until_another_one_is_told() -> None:
+    beats = Beats()
+    heard = []
+    for progress in (1, None, 2):
+        beats.beat(progress)
+        heard.append(beats.read()[1])
+    assert heard == [1, 1, 2]
 
 
 async def test_a_process_that_cannot_even_answer_is_not_alive() -> None:
