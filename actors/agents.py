@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from perdure.actors import retry_after
 from perdure.definitions.data_words import misfits
 from perdure.definitions.parts import Agent
 from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIError, AsyncOpenAI
     from openai.types.chat import ChatCompletionMessageParam
 
 
@@ -24,11 +26,19 @@ class Endpoint(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
-class RateLimited(PerdureError):
+class _Busy(PerdureError):
+    """The endpoint may answer later. retry_after: the seconds that it asks to wait."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(_Busy):
     """The endpoint asks to slow down."""
 
 
-class Unavailable(PerdureError):
+class Unavailable(_Busy):
     """The endpoint cannot be reached, or is failing."""
 
 
@@ -58,9 +68,9 @@ async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, A
             model=endpoint.model or agent.model, messages=messages(agent, question), **options
         )
     except openai.RateLimitError as error:
-        raise RateLimited(f"agent {name!r}: {error.message}") from error
+        raise RateLimited(f"agent {name!r}: {error.message}", _retry_after(error)) from error
     except (openai.APIConnectionError, openai.InternalServerError) as error:
-        raise Unavailable(f"agent {name!r}: {error.message}") from error
+        raise Unavailable(f"agent {name!r}: {error.message}", _retry_after(error)) from error
     except (openai.OpenAIError, UnicodeError) as error:  # headers are ASCII, and so are keys
         raise Refused(f"agent {name!r}: {error}") from error
     except ValueError as error:
@@ -69,6 +79,11 @@ async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, A
         raise InvalidReply(f"agent {name!r}: the endpoint's answer has no choices")
     text = completion.choices[0].message.content or ""
     return text if agent.output is None else checked(name, text, agent.output)
+
+
+def _retry_after(error: "APIError") -> float | None:
+    response = getattr(error, "response", None)  # a connection that failed has none
+    return None if response is None else retry_after.seconds_in(response.headers, datetime.now(UTC))
 
 
 def messages(agent: Agent, question: dict[str, Any]) -> "list[ChatCompletionMessageParam]":

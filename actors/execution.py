@@ -288,7 +288,8 @@ class Execution:
         try:
             place = folded.state.started.tools.get(node.target)
             value = secrets.reveal(state.input, state.secrets)
-            work = Work(self.id, name, node, attempt, value, plan, place, folded.state.undone.get(name, 0))
+            undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
+            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline)
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost:
             report = ReportLoss(name, attempt)

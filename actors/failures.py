@@ -6,6 +6,7 @@ from zlib import crc32
 from perdure.actors.compensation import compensate
 from perdure.actors.containers import stops_whole
 from perdure.actors.draft import Draft
+from perdure.actors.retry_after import asked
 from perdure.actors.state import SETTLED, NodeState, nodes_in
 from perdure.definitions.parts import Retry
 from perdure.definitions.paths import UNDO, body_of, inner_body, node_in, owner_of, steps_to
@@ -38,15 +39,15 @@ def fail_attempt(draft: Draft, path: str, attempt: int, error: Error) -> None:
         give_up(draft, path, attempt, error)
     else:
         draft.emit(NodeAttemptFailed(path, attempt, error))
-        _arm_retry(draft, path, attempt, retry)
+        _arm_retry(draft, path, attempt, retry, asked(error.data))
 
 
-def _arm_retry(draft: Draft, path: str, attempt: int, retry: Retry) -> None:
+def _arm_retry(draft: Draft, path: str, attempt: int, retry: Retry, at_least: float) -> None:
     delay = _delay(retry, attempt)
     if retry.jitter:
         # Spread without randomness, so that the decision stays a function of its inputs.
         delay *= 0.5 + crc32(f"{draft.execution}/{path}/{attempt}".encode()) / 2**33
-    draft.arm("retry", path, delay)
+    draft.arm("retry", path, max(delay, at_least))
 
 
 def give_up(draft: Draft, path: str, attempt: int, error: Error) -> None:

@@ -13,10 +13,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 from pydantic import ValidationError, validate_call
 
+from perdure.actors.context import Context
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.parts import Tool as Declared
 from perdure.errors import BadInput, ToolNotFound
@@ -29,11 +30,15 @@ _in_file: ContextVar[bool] = ContextVar("in_file", default=False)
 
 @dataclass(frozen=True)
 class Tool:
-    """A callable tool: `function` checks its arguments against their type hints before it runs."""
+    """A callable tool: `function` checks its arguments against their type hints before it runs.
+
+    context: the name of its parameter that is annotated Context, where it has one.
+    """
 
     name: str
     function: Callable[..., Any]
     is_async: bool
+    context: str | None = None
 
 
 @overload
@@ -98,30 +103,54 @@ def find(place: str) -> Tool:
         raise BadInput(f"the tool {place!r} is a class; give a function")
     try:
         checked = validate_call(target)
-        inspect.signature(target)
+        context = context_parameter(target)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise BadInput(f"the tool {place!r} cannot be called with checked arguments: {reason}") from None
-    return Tool(getattr(target, "__perdure_tool__", attribute), checked, inspect.iscoroutinefunction(target))
+    return Tool(getattr(target, "__perdure_tool__", attribute), checked, inspect.iscoroutinefunction(target), context)
 
 
-def call(tool: Tool, arguments: Mapping[str, Any]) -> Any:
+def context_parameter(function: Callable[..., Any]) -> str | None:
+    """Return the parameter that is annotated Context, or Context | None; raise what makes the signature unreadable."""
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return next((each.name for each in parameters if Context in (each.annotation, *get_args(each.annotation))), None)
+
+
+def why_silent(name: str, place: str) -> str | None:
+    """Say why the tool at a place cannot give a heartbeat; None where it can."""
+    if find(place).context is not None:
+        return None
+    return (
+        f"tool {name!r} cannot give a heartbeat: annotate a parameter of it perdure.Context, and call its heartbeat()"
+    )
+
+
+def call(tool: Tool, arguments: Mapping[str, Any], context: Context | None = None) -> Any:
     """Call a tool in this thread and return its JSON result; an `async def` one runs on an event loop of its own.
 
     Raises BadInput for arguments that do not fit, and whatever the tool raises.
     """
     with _naming(tool):
-        result = tool.function(**arguments)
+        result = tool.function(**_given(tool, arguments, context))
         result = asyncio.run(result) if tool.is_async else result
     return to_json(result, f"the result of tool {tool.name!r}")
 
 
-async def call_async(tool: Tool, arguments: Mapping[str, Any]) -> Any:
+async def call_async(tool: Tool, arguments: Mapping[str, Any], context: Context | None = None) -> Any:
     """Call a tool on the running event loop and return its JSON result; raises as `call` does."""
     with _naming(tool):
-        result = tool.function(**arguments)
+        result = tool.function(**_given(tool, arguments, context))
         result = await result if tool.is_async else result
     return to_json(result, f"the result of tool {tool.name!r}")
+
+
+def _given(tool: Tool, arguments: Mapping[str, Any], context: Context | None) -> Mapping[str, Any]:
+    """Return the arguments with the context, which the engine alone gives."""
+    if tool.context is None:
+        return arguments
+    if tool.context in arguments:
+        raise BadInput(f"tool {tool.name!r} gets its {tool.context!r} from perdure; take it out of 'with'")
+    return {**arguments, tool.context: context}
 
 
 @contextmanager

@@ -3,31 +3,31 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
 
 import msgspec
 
-from perdure.actors import agents, own_nodes, tools
-from perdure.actors.context import Context
+from perdure.actors import agents, own_nodes, retry_after, tools
+from perdure.actors.context import Beat, Beats, Context, idempotency_key
+from perdure.actors.time_limits import HeartbeatLost, alive, in_time
 from perdure.definitions.json_values import clean_text
 from perdure.definitions.plan import Plan, PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
-
-Result = TypeVar("Result")
 
 
 class WorkerLost(PerdureError):
     """The process that did the work is gone without an answer."""
 
 
-class Timeout(PerdureError):
-    """An attempt took longer than its `timeout`."""
-
-
 class Work(msgspec.Struct, frozen=True):
-    """One attempt at a node, with all that is needed to do it. undone: how often it was compensated."""
+    """One attempt at a node, with all that is needed to do it.
+
+    undone: how often it was compensated. deadline: when the node is given up.
+    """
 
     execution: str
     path: str
@@ -37,20 +37,30 @@ class Work(msgspec.Struct, frozen=True):
     plan: Plan
     place: str | None
     undone: int = 0
+    deadline: datetime | None = None
 
-    @property
-    def idempotency_key(self) -> str:
-        """The key of this node's effect: the same across attempts and crashes, another one once it was undone."""
-        return f"{self.execution}/{self.path}" + (f"#{self.undone + 1}" if self.undone else "")
+    def tool(self) -> tools.Tool:
+        """Return the tool that it calls; it was located before the start."""
+        assert self.place is not None  # noqa: S101
+        return tools.find(self.place)
+
+    def context_for_tool(self) -> Context | None:
+        """Return what its tool is told about it; None where the tool does not ask."""
+        return None if self.tool().context is None else self.context()
+
+    def context(self) -> Context:
+        """Return what code may be told about it."""
+        key = idempotency_key(self.execution, self.path, self.undone)
+        return Context(self.execution, self.path, self.attempt, key, self.deadline)
 
 
 class CallElsewhere(Protocol):
     """Calls a plain `def` tool where it cannot block the event loop: a node actor, or a thread."""
 
-    async def __call__(self, place: str, arguments: dict[str, Any], seconds: float | None = None) -> Any:
-        """Return the JSON result of the tool at `place`; raise ToolFailed, Timeout or WorkerLost.
+    async def __call__(self, work: Work) -> Any:
+        """Return the JSON result of the tool; raise ToolFailed, Timeout, HeartbeatLost, QueueTimeout or WorkerLost.
 
-        seconds: how long it may take once it has begun; waiting for a place to run does not count.
+        The `timeout` and the `heartbeat` count once it has begun, `queue_timeout` before.
         """
         ...
 
@@ -67,14 +77,14 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
+        if node.calls == "tool" and runs_apart(node, work.place):
+            return await call_elsewhere(work)
+        beats = Beats()
         if node.calls == "custom":
-            context = Context(work.execution, work.path, work.attempt, work.idempotency_key)
-            return await in_time(own_nodes.execute(node.target, context, work.input), node.timeout)
-        assert work.place is not None  # noqa: S101 (every tool was located before the start)
-        tool = tools.find(work.place)
-        if runs_apart(node, work.place):
-            return await call_elsewhere(work.place, work.input, node.timeout)
-        return await in_time(tools.call_async(tool, work.input), node.timeout)
+            call = own_nodes.execute(node.target, replace(work.context(), _beat=beats.beat), work.input)
+        else:
+            call = tools.call_async(work.tool(), work.input, heard(work.context_for_tool(), beats.beat))
+        return await in_time(alive(call, node.heartbeat, beats.silence), node.timeout)
 
     return do
 
@@ -89,25 +99,6 @@ def runs_apart(node: PlanNode, place: str | None) -> bool:
         return False  # its code is not there: it fails as soon as it is called
 
 
-async def in_time(work: Coroutine[Any, Any, Result], seconds: float | None) -> Result:
-    """Await work that may take so many seconds; raise Timeout when it takes longer."""
-    if seconds is None:
-        return await work
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    late = Timeout(f"it took longer than {seconds:g} s")
-    try:
-        async with asyncio.timeout_at(deadline) as limit:
-            result = await work
-    except TimeoutError as error:
-        if not limit.expired():
-            raise  # the tool's own
-        raise late from error
-    if loop.time() > deadline:  # it blocked the loop, so that nothing could interrupt it
-        raise late
-    return result
-
-
 class ToolFailed(Exception):
     """What a tool raised elsewhere, in its recorded form: exceptions themselves do not always travel."""
 
@@ -116,11 +107,14 @@ class ToolFailed(Exception):
         self.error = error
 
 
-async def call_in_thread(place: str, arguments: dict[str, Any], seconds: float | None = None) -> Any:
+async def call_in_thread(work: Work) -> Any:
     """Call a plain `def` tool in a thread of this process: what runs without Ray do.
 
     A daemon thread: a tool that outlives its timeout must not keep the process from ending.
     """
+    assert work.place is not None  # noqa: S101 (every tool was located before the start)
+    place, beats = work.place, Beats()
+    context = heard(work.context_for_tool(), beats.beat)
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, Error | None]] = loop.create_future()
 
@@ -129,7 +123,7 @@ async def call_in_thread(place: str, arguments: dict[str, Any], seconds: float |
             done.set_result(outcome)
 
     def run() -> None:
-        outcome = call_here(place, arguments)
+        outcome = call_here(place, work.input, context)
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
             loop.call_soon_threadsafe(answer, outcome)
 
@@ -138,13 +132,18 @@ async def call_in_thread(place: str, arguments: dict[str, Any], seconds: float |
     async def answered() -> tuple[Any, Error | None]:
         return await done
 
-    return result_of(await in_time(answered(), seconds))
+    return result_of(await in_time(alive(answered(), work.node.heartbeat, beats.silence), work.node.timeout))
 
 
-def call_here(place: str, arguments: dict[str, Any]) -> tuple[Any, Error | None]:
+def heard(context: Context | None, beat: Beat) -> Context | None:
+    """Return the context with its heartbeats heard."""
+    return context and replace(context, _beat=beat)
+
+
+def call_here(place: str, arguments: dict[str, Any], context: Context | None) -> tuple[Any, Error | None]:
     """Call the tool at a place in this thread; return its JSON result, or the error that it raised, whatever it was."""
     try:
-        return tools.call(tools.find(place), arguments), None
+        return tools.call(tools.find(place), arguments, context), None
     except BaseException as error:
         return None, whole_error_of(error)
 
@@ -175,4 +174,15 @@ def whole_error_of(error: BaseException) -> Error:
         message = str(error)
     except Exception:
         message = ""
-    return Error(type(error).__name__, message or type(error).__name__)
+    return Error(type(error).__name__, message or type(error).__name__, _data_of(error))
+
+
+def _data_of(error: BaseException) -> Any:
+    """Return what programs read of an exception: the last progress, or the seconds that it asks to wait."""
+    if isinstance(error, HeartbeatLost):
+        return error.data
+    try:
+        seconds = retry_after.checked(getattr(error, "retry_after", None))
+    except Exception:  # a tool's own property may raise anything
+        return None
+    return None if seconds is None else {"retry_after": seconds}

@@ -5,7 +5,7 @@ from typing import Any
 from perdure.actors import tools
 from perdure.cluster.secret_sources import check_secrets
 from perdure.cluster.settings import Settings
-from perdure.definitions.calls import agents_called, tools_called
+from perdure.definitions.calls import agents_called, heartbeats, tools_called
 from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
 from perdure.definitions.not_run import not_run
@@ -37,7 +37,11 @@ def checked(
         check_endpoint(settings)
     if sees_secrets:
         check_secrets(definition.plan.secrets, settings.secrets_dir)
-    return value, tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
+    places = tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
+    for at, name in heartbeats(workflow):
+        if why := tools.why_silent(name, places[name]):
+            raise BadInput(f"{'.'.join(map(str, at))}: {why}")
+    return value, places
 
 
 def check_id(execution: str) -> None:

@@ -24,6 +24,17 @@ def tool_places(workflow: Workflow) -> Iterator[tuple[Path, str]]:
     yield from (((*at, "tool"), tool) for at, tool, _ in _calls(workflow) if tool)
 
 
+def heartbeats(workflow: Workflow) -> Iterator[tuple[Path, str]]:
+    """Yield every place of a `heartbeat`, with the tool that has to give it."""
+    for body in bodies_of(workflow):
+        for node, at in body.nodes.values():
+            called = node.aggregate if isinstance(node, AggregateNode) else node
+            if node.heartbeat is not None and (tool := getattr(called, "tool", None)):
+                yield (*at, "heartbeat"), tool
+    for name, child in workflow.workflows.items():
+        yield from ((("workflows", name, *at), tool) for at, tool in heartbeats(child))
+
+
 def agents_called(workflow: Workflow) -> set[str]:
     """Return the names of all agents that a workflow, or one that it carries, may ask."""
     return {agent for _, _, agent in _calls(workflow) if agent}

@@ -74,9 +74,11 @@ class _Node(Part):
     retry: Retry | None = Field(default=None, description="What happens after a failed attempt; one try where absent.")
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that one attempt may take.")
     deadline: Duration | None = Field(default=None, gt=0, description="Seconds for the whole node, all its tries.")
-    queue_timeout: Duration | None = Field(default=None, gt=0, description="Seconds that it may wait for capacity.")
+    queue_timeout: Duration | None = Field(
+        default=None, gt=0, description="Seconds that a call may wait for a free node actor."
+    )
     heartbeat: Duration | None = Field(
-        default=None, gt=0, description="Seconds of silence after which an attempt counts as lost."
+        default=None, gt=0, description="Seconds without a heartbeat of its tool after which an attempt counts as lost."
     )
     catch: list[Catch] = Field(default=[], description="What follows an error; the first that matches counts.")
     compensate: Annotated[Compensation, BeforeValidator(_one_call)] | None = Field(

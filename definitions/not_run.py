@@ -9,7 +9,7 @@ from perdure.definitions.places import bodies_of
 from perdure.definitions.yaml_source import Path
 
 _WORKFLOW = ("limits", "concurrency", "search")
-_NODE = ("queue_timeout", "heartbeat", "limit", "priority", "resources")
+_NODE = ("limit", "priority", "resources")
 
 
 def not_run(workflow: Workflow) -> Iterator[Finding]:

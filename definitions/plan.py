@@ -114,6 +114,16 @@ class PlanNode:
         return self.model.timeout
 
     @property
+    def heartbeat(self) -> float | None:
+        """Seconds of silence after which an attempt counts as lost."""
+        return self.model.heartbeat
+
+    @property
+    def queue_timeout(self) -> float | None:
+        """Seconds that it may wait for capacity."""
+        return self.model.queue_timeout
+
+    @property
     def run_on(self) -> Literal["loop", "actor"] | None:
         """Where it is asked to run."""
         return self.model.run_on

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from perdure.actors.context import Context
     from perdure.actors.tools import tool
     from perdure.cluster.client import AsyncClient, connect_async
     from perdure.cluster.run import AsyncRun
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     from perdure.definitions.own_kinds import node
     from perdure.definitions.references import expression
     from perdure.definitions.yaml_writer import to_yaml
-    from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError
+    from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError, RetryLater
 
 __all__ = [
     "AsyncClient",
     "AsyncRun",
     "Client",
+    "Context",
     "ExecutionFailed",
     "ExecutionStopped",
     "PerdureError",
+    "RetryLater",
     "Run",
     "Settings",
     "Workflow",
@@ -44,9 +47,11 @@ _HOMES = {
     "AsyncClient": "perdure.cluster.client",
     "AsyncRun": "perdure.cluster.run",
     "Client": "perdure.cluster.sync_client",
+    "Context": "perdure.actors.context",
     "ExecutionFailed": "perdure.errors",
     "ExecutionStopped": "perdure.errors",
     "PerdureError": "perdure.errors",
+    "RetryLater": "perdure.errors",
     "Run": "perdure.cluster.sync_client",
     "Settings": "perdure.cluster.settings",
     "Workflow": "perdure.definitions.model",

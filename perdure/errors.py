@@ -78,6 +78,14 @@ class WorkflowDeprecated(BadInput):
     """The version of a registered workflow takes no new starts; the message says why, and the way out."""
 
 
+class RetryLater(PerdureError):
+    """A tool raises it to be tried again, where its node's `retry` allows it, not before so many seconds."""
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"asks to be tried again in {seconds:g} s")
+        self.retry_after = seconds
+
+
 class EnvironmentProblem(PerdureError):
     """Something outside the workflow is missing or broken: server, cluster, disk, credentials."""
 

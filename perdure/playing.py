@@ -8,6 +8,7 @@ from typing import Any
 
 from perdure.actors import tools as tool_calls
 from perdure.actors.containers import MANY
+from perdure.actors.context import Context, idempotency_key
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
@@ -192,7 +193,7 @@ class _Stage:
         self.played.calls.append(Call(node.target, path, state.attempt, value, self.played.now))
         script = self._script(kind, node.target, path, value)
         agent = self.plan.agents[node.target] if kind == "agent" else None
-        ending, limit = script.next(path, value or {}, agent), node.timeout
+        ending, limit = script.next(self._context(path, state.attempt), value or {}, agent), node.timeout
         key = (path, state.attempt, state.resumed)
         if limit is not None and ending.seconds > limit:
             late = Error("Timeout", f"it took longer than {limit:g} s")
@@ -204,12 +205,18 @@ class _Stage:
             report = ReportFailure(path, state.attempt, ending.error)
         return self._at(ending.seconds, (report, key))
 
+    def _context(self, path: str, attempt: int) -> Context:
+        state, execution = self._started, self.played.id
+        key = idempotency_key(execution, path, state.undone.get(path, 0))
+        return Context(execution, path, attempt, key, state.timers.get(f"deadline/{path}"))
+
     def _begin_child(self, asked: ChildRequested) -> None:
         """Let a child come to its end: as its script says, or played on its own where the definition carries it."""
         self.played.calls.append(Call(asked.workflow, asked.node, asked.attempt, asked.input, self.played.now))
         workflow = self.plan.workflows.get(asked.workflow)
         if asked.workflow in self._scripts["workflow"] or workflow is None:
-            ending = self._script("workflow", asked.workflow, asked.node, asked.input).next(asked.node, asked.input)
+            script = self._script("workflow", asked.workflow, asked.node, asked.input)
+            ending = script.next(self._context(asked.node, asked.attempt), asked.input)
         else:
             child = _Stage(compile_plan(workflow), Played(asked.child, self.played.now), self._scripts)
             self.played.children[asked.child] = child.played

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import validate_call
 
 from perdure.actors import agents, tools
+from perdure.actors.context import Context
 from perdure.actors.inputs import (
     CancelExecution,
     ChangeInput,
@@ -169,29 +170,30 @@ class Script:
     outcomes: Any
     made: int = field(default=0)
 
-    def next(self, node: str, given: dict[str, Any], agent: Agent | None = None) -> Ending:
+    def next(self, context: Context, given: dict[str, Any], agent: Agent | None = None) -> Ending:
         """Return the outcome of the next call, to this agent if to one; raise Unscripted where there is none left."""
         self.made += 1
         outcome = self.outcomes
         if isinstance(outcome, list):
             if self.made > len(outcome):
                 raise Unscripted(
-                    f"{self.kind} {self.name!r} is called for the {self.made}. time (by node {node!r}, with "
+                    f"{self.kind} {self.name!r} is called for the {self.made}. time (by node {context.node!r}, with "
                     f"{shown(given)}), and its script has {len(outcome)} outcomes; add one, or give a function"
                 )
             outcome = outcome[self.made - 1]
         if isinstance(outcome, BaseException):
             return Ending(error=error_of(outcome))
         if callable(outcome):
-            outcome = self._call(outcome, given)
+            outcome = self._call(outcome, given, context)
         return self._checked(outcome if isinstance(outcome, Ending) else Ending(outcome), agent)
 
-    def _call(self, function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    def _call(self, function: Callable[..., Any], given: dict[str, Any], context: Context) -> Any:
         """Call a function as the engine calls tools: its arguments are checked, and what it raises is its failure."""
         endings: list[Ending] = []
-        tool = tools.Tool(self.name, _checking(function, endings), iscoroutinefunction(function))
+        checking = _checking(function, endings)
+        tool = tools.Tool(self.name, checking, iscoroutinefunction(function), tools.context_parameter(function))
         try:
-            result = _in_thread(tool, given) if tool.is_async else tools.call(tool, given)
+            result = _in_thread(tool, given, context) if tool.is_async else tools.call(tool, given, context)
         except Exception as error:
             return Ending(error=error_of(error))
         return endings[0] if endings else result
@@ -247,7 +249,7 @@ def _checking(function: Callable[..., Any], endings: list[Ending]) -> Callable[.
     return validate_call(checked)
 
 
-def _in_thread(tool: tools.Tool, given: dict[str, Any]) -> Any:
+def _in_thread(tool: tools.Tool, given: dict[str, Any], context: Context) -> Any:
     """Call an `async def` tool on an event loop of its own, in a thread: the test may have a loop here."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(tools.call, tool, given).result()
+        return pool.submit(tools.call, tool, given, context).result()

@@ -8,8 +8,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import PathLike
 from pathlib import Path
@@ -71,34 +72,41 @@ __all__ = [
 class Reply:
     """One scripted reply: given when `match` (a regular expression) is found in the conversation.
 
-    reply: text, or any JSON value, which is sent as JSON text. delay: seconds before it is sent.
+    reply: text, or any JSON value, which is sent as JSON text. delay: seconds before it is sent. status: one other than
+    200 makes it an error with the reply as its message. headers: sent too. times: how often it is given; else always.
     """
 
     reply: Any
     match: str = ""
     delay: float = 0.0
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    times: int | None = None
 
 
 class ScriptedModel:
     """A model that replies from a script, on a free loopback port; use it as a context manager.
 
-    The first reply that matches is given, every time; a conversation that none matches is refused with status 400.
-    `requests` holds the request bodies so far, oldest first. Point OPENAI_BASE_URL (or Settings) at `base_url`.
+    The first reply that matches is given, as often as it may be; a conversation that none matches is refused with
+    status 400. `requests` holds the request bodies so far, oldest first. Point OPENAI_BASE_URL (or Settings) at
+    `base_url`.
     """
 
     def __init__(self, replies: Sequence[Reply], name: str = "the script") -> None:
         self.requests: list[dict[str, Any]] = []
         self._replies = replies
+        self._given: Counter[int] = Counter()
         self._name = name
         model = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, answer = model._answer(self.path, body)
+                status, answer, headers = model._answer(self.path, body)
                 data = json.dumps(answer).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -140,16 +148,19 @@ class ScriptedModel:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], Mapping[str, str]]:
         if not path.endswith("/chat/completions"):
-            return 404, {"error": {"message": f"the scripted model has no {path}"}}
+            return 404, {"error": {"message": f"the scripted model has no {path}"}}, {}
         self.requests.append(body)
         text = "\n".join(str(message.get("content")) for message in body["messages"])
-        for reply in self._replies:
-            if re.search(reply.match, text):
+        for index, reply in enumerate(self._replies):
+            if re.search(reply.match, text) and (reply.times is None or self._given[index] < reply.times):
+                self._given[index] += 1
                 time.sleep(reply.delay)
-                return 200, _completion(body, reply.reply, len(text), len(self.requests))
-        return 400, {"error": {"message": f"no reply in {self._name} matches this conversation: {text[-300:]!r}"}}
+                if reply.status != 200:
+                    return reply.status, {"error": {"message": reply.reply}}, reply.headers
+                return 200, _completion(body, reply.reply, len(text), len(self.requests)), reply.headers
+        return 400, {"error": {"message": f"no reply in {self._name} matches this conversation: {text[-300:]!r}"}}, {}
 
 
 def _not_a_pattern(value: Any) -> str | None:

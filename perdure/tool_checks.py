@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter
 
-from perdure.actors.tools import find, locate
+from perdure.actors.tools import Tool as Function
+from perdure.actors.tools import find, locate, why_silent
 from perdure.definitions.call_checks import call_findings
-from perdure.definitions.calls import tool_places
+from perdure.definitions.calls import heartbeats, tool_places
 from perdure.definitions.findings import Finding
 from perdure.definitions.loading import Definition
 from perdure.definitions.node_types import Types
@@ -31,10 +32,13 @@ def code_findings(definition: Definition) -> Iterator[Finding]:
     for name in dict.fromkeys(name for _, name in tool_places(workflow)):
         try:
             place = locate([name], workflow.tools, definition.base, shared=True)[name]
-            found[name] = Tool(name=name, call=place, input=_arguments(find(place).function))
+            found[name] = Tool(name=name, call=place, input=_arguments(find(place)))
         except BadInput as error:
             missing[name] = str(error)
     yield from (Finding(path, missing[name]) for path, name in tool_places(workflow) if name in missing)
+    for path, name in heartbeats(workflow):
+        if name in found and (why := why_silent(name, found[name].call)):
+            yield Finding(path, why)
     declared = {tool.name for tool in workflow.tools if isinstance(tool, Tool) and tool.input is not None}
     known = workflow.model_copy(update={"tools": [tool for tool in found.values() if tool.name not in declared]})
     for each in call_findings(Types(known)):
@@ -42,10 +46,16 @@ def code_findings(definition: Definition) -> Iterator[Finding]:
         yield each if each.lack or each.key else replace(each, warning=True)
 
 
-def _arguments(function: Any) -> dict[str, Any] | None:
-    """Return the JSON Schema of what a tool takes; None where it cannot be said in one."""
+def _arguments(tool: Function) -> dict[str, Any] | None:
+    """Return the JSON Schema of what a tool takes, its context left out; None where it cannot be said in one."""
+    function: Any = tool.function
     try:
         schema: dict[str, Any] = TypeAdapter(function).json_schema()
     except (PydanticUserError, ValueError):
         return None
-    return schema if schema.get("type") == "object" else None
+    if schema.get("type") != "object":
+        return None
+    if tool.context is not None:
+        del schema["properties"][tool.context]
+        schema["required"] = [name for name in schema.get("required", []) if name != tool.context]
+    return schema

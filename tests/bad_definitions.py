@@ -318,6 +318,14 @@ SHAPE = [
         "the nodes wait for each other in a circle",
         "classify needs charge needs classify",
     ),
+    semantic(
+        DAG,
+        "    wait: {signal: paid, timeout: 2d, on_timeout: fail}\n",
+        "    wait: {signal: paid, timeout: 2d, on_timeout: fail}\n    heartbeat: 5s\n",
+        "heartbeat",
+        "only a tool gives heartbeats",
+        "use 'timeout'",
+    ),
     semantic(DAG, "  race:\n", "  race:\n    needs: [joined]\n", "race", "race needs joined needs race", "circle"),
     semantic(
         DAG,

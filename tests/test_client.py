@@ -342,7 +342,7 @@ def test_the_synchronous_client_does_the_same(sync_store: Settings, tmp_path: Pa
 @pytest.mark.parametrize(
     ("parts", "where"),
     [
-        ({"nodes": {"a": {"tool": "t:f", "heartbeat": "5s"}}}, "nodes.a.heartbeat"),
+        ({"nodes": {"a": {"tool": "t:f", "priority": 3}}}, "nodes.a.priority"),
         ({"nodes": {"a": {"set": 1}}, "concurrency": 3}, "concurrency"),
         ({"kind": "statechart", "states": {"a": {"type": "final"}}}, "kind"),
         ({"nodes": {"a": {"workflow": "w"}}, "workflows": {"w": {"name": "w", "search": {"k": "1"},

@@ -16,7 +16,8 @@ from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import FireTimer, SignalExecution
 from perdure.actors.state import Started
-from perdure.actors.work import Timeout, Work, WorkerLost
+from perdure.actors.time_limits import Timeout
+from perdure.actors.work import Work, WorkerLost
 from perdure.definitions.plan import Plan
 from perdure.errors import Deposed, LogUnavailable
 from perdure.events.entry import Entry, Recorded

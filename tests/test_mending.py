@@ -120,7 +120,9 @@ def test_a_node_with_bodies_that_is_skipped_stops_what_is_within() -> None:
 def test_a_branch_that_is_written_like_an_item_is_no_node_and_the_signal_for_it_still_counts() -> None:
     branch = {"do": {"w": {"wait": {"signal": "go"}}}}
     given = running({"p": {"parallel": {"branches": {"l": branch}}}}).when(SkipNode("s-1", EXECUTION, "p[l]/w"))
-    assert given.events[-1] == CommandRefused("s-1", "there is no node 'p[l]/w' in this workflow; did you mean 'p/l/w'?")
+    assert given.events[-1] == CommandRefused(
+        "s-1", "there is no node 'p[l]/w' in this workflow; did you mean 'p/l/w'?"
+    )
     assert output(given.when(SignalExecution("s-2", EXECUTION, "go", 1))) == {"p": {"l": {"w": 1}}}
 
 

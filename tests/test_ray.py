@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,11 +81,11 @@ class GatedModel(ScriptedModel):
         script._server.server_close()
         self.gate = gate
 
-    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        status, answer = super()._answer(path, body)
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+        answer = super()._answer(path, body)
         while "Draft a reply" in str(body) and not self.gate.exists():
             time.sleep(0.01)
-        return status, answer
+        return answer
 
 
 @pytest.mark.timeout(120)
@@ -181,3 +181,65 @@ def test_secrets_are_read_where_the_execution_runs_and_reach_tools_in_any_proces
             run.result(timeout=60)
         outputs = [run.state().nodes[name].output for name in ("a", "b")]
     assert outputs == [[24, 19, "[secret INHERITED]", "x [secret in_file]"]] * 2
+
+
+LIMITED_TOOLS = """\
+import threading
+from perdure import Context, tool
+
+@tool
+def told(this: Context, beats: int) -> list:
+    for _ in range(beats):
+        threading.Event().wait(0.2)
+        this.heartbeat()
+    return [this.execution, this.node, this.attempt, this.idempotency_key, this.deadline is not None]
+
+@tool
+def silent(this: Context) -> None:
+    this.heartbeat({"done": 3})
+    threading.Event().wait(60)
+
+@tool
+def hold(seconds: float) -> str:
+    threading.Event().wait(seconds)
+    return "held"
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_node_actor_is_told_about_its_call_and_its_heartbeats_reach_who_waits_for_it(
+    local_ray: None, tmp_path: Path
+) -> None:
+    (tmp_path / "tools.py").write_text(LIMITED_TOOLS)
+    (tmp_path / "x.yaml").write_text(
+        "name: x\ntools: [tools.py]\nnodes:\n"
+        "  lively: {tool: told, with: {beats: 15}, heartbeat: 2s, deadline: 1h}\n"
+        "  again: {tool: told, with: {beats: 0}, heartbeat: 2s, needs: [lively]}\n"
+        "  free: {tool: told, with: {beats: 1}}\n"
+        "  silent: {tool: silent, heartbeat: 500ms, retry: {attempts: 2, delay: 100ms}, needs: [again, free]}\n"
+    )
+    with perdure.connect(Settings(store=tmp_path / "store")) as client:
+        run = client.start(tmp_path / "x.yaml", id="limits")
+        with pytest.raises(ExecutionFailed, match=r"'silent' \(attempt 2\): HeartbeatLost: no heartbeat") as failed:
+            run.result(timeout=60)
+        nodes = run.state().nodes
+    assert failed.value.error["data"] == {"progress": {"done": 3}}
+    assert nodes["lively"].output == ["limits", "lively", 1, "limits/lively", True]
+    assert nodes["free"].output == ["limits", "free", 1, "limits/free", False]
+
+
+@pytest.mark.timeout(120)
+def test_a_call_waits_for_a_node_actor_no_longer_than_its_queue_timeout(local_ray: None, tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(LIMITED_TOOLS)
+    (tmp_path / "x.yaml").write_text(
+        "name: x\ntools: [tools.py]\nnodes:\n"
+        "  a: {tool: hold, with: {seconds: 3}}\n  b: {tool: hold, with: {seconds: 3}}\n"
+        "  first: {wait: 500ms}\n"
+        "  c: {tool: hold, with: {seconds: 0}, needs: first, queue_timeout: 300ms,"
+        " catch: [{on: [QueueTimeout], output: late}]}\n"
+        "  d: {tool: hold, with: {seconds: 0}, queue_timeout: 300ms, needs: [a, b, c]}\n"
+    )
+    with perdure.connect(Settings(store=tmp_path / "store")) as client:
+        run = client.start(tmp_path / "x.yaml")
+        assert run.result(timeout=60) == {"d": "held"}
+        assert run.state().nodes["c"].output == "late"

@@ -8,7 +8,7 @@ import pytest
 from scenario import BOOM, EXECUTION, Given, plan_of, running
 from test_docs import generator
 
-from perdure import testing
+from perdure import errors, testing
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import MAX_RESUMES
 from perdure.actors.execution import MAX_INPUTS
@@ -28,10 +28,12 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.actors.state import SETTLED, NodeStatus
+from perdure.definitions.nodes import Fail
 from perdure.events.vocabulary import CommandRefused, Event
 from perdure.testing import cancel, fails, pause, play, resume, takes
 
-PAGE = (Path(__file__).parent.parent / "docs/semantics.md").read_text(encoding="utf-8")
+PAGE_AT = Path(__file__).parent.parent / "docs/semantics.md"
+PAGE = PAGE_AT.read_text(encoding="utf-8")
 NODES: dict[str, Any] = {
     "a": {"approval": {"title": "Go?"}},
     "b": {"tool": "t", "deadline": "1h"},
@@ -125,6 +127,27 @@ def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     text = " ".join(PAGE.split())
     for number in (f"{MANY:,} events", f"{MAX_INPUTS} inputs", f"{MAX_RESUMES} times"):
         assert number in text
+
+
+def given_by_actors() -> set[str]:
+    """The types of errors that the code gives by name, and those that it raises from calls."""
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted((PAGE_AT.parent.parent / "actors").glob("*.py")))
+    named = set(re.findall(r'(?:Error|Failed)\(\s*"([A-Z]\w+)"', code))
+    raised = {each.__name__ for each in every_error() if each.__module__.startswith("perdure.actors.")}
+    return named | {name for name in raised if not name.startswith("_")}
+
+
+def every_error(root: type[Exception] = errors.PerdureError) -> set[type[Exception]]:
+    return {root}.union(*(every_error(each) for each in root.__subclasses__()))
+
+
+def test_every_error_that_perdure_gives_is_in_the_table_and_no_other() -> None:
+    types = [row[0].strip("`") for row in table("Errors")[1:]]
+    assert len(types) == len(set(types))
+    elsewhere = {name for name in types if hasattr(errors, name)}
+    assert {"Timeout", "HeartbeatLost", "QueueTimeout", "RateLimited"} <= given_by_actors()
+    assert given_by_actors() | elsewhere | {"Failed"} == set(types)
+    assert Fail(message="x").type == "Failed"
 
 
 # What no table says, and no other test
