@@ -51,8 +51,8 @@ def _react(draft: Draft, given: Input) -> None:
             failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss(node, attempt) if _is_running(state, node, attempt):
             _resume(draft, node)
-        case Recover():
-            for node in sorted(state.running):
+        case Recover(apart):
+            for node in sorted(set(state.running) - apart):
                 if node in draft.state.running and not draft.over:
                     _resume(draft, node)
             flow.wake(draft)

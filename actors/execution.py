@@ -32,7 +32,7 @@ from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
-from perdure.definitions.plan import Plan
+from perdure.definitions.plan import Plan, PlanNode
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
@@ -52,7 +52,10 @@ _Attempt = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an execution acts through. near: timers due within so many seconds stay in this process."""
+    """What an execution acts through. near: timers due within so many seconds stay in this process.
+
+    apart: says whether a node's work, whose tool is at this place, runs in a process of its own.
+    """
 
     log: Log
     plan: Callable[[str], Awaitable[Plan]]
@@ -62,6 +65,7 @@ class Surroundings:
     near: float = NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
+    apart: Callable[[PlanNode, str | None], bool] = lambda _node, _place: False
     secrets: Secrets = field(default_factory=Secrets)
 
 
@@ -205,10 +209,17 @@ class Execution:
             plan = await self._plan_for(state, given)
             if plan is None:
                 continue  # nothing was ever started under this id, so there is nothing to recover
+            if isinstance(given, Recover) and isinstance(state, Started):
+                given = Recover(self._apart(state, plan))
             following = decide(plan, self.id, state, given, at)
             state = fold(following, state)
             events += following
         return events
+
+    def _apart(self, state: Started, plan: Plan) -> frozenset[str]:
+        nodes = {path: plan.node(path) for path in state.running}
+        places = state.started.tools
+        return frozenset(path for path, node in nodes.items() if self._around.apart(node, places.get(node.target)))
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:

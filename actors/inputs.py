@@ -183,7 +183,12 @@ class ReportLoss(_Input, frozen=True):
 
 
 class Recover(_Input, frozen=True):
-    """A new owner took over; whatever was under way is not any more."""
+    """A new owner took over; whatever was under way is not any more.
+
+    apart: nodes whose work ran in other processes, or waited for one: that the owner was lost is no fault of theirs.
+    """
+
+    apart: frozenset[str] = frozenset()
 
 
 class Continue(_Input, frozen=True):

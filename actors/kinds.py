@@ -48,14 +48,14 @@ def start_undo(draft: Draft, path: str) -> None:
 
 
 def _input(draft: Draft, path: str) -> Any:
-    """Return what somebody gave a node by hand, or else what its `with` gives."""
-    return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, "with")
+    """Return what somebody gave a node by hand, or else what its `with` or config gives."""
+    return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, draft.plan.node(path).given)
 
 
 def _secrets(draft: Draft, path: str) -> list[str]:
     """Return the pointers to the references to secrets in that input."""
     node, given = draft.plan.node(path), draft.state.inputs
-    return list(pointers_kept(node.templates["with"], given[path]) if path in given else node.secrets)
+    return list(pointers_kept(node.templates[node.given], given[path]) if path in given else node.secrets)
 
 
 def _call(draft: Draft, path: str, attempt: int) -> None:
@@ -213,6 +213,7 @@ _HOW: dict[str, Callable[[list[Any]], Any]] = {"collect": list, "merge": _merge,
 _START: dict[str, Callable[[Draft, str, int], None]] = {
     "agent": _call,
     "tool": _call,
+    "custom": _call,
     "workflow": _workflow,
     "set": _set,
     "fail": _fail,

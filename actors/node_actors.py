@@ -27,7 +27,7 @@ class _NodeActor:
     def ready(self) -> bool:
         return True
 
-    def call(self, place: str, arguments: dict[str, Any], context: Context | None) -> tuple[Any, Error | None]:
+    def call(self, place: str, arguments: dict[str, Any], context: Context) -> tuple[Any, Error | None]:
         beats = self._beats = Beats()
         try:
             return call_here(place, arguments, heard(context, beats.beat))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure.actors import agents, retry_after, tools
+from perdure.actors import agents, own_nodes, retry_after, tools
 from perdure.actors.context import Beat, Beats, Context, idempotency_key
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
 from perdure.definitions.json_values import clean_text
@@ -44,10 +44,8 @@ class Work(msgspec.Struct, frozen=True):
         assert self.place is not None  # noqa: S101
         return tools.find(self.place)
 
-    def context(self) -> Context | None:
-        """Return what its tool is told about it; None where the tool does not ask."""
-        if self.tool().context is None:
-            return None
+    def context(self) -> Context:
+        """Return what its code is told about it."""
         key = idempotency_key(self.execution, self.path, self.undone)
         return Context(self.execution, self.path, self.attempt, key, self.deadline)
 
@@ -68,21 +66,34 @@ Worker = Callable[[Work], Awaitable[Any]]
 
 
 def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
-    """Return the worker that does agents and `async def` tools on the loop, plain `def` tools elsewhere."""
+    """Return the worker that does agents, own kinds and `async def` tools on the loop, plain `def` tools elsewhere."""
 
     async def do(work: Work) -> Any:
         node = work.node
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
-        tool = work.tool()
-        if (node.run_on or ("loop" if tool.is_async else "actor")) == "actor":
+        if runs_apart(node, work.place):
             return await call_elsewhere(work)
         beats = Beats()
-        call = tools.call_async(tool, work.input, heard(work.context(), beats.beat))
+        context = heard(work.context(), beats.beat)
+        if node.calls == "custom":
+            call = own_nodes.execute(node.target, context, work.input)
+        else:
+            call = tools.call_async(work.tool(), work.input, context)
         return await in_time(alive(call, node.heartbeat, beats.silence), node.timeout)
 
     return do
+
+
+def runs_apart(node: PlanNode, place: str | None) -> bool:
+    """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there."""
+    if node.calls != "tool" or place is None:
+        return False
+    try:
+        return (node.run_on or ("loop" if tools.find(place).is_async else "actor")) == "actor"
+    except PerdureError:
+        return False  # its code is not there: it fails as soon as it is called
 
 
 class ToolFailed(Exception):
@@ -121,12 +132,12 @@ async def call_in_thread(work: Work) -> Any:
     return result_of(await in_time(alive(answered(), work.node.heartbeat, beats.silence), work.node.timeout))
 
 
-def heard(context: Context | None, beat: Beat) -> Context | None:
+def heard(context: Context, beat: Beat) -> Context:
     """Return the context with its heartbeats heard."""
-    return context and replace(context, _beat=beat)
+    return replace(context, _beat=beat)
 
 
-def call_here(place: str, arguments: dict[str, Any], context: Context | None) -> tuple[Any, Error | None]:
+def call_here(place: str, arguments: dict[str, Any], context: Context) -> tuple[Any, Error | None]:
     """Call the tool at a place in this thread; return its JSON result, or the error that it raised, whatever it was."""
     try:
         return tools.call(tools.find(place), arguments, context), None

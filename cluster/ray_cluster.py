@@ -9,16 +9,11 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.settings import Settings
 from perdure.errors import EnvironmentProblem, PerdureError
-
-if TYPE_CHECKING:
-    from ray.actor import ActorHandle
-
-    from perdure.cluster.ray_actors import HostActor
 
 
 class _Thread:
@@ -62,7 +57,7 @@ class RayCluster:
         self._settings = settings
         self._thread = _Thread()
         self._started = False
-        self._hosts: dict[str, ActorHandle[HostActor]] = {}
+        self._hosts: list[Any] = []  # every handle: one that was looked up by name does not keep its actor alive
 
     async def open(self) -> None:
         """Join or start Ray; raises EnvironmentProblem when it does not answer within `ray_start_timeout` seconds."""
@@ -133,7 +128,7 @@ class RayCluster:
                 get_if_exists=True, max_restarts=-1, max_concurrency=16, **self._how(name),
             )  # fmt: skip
             started.append(host)
-            self._hosts[name] = host
+            self._hosts.append(host)
         try:
             ray.get([host.wait_open.remote() for host in started])
         except ray.exceptions.RayTaskError as error:
@@ -155,7 +150,7 @@ class RayCluster:
 
         if not ray.is_initialized():
             return
-        for host in self._hosts.values():
+        for host in self._hosts:
             with contextlib.suppress(Exception):  # it may be gone already; Ray says so in many ways
                 ray.kill(host, no_restart=True)
         if self._started:

@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from perdure.actors.execution import Execution, Surroundings
-from perdure.actors.work import CallElsewhere, worker
+from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Embodied, Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.post import InboxPost
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.settings import Settings
+from perdure.definitions.plan import PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
 _log = logging.getLogger("perdure.host")
@@ -37,8 +38,13 @@ def surroundings(connection: Connection, settings: Settings, epoch: int, call_el
         near=settings.near_timer,
         snapshots=connection.snapshots,
         post=InboxPost(connection, settings),
+        apart=runs_apart if call_elsewhere is not call_in_thread else _never,
         secrets=secrets_in(settings.secrets_dir),
     )
+
+
+def _never(_node: PlanNode, _place: str | None) -> bool:
+    return False
 
 
 async def open_host(

@@ -121,6 +121,10 @@ class Body:
         """Add a node that fails: a message, or a mapping."""
         return self._plainly(name, "fail", fail, given)
 
+    def custom(self, name: str, kind: str, config: Any, **given: Any) -> Node:
+        """Add a node of a kind of your own."""
+        return self._plainly(name, "custom", {kind: config}, given)
+
     def foreach(self, name: str, items: Any, *, as_: str | None = None, index: str | None = None,
                 max_parallel: int | None = None, batch: int | None = None, on_failure: Any = None,
                 **given: Any) -> "Each":  # fmt: skip

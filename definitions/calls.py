@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from perdure.definitions.chart import Chart
 from perdure.definitions.chart_places import actions_of, chart_of
 from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import AgentNode, AggregateNode, StatechartNode, ToolNode, WaitNode
+from perdure.definitions.nodes import AgentNode, AggregateNode, CustomNode, StatechartNode, ToolNode, WaitNode
 from perdure.definitions.places import bodies_of
 from perdure.definitions.states import Statechart
 from perdure.definitions.yaml_source import Path
@@ -38,6 +38,13 @@ def heartbeats(workflow: Workflow) -> Iterator[tuple[Path, str]]:
 def agents_called(workflow: Workflow) -> set[str]:
     """Return the names of all agents that a workflow, or one that it carries, may ask."""
     return {agent for _, _, agent in _calls(workflow) if agent}
+
+
+def own_kinds_called(workflow: Workflow) -> set[str]:
+    """Return the names of the node kinds of the user's own in a workflow, or one that it carries."""
+    nodes = [node for body in bodies_of(workflow) for node, _ in body.nodes.values()]
+    carried = (own_kinds_called(child) for child in workflow.workflows.values())
+    return {node.kind for node in nodes if isinstance(node, CustomNode)}.union(*carried)
 
 
 def signals_awaited(workflow: Workflow) -> set[str] | None:

@@ -6,6 +6,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import KINDS
+from perdure.definitions.own_configs import own_schemas
+from perdure.definitions.own_kinds import own_kinds
 from perdure.definitions.states import ACTIONS
 
 _Schema = dict[str, Any]
@@ -39,6 +41,7 @@ def workflow_schema() -> _Schema:
         parts[name]["allOf"] = [{"oneOf": [{"required": [key]} for key in keys]} for keys in choices]
     parts["Workflow"] |= _by_kind()
     parts["State"] |= _when(_is("type", "history"), {"required": ["default"]})
+    parts |= own_schemas(parts["CustomNode"])
     parts["Node"] = _node(parts)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -50,16 +53,17 @@ def workflow_schema() -> _Schema:
 
 def _node(parts: dict[str, _Schema]) -> _Schema:
     """Return the schema of a node: its kind's key chooses which model holds."""
+    models = {kind: f"{kind} node" for kind in own_kinds()} | {kind: model.__name__ for kind, model in KINDS.items()}
     plain = {"not": {"anyOf": [{"required": ["foreach"]}, {"required": ["loop"]}]}}  # beside these, it is their call
     rules = [
         _when(
             {"required": [kind], **(plain if kind in _CALLS else {})},
-            {"$ref": f"#/$defs/{model.__name__}"},
+            {"$ref": f"#/$defs/{model}"},
         )
-        for kind, model in KINDS.items()
+        for kind, model in models.items()
     ]
-    any_kind = {"anyOf": [{"required": [kind]} for kind in KINDS]}
-    described = {kind: {"description": parts[model.__name__]["description"]} for kind, model in KINDS.items()}
+    any_kind = {"anyOf": [{"required": [kind]} for kind in models]}
+    described = {kind: {"description": parts[model]["description"]} for kind, model in models.items()}
     rules.append(_when({"not": any_kind}, {"properties": described, **any_kind}))  # so editors offer the kinds first
     return {"type": "object", "description": "A node does exactly one thing.", "allOf": rules}
 

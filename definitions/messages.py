@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from perdure.definitions.nodes import KINDS, kind_of, kinds_in
+from perdure.definitions.nodes import KINDS, NODE_KEYS, kind_of, kinds_in, written_kinds
 from perdure.definitions.other_words import key_hint, meant
 from perdure.definitions.type_words import is_wrong_type, out_of_bounds, shown_value, wrong_type
 from perdure.definitions.yaml_source import Path, Source
@@ -55,7 +55,7 @@ def _message(
         case "missing":
             return (path[:-1], False), _MISSING.get(str(last), f"the key {last!r} is missing; add it")
         case "node_kind":
-            return (path, True), _kind_message(str(last), _at(data, path), item["msg"])
+            return (path, True), _kind_message(str(last), _at(data, path))
         case "string_pattern_mismatch":
             shown = last if key else item["input"]
             rule = "letters, digits and '_' (workflow names also '-' and '.'), no digit first"
@@ -65,26 +65,25 @@ def _message(
     return (path, key), out_of_bounds(path, item)
 
 
-_NODE_KEYS = frozenset(field.alias or name for kind in KINDS.values() for name, field in kind.model_fields.items())
 _MISSING = {
     "max_iterations": "a loop without a bound is refused; add 'max_iterations', the number of passes after which it "
     "fails with LoopExhausted"
 }
 
 
-def _kind_message(name: str, node: Any, message: str) -> str:
-    if not isinstance(node, dict) and name in _NODE_KEYS:
+def _kind_message(name: str, node: Any) -> str:
+    one_of = f"give it one of {', '.join(map(repr, written_kinds()))}"
+    if not isinstance(node, dict) and name in NODE_KEYS:
         return f"a node is a mapping, and {name!r} is a key of one; indent it further, to stand within its node"
     if not isinstance(node, dict):
-        return (
-            f"a node is a mapping, not {shown_value(node)}; {message.removeprefix('a node does exactly one thing: ')}"
-        )
+        return f"a node is a mapping, not {shown_value(node)}; {one_of}"
     kinds = kinds_in(node)
     if len(kinds) > 1:
         return f"a node does exactly one thing, and this one has {' and '.join(map(repr, kinds))}; make it two nodes"
-    others = [str(word) for word in node if word not in _NODE_KEYS]
+    message = f"a node does exactly one thing: {one_of}"
+    others = [str(word) for word in node if word not in NODE_KEYS]
     for word in others:
-        if hint := key_hint(word, KINDS):
+        if hint := key_hint(word, written_kinds()):
             return f"{message}; it has {word!r}{hint}"
     return f"{message}; it has {others[0]!r}, which is no key of a node" if others else message
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from perdure.definitions.durations import Duration
+from perdure.definitions.own_kinds import own_kinds
 from perdure.definitions.parts import (
     Child,
     Condition,
@@ -307,6 +308,28 @@ class FailNode(_Node):
     )
 
 
+class CustomNode(_Node):
+    """Does what a node kind of your own does; where that is installed, write its name in the place of `custom`."""
+
+    custom: dict[Name, Any] = Field(min_length=1, max_length=1, description="Its config, by the name of the kind.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, value: Any) -> Any:
+        """Write `kind: config` as `custom: {kind: config}`, which loads where the kind is not installed too."""
+        if not isinstance(value, dict) or "custom" in value:
+            return value
+        kinds = kinds_in(value)
+        return {key: each for key, each in value.items() if key not in kinds} | {
+            "custom": {kind: value[kind] for kind in kinds}
+        }
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind."""
+        return next(iter(self.custom))
+
+
 KINDS: dict[str, type[_Node]] = {
     "agent": AgentNode,
     "tool": ToolNode,
@@ -321,8 +344,17 @@ KINDS: dict[str, type[_Node]] = {
     "aggregate": AggregateNode,
     "set": SetNode,
     "fail": FailNode,
+    "custom": CustomNode,
 }
 """The node kinds by the key that makes a node one of them."""
+
+NODE_KEYS = frozenset(field.alias or name for model in KINDS.values() for name, field in model.model_fields.items())
+"""Every key that a node of perdure's own kinds may have."""
+
+
+def written_kinds() -> list[str]:
+    """Return the keys that say what a node does, those of installed kinds too."""
+    return [*(kind for kind in KINDS if kind != "custom"), *own_kinds()]
 
 
 def kind_of(value: Any) -> str | None:
@@ -330,12 +362,12 @@ def kind_of(value: Any) -> str | None:
     if isinstance(value, _Node):
         return next(kind for kind, model in KINDS.items() if type(value) is model)
     kinds = kinds_in(value)
-    return kinds[0] if len(kinds) == 1 else None
+    return (kinds[0] if kinds[0] in KINDS else "custom") if len(kinds) == 1 else None
 
 
 def kinds_in(value: Any) -> list[str]:
     """Return the kinds that a written node claims to be."""
-    found = [kind for kind in KINDS if kind in value] if isinstance(value, dict) else []
+    found = [kind for kind in (*written_kinds(), "custom") if kind in value] if isinstance(value, dict) else []
     repeating = [kind for kind in found if kind in ("foreach", "loop")]
     return repeating if len(repeating) == 1 and set(found) - set(repeating) <= {"agent", "tool", "workflow"} else found
 
@@ -358,11 +390,12 @@ Node = Annotated[
     | Annotated[LoopNode, Tag("loop node")]
     | Annotated[AggregateNode, Tag("aggregate node")]
     | Annotated[SetNode, Tag("set node")]
-    | Annotated[FailNode, Tag("fail node")],
+    | Annotated[FailNode, Tag("fail node")]
+    | Annotated[CustomNode, Tag("custom node")],
     Discriminator(
         _tag,
         custom_error_type="node_kind",
-        custom_error_message="a node does exactly one thing: give it one of " + ", ".join(map(repr, KINDS)),
+        custom_error_message="a node does exactly one thing",
     ),
 ]
 

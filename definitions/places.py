@@ -11,6 +11,7 @@ from perdure.definitions.nodes import (
     AggregateNode,
     ApprovalNode,
     Branch,
+    CustomNode,
     FailNode,
     ForeachNode,
     LoopNode,
@@ -154,6 +155,8 @@ def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one cas
                 yield _items((*at, "aggregate", "items"), aggregate.items)
         case SetNode():
             yield Field((*at, "set"), node.set)
+        case CustomNode():
+            yield Field((*at, node.kind), node.custom[node.kind], secrets=True)
         case FailNode(fail=fail):
             for key in ("message", "data"):
                 yield Field((*at, "fail", key), getattr(fail, key))

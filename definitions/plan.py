@@ -13,6 +13,7 @@ from perdure.definitions.nodes import (
     AgentNode,
     AggregateNode,
     Compensation,
+    CustomNode,
     Join,
     Node,
     SwitchNode,
@@ -28,6 +29,10 @@ from perdure.definitions.templates import Template, compile_condition, compile_t
 from perdure.definitions.yaml_source import Path
 
 ONE_TRY = Retry(attempts=1)
+
+
+def _given(node: Node) -> str:
+    return node.kind if isinstance(node, CustomNode) else "with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,8 @@ class PlanNode:
         return tuple(need for need in self.needs if need not in (self.arm_of, self.handler_of))
 
     @property
-    def calls(self) -> Literal["agent", "tool"] | None:
-        """Whether a worker asks an agent for it, or calls a tool."""
+    def calls(self) -> Literal["agent", "tool", "custom"] | None:
+        """Whether a worker asks an agent for it, calls a tool, or does what a kind of the user's own does."""
         match self.model:
             case AgentNode():
                 return "agent"
@@ -81,13 +86,22 @@ class PlanNode:
                 return "tool"
             case AggregateNode(aggregate=part):
                 return "agent" if part.agent else "tool" if part.tool else None
+            case CustomNode():
+                return "custom"
         return None
 
     @property
     def target(self) -> str:
-        """The name of the agent or tool that it calls; "" where it calls none."""
+        """The name of the agent or tool that it calls, or of its own kind; "" where it calls none."""
+        if isinstance(self.model, CustomNode):
+            return self.model.kind
         called = self.model.aggregate if isinstance(self.model, AggregateNode) else self.model
         return getattr(called, self.calls, "") if self.calls else ""
+
+    @property
+    def given(self) -> str:
+        """The key of the template of its input."""
+        return _given(self.model)
 
     @property
     def join(self) -> Join:
@@ -316,7 +330,7 @@ class _Draft:
             arm_of=arm_of,
             handler_of=handler_of,
             undo=_undo(self.node.compensate, self.templates.get("compensate/with")) if self.node.compensate else None,
-            secrets=tuple(pointers_in(self.templates.get("with"))),
+            secrets=tuple(pointers_in(self.templates.get(_given(self.node)))),
             mixed_needs=tuple(sorted(needs, key=lambda need: crc32(need.encode()))),
         )
 
@@ -348,7 +362,7 @@ def _secrets_of(body: PlanBody) -> Iterator[str]:
     for node in body.nodes.values():
         for each in (node, node.undo):
             if each is not None and each.secrets:
-                yield from names_in(each.templates["with"])
+                yield from names_in(each.templates[each.given])
         for inner in node.bodies.values():
             yield from _secrets_of(inner)
 

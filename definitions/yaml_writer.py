@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import KINDS
+from perdure.definitions.nodes import KINDS, written_kinds
 from perdure.definitions.yaml_source import CoreSchemaLoader
 
 _CORE = CoreSchemaLoader.yaml_implicit_resolvers
@@ -66,7 +66,13 @@ def _node(node: dict[str, Any]) -> dict[str, Any]:
     for part in (node, *_branches(node)):
         if part.get("do") is not None:
             part["do"] = _body(part["do"])
-    return {key: node[key] for key in dict.fromkeys((*_FIRST, *node)) if key in node}
+    kind = next(iter(node.get("custom", {})), None)
+    written = {key: node[key] for key in dict.fromkeys((*_FIRST, *node)) if key in node}
+    return _renamed(written, "custom", kind) if kind in written_kinds() else written
+
+
+def _renamed(node: dict[str, Any], key: str, kind: Any) -> dict[str, Any]:
+    return {kind if each == key else each: value[kind] if each == key else value for each, value in node.items()}
 
 
 def _branches(node: dict[str, Any]) -> Iterable[dict[str, Any]]:

@@ -79,7 +79,10 @@ def _kind(kind: str) -> list[str]:
     own = sorted(
         (name for name in part.model_fields if name not in nodes._Node.model_fields), key=lambda name: name != kind
     )
-    lines = [f"#### {kind} node", "", f"{part.__doc__} Example: [{kind}.yaml](../examples/kinds/{kind}.yaml).", ""]
+    example = f"Example: [{kind}.yaml](../examples/kinds/{kind}.yaml)."
+    if part is nodes.CustomNode:
+        example = "See [kinds of your own](#kinds-of-your-own)."
+    lines = [f"#### {kind} node", "", f"{part.__doc__} {example}", ""]
     lines += [*_table(part, own), ""]
     return lines + [line for each in _OF_KINDS.get(kind, []) for line in _part(5, title_of(each), each)]
 

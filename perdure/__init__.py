@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perdure.definitions.builder import dag
     from perdure.definitions.chart_builder import statechart
     from perdure.definitions.model import Workflow
+    from perdure.definitions.own_kinds import node
     from perdure.definitions.references import expression
     from perdure.definitions.yaml_writer import to_yaml
     from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError, RetryLater
@@ -35,6 +36,7 @@ __all__ = [
     "connect_async",
     "dag",
     "expression",
+    "node",
     "statechart",
     "to_yaml",
     "tool",
@@ -57,6 +59,7 @@ _HOMES = {
     "connect_async": "perdure.cluster.client",
     "dag": "perdure.definitions.builder",
     "expression": "perdure.definitions.references",
+    "node": "perdure.definitions.own_kinds",
     "statechart": "perdure.definitions.chart_builder",
     "to_yaml": "perdure.definitions.yaml_writer",
     "tool": "perdure.actors.tools",

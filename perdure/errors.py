@@ -58,6 +58,10 @@ class ToolNotFound(BadInput):
     """A tool is named that no module registers and no import path leads to."""
 
 
+class UnknownKind(BadInput):
+    """A node is of a kind that is not installed where it is checked or run."""
+
+
 class ExecutionExists(BadInput):
     """The execution id is taken by an execution of another definition or input."""
 

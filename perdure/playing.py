@@ -23,7 +23,7 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.cluster.checks import check_id, check_input, check_runs
-from perdure.definitions.calls import agents_called, tools_called
+from perdure.definitions.calls import agents_called, own_kinds_called, tools_called
 from perdure.definitions.loading import WorkflowLike, load
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import WorkflowNode
@@ -63,9 +63,10 @@ def play(
     """Run a workflow on the engine's own decisions, in virtual time, with scripted calls; no server, no Ray.
 
     workflow: as for `client.start`. tools, agents: by name, the outcome of every call, a list of outcomes (one for each
-    call), or a function that is called with the input. workflows: the same for children; one that the definition
-    carries is played itself where it has no script. tell: signals, answers and commands, each with its time. until:
-    stop at this time since the start; else when it ends, or when nothing more can happen. begin: when it starts.
+    call), or a function that is called with the input; nodes of your own kinds go by `tools`, under their kind.
+    workflows: the same for children; one that the definition carries is played itself where it has no script. tell:
+    signals, answers and commands, each with its time. until: stop at this time since the start; else when it ends, or
+    when nothing more can happen. begin: when it starts.
     Raises DefinitionError, BadInput, and Unscripted where something is called that has no outcome.
     """
     definition = load(workflow)
@@ -74,7 +75,9 @@ def play(
     value = tool_calls.to_json(input, "the input")
     check_input(definition, value)
     scripts = {
-        "tool": scripts_of("tool", tools or {}, tools_called(definition.workflow)),
+        "tool": scripts_of(
+            "tool", tools or {}, tools_called(definition.workflow) | own_kinds_called(definition.workflow)
+        ),
         "agent": scripts_of("agent", agents or {}, agents_called(definition.workflow)),
         "workflow": scripts_of("workflow", workflows or {}, _children_of(definition.workflow)),
     }
@@ -184,7 +187,7 @@ class _Stage:
 
     def _begin(self, path: str, state: NodeState) -> None:
         node = self.plan.node(path)
-        kind = node.calls
+        kind = "tool" if node.calls == "custom" else node.calls  # scripted as a tool of the kind's name
         assert kind is not None  # noqa: S101 (no other node is ever at work)
         value = revealed(state.input, state.secrets, "[secret {}]".format)
         self.played.calls.append(Call(node.target, path, state.attempt, value, self.played.now))

@@ -283,3 +283,13 @@ def test_worker_lost_can_be_retried_like_any_error() -> None:
     plan = plan_of({"a": {"tool": "t", "retry": {"on": ["WorkerLost"]}}})
     resumed: list[Event] = [started(plan), NodeScheduled("a", 1), *[NodeResumed("a", 1)] * 3]
     Given(plan, *resumed).when(ReportLoss("a", 1)).then_types(NodeAttemptFailed, TimerArmed)
+
+
+def test_what_ran_apart_is_not_to_blame_for_a_lost_owner() -> None:
+    given = Given(
+        DIAMOND, started(DIAMOND), NodeSucceeded("top", 1), NodeScheduled("left", 1), NodeScheduled("right", 1)
+    )
+    for _ in range(9):
+        given.when(Recover(frozenset({"left", "right"})))
+    given.then_nothing()
+    assert set(given.now.running) == {"left", "right"}
