@@ -1,4 +1,4 @@
-"""The context of a call: what a tool is told about the attempt that it makes, and how it says that it is alive."""
+"""The context of a call: what code is told about the attempt that it makes, and how it says that it is alive."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ def _unheard(progress: Any) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """What a tool gets for a parameter annotated with this class; its name is free, and `with` never gives it.
+    """What a tool gets for a parameter annotated with this class, whatever its name, and own kinds of nodes always.
 
     node: its path. deadline: when the node is given up (UTC), where it has one; later extensions are not seen.
     """

@@ -27,7 +27,7 @@ class _NodeActor:
     def ready(self) -> bool:
         return True
 
-    def call(self, place: str, arguments: dict[str, Any], context: Context | None) -> tuple[Any, Error | None]:
+    def call(self, place: str, arguments: dict[str, Any], context: Context) -> tuple[Any, Error | None]:
         beats = self._beats = Beats()
         try:
             return call_here(place, arguments, heard(context, beats.beat))
@@ -96,7 +96,7 @@ class NodeActors:
                 return answer
             return 0.0, None
 
-        call = _answer(actor.call.remote(work.place, work.input, work.context_for_tool()))
+        call = _answer(actor.call.remote(work.place, work.input, work.context()))
         outcome: tuple[Any, Error | None] = await in_time(alive(call, work.node.heartbeat, silence), work.node.timeout)
         return outcome
 

@@ -44,12 +44,8 @@ class Work(msgspec.Struct, frozen=True):
         assert self.place is not None  # noqa: S101
         return tools.find(self.place)
 
-    def context_for_tool(self) -> Context | None:
-        """Return what its tool is told about it; None where the tool does not ask."""
-        return None if self.tool().context is None else self.context()
-
     def context(self) -> Context:
-        """Return what code may be told about it."""
+        """Return what its code is told about it."""
         key = idempotency_key(self.execution, self.path, self.undone)
         return Context(self.execution, self.path, self.attempt, key, self.deadline)
 
@@ -77,13 +73,14 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
-        if node.calls == "tool" and runs_apart(node, work.place):
+        if runs_apart(node, work.place):
             return await call_elsewhere(work)
         beats = Beats()
+        context = heard(work.context(), beats.beat)
         if node.calls == "custom":
-            call = own_nodes.execute(node.target, replace(work.context(), _beat=beats.beat), work.input)
+            call = own_nodes.execute(node.target, context, work.input)
         else:
-            call = tools.call_async(work.tool(), work.input, heard(work.context_for_tool(), beats.beat))
+            call = tools.call_async(work.tool(), work.input, context)
         return await in_time(alive(call, node.heartbeat, beats.silence), node.timeout)
 
     return do
@@ -114,7 +111,7 @@ async def call_in_thread(work: Work) -> Any:
     """
     assert work.place is not None  # noqa: S101 (every tool was located before the start)
     place, beats = work.place, Beats()
-    context = heard(work.context_for_tool(), beats.beat)
+    context = heard(work.context(), beats.beat)
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, Error | None]] = loop.create_future()
 
@@ -135,12 +132,12 @@ async def call_in_thread(work: Work) -> Any:
     return result_of(await in_time(alive(answered(), work.node.heartbeat, beats.silence), work.node.timeout))
 
 
-def heard(context: Context | None, beat: Beat) -> Context | None:
+def heard(context: Context, beat: Beat) -> Context:
     """Return the context with its heartbeats heard."""
-    return context and replace(context, _beat=beat)
+    return replace(context, _beat=beat)
 
 
-def call_here(place: str, arguments: dict[str, Any], context: Context | None) -> tuple[Any, Error | None]:
+def call_here(place: str, arguments: dict[str, Any], context: Context) -> tuple[Any, Error | None]:
     """Call the tool at a place in this thread; return its JSON result, or the error that it raised, whatever it was."""
     try:
         return tools.call(tools.find(place), arguments, context), None

@@ -46,7 +46,7 @@ def node_findings(workflow: Workflow, body: Body, name: str, node: Node, at: Pat
             yield Finding((*at, "retry", "not_on"), f"{kind!r} stands under 'on' and 'not_on'; keep one")
     if node.deadline is not None and node.timeout is not None and node.deadline < node.timeout:
         yield Finding((*at, "deadline"), "the deadline for all tries is shorter than the timeout of one", warning=True)
-    if node.heartbeat is not None and not _calls_tool(node):
+    if node.heartbeat is not None and not _runs_code(node):
         what = "only a tool gives heartbeats; take it out, or use 'timeout'"
         yield Finding((*at, "heartbeat"), what, key=True)
     if node.compensate is not None:
@@ -57,8 +57,10 @@ def node_findings(workflow: Workflow, body: Body, name: str, node: Node, at: Pat
             yield from agent_findings(workflow, node.compensate.agent, f"node {name!r}", (*at, "compensate", "agent"))
 
 
-def _calls_tool(node: Node) -> bool:
-    return isinstance(node, ToolNode) or (isinstance(node, AggregateNode) and node.aggregate.tool is not None)
+def _runs_code(node: Node) -> bool:
+    return isinstance(node, ToolNode | CustomNode) or (
+        isinstance(node, AggregateNode) and node.aggregate.tool is not None
+    )
 
 
 def _kind_findings(  # noqa: C901 (one line per kind)

@@ -135,6 +135,16 @@ async def test_an_attempt_that_takes_too_long_is_cancelled(client: AsyncClient) 
     assert (failed["type"], stopped.is_set()) == ("Timeout", True)
 
 
+async def test_an_attempt_that_falls_silent_is_given_up(client: AsyncClient) -> None:
+    @perdure.node("hang")
+    async def hang(ctx: Context, config: Measure) -> None:
+        ctx.heartbeat(config.value)
+        await asyncio.Event().wait()
+
+    found = await error(client, flow(a={"hang": {"value": 7}, "heartbeat": "100ms"}))
+    assert (found["type"], found["data"]) == ("HeartbeatLost", {"progress": 7})
+
+
 @tool(name="own_kinds_test.forget")
 async def forget() -> None:
     own_kinds._registered.clear()
