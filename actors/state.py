@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
-from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, steps_to
+from perdure.definitions.paths import UNDO, body_of, inner_body, node_in, steps_to
 from perdure.events.vocabulary import (
     ChildRequested,
     CompensationStarted,
@@ -134,8 +134,9 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def node(self, path: str) -> NodeState | None:
         """Return the node at a path, or None where it has not begun or is forgotten."""
-        body = self.body(body_of(path))
-        return body.nodes.get(name_of(path)) if body is not None else None
+        at, _, name = path.rpartition("/")
+        body = self.body(at) if at else self.main
+        return body.nodes.get(name) if body is not None else None
 
     def tries_around(self, path: str) -> tuple[int, ...]:
         """Return the attempts of the nodes around a node, outer ones first: with its path they name one run of it."""

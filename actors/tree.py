@@ -11,7 +11,7 @@ from perdure.actors.state import (
     NodeState,
     Started,
 )
-from perdure.definitions.paths import UNDO, Step, body_of, name_of, steps_to
+from perdure.definitions.paths import UNDO, Step, steps_to
 
 _replace = msgspec.structs.replace
 
@@ -25,8 +25,8 @@ def with_node(state: Started, path: str, node: NodeState) -> Started:
     """Return the state with a node as given; a body counts those that will not change any more."""
     running = state.running.set(path, node) if node.status == "running" else without(state.running, path)
     waiting = state.waiting.set(path, node) if node.status == "waiting" else without(state.waiting, path)
-    name, at = name_of(path), body_of(path)
-    body = state.body(at) or BodyState()
+    at, _, name = path.rpartition("/")
+    body = (state.body(at) or BodyState()) if at else state.main
     settled = body.settled
     if not name.endswith(UNDO):
         before = body.nodes.get(name)

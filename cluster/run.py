@@ -91,7 +91,9 @@ class AsyncRun:
             async for recorded in entries:
                 for happened in _readable(recorded):
                     yield happened
-                    if isinstance(happened.event, Outcome) and not await self._went_on(recorded.position):
+                    if isinstance(happened.event, Outcome) and not (
+                        isinstance(happened.event, Failed) and await self._went_on(recorded.position)
+                    ):
                         return
 
     async def state(self) -> Started:
@@ -204,7 +206,7 @@ class AsyncRun:
         return await self._tell(ExtendDeadline(uuid4().hex, self.id, node, seconds, reason, by))
 
     async def _went_on(self, after: int) -> bool:
-        """Say whether an execution that had ended was retried since."""
+        """Say whether an execution that had failed was retried since."""
         async for recorded in self._connection.log.read(self.id, after):
             if any(isinstance(happened.event, ExecutionRetried) for happened in _readable(recorded)):
                 return True

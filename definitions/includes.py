@@ -24,7 +24,7 @@ def read_source(file: FilePath, shown: str) -> Source:
 
 
 def _read(file: FilePath, shown: str, trail: tuple[FilePath, ...], base: FilePath) -> Source:
-    source = parse_yaml(_text(file, shown), shown)
+    source = parse_yaml(read_text(file, shown), shown)
     if not isinstance(source.data, dict):
         return source
     trail = (*trail, file.resolve())
@@ -34,7 +34,8 @@ def _read(file: FilePath, shown: str, trail: tuple[FilePath, ...], base: FilePat
     return source
 
 
-def _text(path: FilePath, shown: str) -> str:
+def read_text(path: FilePath, shown: str) -> str:
+    """Return the text of a file. Raises BadInput naming why it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

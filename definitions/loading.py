@@ -1,6 +1,7 @@
 """Loads a definition from a path, text, dict or model, and reports all of its problems at once."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from perdure.definitions.checks import findings_of
 from perdure.definitions.expressions import parsed_once
 from perdure.definitions.findings import Finding
-from perdure.definitions.includes import read_source
+from perdure.definitions.includes import read_source, read_text
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.messages import problems_in
 from perdure.definitions.model import Workflow
@@ -20,6 +21,8 @@ from perdure.definitions.plan import Plan, compile_plan
 from perdure.definitions.salvage import remains_of
 from perdure.definitions.yaml_source import Source, parse_yaml
 from perdure.errors import BadInput, DefinitionError, Problem
+
+_NAMES_FILES = re.compile(r"\binclude\b|\.(ya?ml|json)\b")
 
 WorkflowLike = str | os.PathLike[str] | Mapping[str, Any] | Workflow
 """A path, YAML or JSON text (recognised by its line break or brace), a dict, or a Workflow."""
@@ -49,8 +52,22 @@ def load(workflow: WorkflowLike, base: str | None = None, *, strict: bool = Fals
     elif not isinstance(workflow, str | os.PathLike):
         raise BadInput(f"a workflow is a path, text, a dict or a Workflow, not {type(workflow).__name__}")
     else:
-        path = FilePath(workflow)
-        source, base = read_source(path, str(workflow)), base or str(path.resolve().parent)
+        return _load_file(FilePath(workflow), str(workflow), base, strict=strict)
+    return _checked(_validated(source), source, base, strict=strict)
+
+
+def _load_file(path: FilePath, shown: str, base: str | None, *, strict: bool) -> Definition:
+    text, base = read_text(path, shown), base or str(path.resolve().parent)
+    if _NAMES_FILES.search(text):
+        source = read_source(path, shown)
+        return _checked(_validated(source), source, base, strict=strict)
+    return _load_text(text, shown, base, strict)
+
+
+@lru_cache(maxsize=16)
+def _load_text(text: str, shown: str, base: str, strict: bool) -> Definition:
+    """Load a file that names no other; a driver starts the same one again and again."""
+    source = parse_yaml(text, shown)
     return _checked(_validated(source), source, base, strict=strict)
 
 
