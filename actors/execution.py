@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from perdure.actors.inputs import (
     ReportChild,
     ReportFailure,
     ReportLoss,
+    ReportQueued,
     ReportSuccess,
     StartExecution,
 )
@@ -37,7 +38,7 @@ from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
-from perdure.events.vocabulary import CommandRefused, Event
+from perdure.events.vocabulary import CommandRefused, Event, ExecutionStarted
 
 _log = logging.getLogger("perdure.execution")
 
@@ -54,7 +55,8 @@ _Attempt = tuple[Any, ...]
 class Surroundings:
     """What an execution acts through. near: timers due within so many seconds stay in this process.
 
-    apart: says whether a node's work, whose tool is at this place, runs in a process of its own.
+    apart: says whether a node's work, whose tool is at this place, runs in a process of its own. bring: brings the code
+    at these places to this machine. tell: tells who listens how far an attempt is: execution, node, attempt, progress.
     """
 
     log: Log
@@ -65,7 +67,9 @@ class Surroundings:
     near: float = NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
-    apart: Callable[[PlanNode, str | None], bool] = lambda _node, _place: False
+    apart: Callable[[Plan, PlanNode, str | None], bool] = lambda _plan, _node, _place: False
+    bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
+    tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
 
 
@@ -229,18 +233,17 @@ class Execution:
     def _apart(self, state: Started, plan: Plan) -> frozenset[str]:
         nodes = {path: plan.node(path) for path in state.running}
         places = state.started.tools
-        return frozenset(path for path, node in nodes.items() if self._around.apart(node, places.get(node.target)))
+        apart = self._around.apart
+        return frozenset(path for path, node in nodes.items() if apart(plan, node, places.get(node.target)))
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:
-            digest = (
-                state.started.digest
-                if isinstance(state, Started)
-                else given.digest
-                if isinstance(given, StartExecution)
-                else None
-            )
-            self._plan = await self._around.plan(digest) if digest else None
+            begun = state.started if isinstance(state, Started) else given
+            if not isinstance(begun, StartExecution | ExecutionStarted):
+                return None
+            self._plan = await self._around.plan(begun.digest)
+            if self._around.bring is not None:
+                await self._around.bring(begun.tools)
         return self._plan
 
     async def _reconcile(self) -> None:
@@ -286,19 +289,31 @@ class Execution:
         node = plan.node(name)
         report: Input
         try:
-            place = folded.state.started.tools.get(node.target)
+            places = folded.state.started.tools
             value = secrets.reveal(state.input, state.secrets)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
-            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline)
+            work = Work(
+                self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
+                state.resumed, self._queued(name, attempt), self._progress(name, attempt),
+            )  # fmt: skip
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
-        except WorkerLost:
-            report = ReportLoss(name, attempt)
+        except WorkerLost as error:
+            report = ReportLoss(name, attempt, secrets.redact(str(error)))
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_stopped():
                 raise
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._mailbox.put_nowait((report, None))
+
+    def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
+        """Return what is told for what an attempt waits."""
+        return lambda waits_for: self._mailbox.put_nowait((ReportQueued(name, attempt, waits_for), None))
+
+    def _progress(self, name: str, attempt: int) -> Callable[[Any], None]:
+        """Return what is told how far an attempt is, from any thread."""
+        tell, redact = self._around.tell, self._around.secrets.redact
+        return lambda progress: tell(self.id, name, attempt, redact(progress)) if tell is not None else None
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""

@@ -1,124 +1,199 @@
-"""Node actors: Ray actors that run plain `def` tools, pooled by tool, kept warm, reaped when idle."""
+"""Calls in node actors, as the process of an execution makes them: with a ticket of the keeper of all pools."""
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
 
-import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
-from perdure.actors.context import Beats, Context
-from perdure.actors.spawn import spawn
+from perdure.actors.deaths import how_it_died
+from perdure.actors.demands import Demand, demand_of
+from perdure.actors.node_process import NodeProcess
 from perdure.actors.time_limits import HeartbeatLost, QueueTimeout, Timeout, alive, in_time
-from perdure.actors.work import Work, WorkerLost, call_here, heard, result_of
+from perdure.actors.work import Work, WorkerLost, result_of
 from perdure.events.vocabulary import Error
 
-IDLE_SECONDS = 30.0
+_log = logging.getLogger("perdure.node_actors")
+
+BEAT = 1.0  # seconds between words to the keeper, and between looks at a tool's progress
+_TRIES = 20
 
 
-class _NodeActor:
-    """The process that runs a tool; one call at a time, and where that has a heartbeat, questions about it."""
+class Granted(NamedTuple):
+    """An actor for one call. stops: whether its tool can hear that it is to stop."""
 
-    _beats: Beats | None = None
+    actor: "ActorHandle[NodeProcess]"
+    stops: bool
 
-    def ready(self) -> bool:
-        return True
 
-    def call(self, place: str, arguments: dict[str, Any], context: Context) -> tuple[Any, Error | None]:
-        beats = self._beats = Beats()
+class NotGranted(NamedTuple):
+    """Why a call gets no actor: `expired` where it waited for as long as it may, or the error of the start."""
+
+    expired: bool = False
+    lost: str = ""
+    error: Error | None = None
+
+
+class Keeper(Protocol):
+    """The actor that keeps all pools; each method is called by `remote`."""
+
+    def ask(self, ticket: str, holder: str, demand: Demand, patience: float | None, alone: bool) -> Any:
+        """Give Granted when there is an actor for the call, or NotGranted."""
+
+    def release(self, ticket: str, spoiled: bool) -> Any:
+        """End a call; a spoiled actor is killed."""
+
+    def hear(self, holder: str, tickets: list[str]) -> Any:
+        """Take note that a holder of tickets lives; give what those wait for that wait for something."""
+
+
+class NodeActors:
+    """Makes calls in node actors; see CallElsewhere. find: gives the keeper's handle, of a new one where it is gone."""
+
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._find = find
+        self._keeper: Any = None
+        self._holder = uuid4().hex
+        self._waiting: dict[str, Work] = {}
+        self._told: dict[str, str] = {}
+        self._held: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._beating: asyncio.Task[None] | None = None
+
+    async def __call__(self, work: Work) -> Any:
+        """Run the tool in a node actor; see CallElsewhere."""
+        assert work.place is not None  # noqa: S101 (every tool was located before the start)
+        demand = demand_of(work.plan, work.node, work.place, work.places)
+        ticket = uuid4().hex
+        self._held.add(ticket)
+        self._beat_on()
         try:
-            return call_here(place, arguments, heard(context, beats.beat))
+            granted = await self._granted(ticket, demand, work)
+        except BaseException:
+            self._release(ticket, spoiled=False)
+            raise
         finally:
-            self._beats = None
+            self._waiting.pop(ticket, None)
+            if self._told.pop(ticket, ""):
+                work.queued("")
+        return await self._made(ticket, demand, granted, work)
 
-    def silence(self) -> tuple[float, Any]:
-        beats = self._beats
-        return beats.read() if beats else (0.0, None)  # it has not begun, or just ended
+    def close(self) -> None:
+        """Stop what is under way; the keeper takes back what was held."""
+        for task in [*self._tasks, *([self._beating] if self._beating else [])]:
+            task.cancel()
 
+    async def _granted(self, ticket: str, demand: Demand, work: Work) -> Granted:
+        """Wait for an actor; raise QueueTimeout, WorkerLost, or what the tool's loading raised."""
+        self._waiting[ticket] = work
+        for number in range(_TRIES):
+            try:
+                keeper = self._keeper = self._keeper or await self._find()
+                answer = await keeper.ask.remote(
+                    ticket, self._holder, demand, work.node.queue_timeout, alone=work.resumed > 0
+                )
+                break
+            except RayActorError as error:
+                _log.warning("the keeper of the node actors is gone, started again: %s", how_it_died(error))
+                self._keeper = None
+                await asyncio.sleep(0.1 * number)
+        else:
+            raise WorkerLost("the keeper of the node actors does not stay alive")
+        if isinstance(answer, Granted):
+            return answer
+        if answer.expired:
+            raise QueueTimeout(f"there was no room in a node actor within {work.node.queue_timeout:g} s")
+        if answer.lost:
+            raise WorkerLost(answer.lost)
+        return result_of((None, answer.error))  # type: ignore[no-any-return]  # it raises
 
-class _Pool(NamedTuple):
-    """Which node actors may do the same work: questions about heartbeats need a thread of their own in them."""
+    async def _made(self, ticket: str, demand: Demand, granted: Granted, work: Work) -> Any:
+        """Make the call and give the actor back, at once or when it has been stopped."""
+        actor = granted.actor
+        watching = asyncio.create_task(self._watch(actor, ticket, work)) if granted.stops else None
+        try:
+            call = _answer(actor.call.remote(ticket, work.input, work.context()))
+            silence = _silence(actor, ticket)
+            outcome = await in_time(alive(call, work.node.heartbeat, silence), work.node.timeout)
+        except RayError as error:
+            self._release(ticket, spoiled=True)
+            raise WorkerLost(how_it_died(error)) from error
+        except (asyncio.CancelledError, Timeout, HeartbeatLost):
+            self._spawn(self._stopped(actor, ticket, demand.grace if granted.stops else 0))
+            raise
+        finally:
+            if watching is not None:
+                watching.cancel()
+        self._release(ticket, spoiled=False)
+        return result_of(outcome)
 
-    place: str
-    beating: bool
+    async def _stopped(self, actor: Any, ticket: str, grace: float) -> None:
+        """Ask a call to stop; an actor in which it does not in time is killed as soon as it has no other call."""
+        spoiled = True
+        try:
+            if grace:
+                async with asyncio.timeout(grace):
+                    await actor.stop.remote(ticket)
+                spoiled = False
+        except (TimeoutError, RayError):
+            pass
+        finally:
+            self._release(ticket, spoiled=spoiled)
+
+    async def _watch(self, actor: Any, ticket: str, work: Work) -> None:
+        """Pass on what the tool tells of its progress."""
+        last = None
+        with contextlib.suppress(RayError):  # the call itself says so
+            while True:
+                await asyncio.sleep(BEAT)
+                _, progress = await actor.beats.remote(ticket)
+                if progress is not None and progress != last:
+                    last = progress
+                    work.progress(progress)
+
+    def _release(self, ticket: str, *, spoiled: bool) -> None:
+        self._held.discard(ticket)
+        if self._keeper is not None:
+            self._keeper.release.remote(ticket, spoiled=spoiled)
+
+    def _beat_on(self) -> None:
+        if self._beating is None or self._beating.done():
+            self._beating = asyncio.create_task(self._beat(), name="perdure-node-actors")
+
+    async def _beat(self) -> None:
+        """Tell the keeper that we live, for as long as we hold tickets, and the executions what theirs wait for."""
+        while self._held:
+            await asyncio.sleep(BEAT)
+            if self._keeper is None:
+                continue
+            try:
+                waits = await self._keeper.hear.remote(self._holder, list(self._waiting))
+            except RayError:
+                continue  # who asks for an actor starts the keeper again
+            for ticket, work in self._waiting.items():
+                if (why := waits.get(ticket, "")) != self._told.get(ticket, ""):
+                    self._told[ticket] = why
+                    work.queued(why)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 async def _answer(reference: Any) -> Any:
     return await reference
 
 
-class NodeActors:
-    """Pools of node actors, one per tool; together at most `limit` (the cluster's CPUs)."""
+def _silence(actor: Any, ticket: str) -> Callable[[], Coroutine[Any, Any, tuple[float, Any]]]:
+    async def silence() -> tuple[float, Any]:
+        with contextlib.suppress(RayError):  # the call itself says so
+            answer: tuple[float, Any] = await actor.beats.remote(ticket)
+            return answer
+        return 0.0, None
 
-    def __init__(self, limit: int) -> None:
-        self._free = asyncio.Semaphore(limit)
-        self._idle: dict[_Pool, list[ActorHandle[_NodeActor]]] = defaultdict(list)
-        self._reapers: dict[ActorHandle[_NodeActor], asyncio.TimerHandle] = {}
-
-    async def __call__(self, work: Work) -> Any:
-        """Run the tool in a node actor; see CallElsewhere."""
-        assert work.place is not None  # noqa: S101 (every tool was located before the start)
-        pool = _Pool(work.place, work.node.heartbeat is not None)
-        async with self._slot(work.node.queue_timeout):
-            actor = self._take(pool)
-            try:
-                await actor.ready.remote()  # starting a process is not the tool's time
-                outcome = await self._call(actor, work)
-            except RayActorError as error:
-                raise WorkerLost(f"the node actor of {work.place} is gone") from error
-            except (asyncio.CancelledError, Timeout, HeartbeatLost):
-                ray.kill(actor)
-                raise
-            self._give_back(pool, actor)
-            return result_of(outcome)
-
-    @contextlib.asynccontextmanager
-    async def _slot(self, seconds: float | None) -> AsyncIterator[None]:
-        """Hold one of the places to run; raise QueueTimeout when none gets free in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise QueueTimeout(f"no node actor was free within {seconds:g} s") from error
-        try:
-            yield
-        finally:
-            self._free.release()
-
-    @staticmethod
-    async def _call(actor: "ActorHandle[_NodeActor]", work: Work) -> tuple[Any, Error | None]:
-        async def silence() -> tuple[float, Any]:
-            with contextlib.suppress(RayActorError):  # the call itself says so
-                answer: tuple[float, Any] = await actor.silence.remote()
-                return answer
-            return 0.0, None
-
-        call = _answer(actor.call.remote(work.place, work.input, work.context()))
-        outcome: tuple[Any, Error | None] = await in_time(alive(call, work.node.heartbeat, silence), work.node.timeout)
-        return outcome
-
-    def close(self) -> None:
-        """Kill every idle node actor."""
-        for pool in list(self._idle):
-            for actor in list(self._idle[pool]):
-                self._reap(pool, actor)
-
-    def _take(self, pool: _Pool) -> "ActorHandle[_NodeActor]":
-        if self._idle[pool]:
-            actor = self._idle[pool].pop()
-            self._reapers.pop(actor).cancel()
-            return actor
-        return spawn(_NodeActor, max_concurrency=2 if pool.beating else 1)
-
-    def _give_back(self, pool: _Pool, actor: "ActorHandle[_NodeActor]") -> None:
-        self._idle[pool].append(actor)
-        self._reapers[actor] = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap, pool, actor)
-
-    def _reap(self, pool: _Pool, actor: "ActorHandle[_NodeActor]") -> None:
-        with contextlib.suppress(ValueError):
-            self._idle[pool].remove(actor)
-        self._reapers.pop(actor).cancel()
-        ray.kill(actor)
+    return silence

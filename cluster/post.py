@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from perdure.actors.inputs import CancelExecution, Command, ReportChild, StartExecution, TerminateExecution
 from perdure.actors.state import Started
 from perdure.cluster.checks import checked
+from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import child_lane
 from perdure.cluster.references import is_reference
@@ -41,6 +42,7 @@ class InboxPost:
             value, tools = checked(
                 self._settings, definition, value, request.child, started.priority, sees_secrets=True
             )
+            tools = await shipped(CodeStore(self._connection, self._settings.replicas), definition, tools)
         lane = child_lane(started.lane, request.child)
         await self._connection.inbox.start(
             StartExecution(

@@ -14,10 +14,10 @@ from ray.exceptions import RayActorError
 
 from perdure.actors.execution import Execution
 from perdure.actors.inputs import Command, decode_command, encode_command
-from perdure.actors.node_actors import NodeActors
-from perdure.actors.spawn import cpus, spawn
+from perdure.actors.spawn import spawn
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import Lanes
+from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.settings import Settings
 from perdure.cluster.wiring import connect_to, keep_serving, open_host, surroundings
 from perdure.errors import Deposed
@@ -75,7 +75,7 @@ class HostActor:
 
     async def _open(self) -> Any:
         self._connection = await connect_to(self._settings)
-        self._elsewhere = NodeActors(limit=cpus())
+        self._elsewhere = node_actors(self._settings, self._config.namespace)
         return await self._host()
 
     async def _host(self) -> Any:
@@ -99,8 +99,9 @@ class HostActor:
 class ExecutionActor:
     """One execution in a process of its own; its host routes commands to it and holds its lease."""
 
-    def __init__(self, execution: str, epoch: int, settings: dict[str, Any]) -> None:
+    def __init__(self, execution: str, epoch: int, settings: dict[str, Any], namespace: str) -> None:
         self._id = execution
+        self._namespace = namespace
         self._epoch = epoch
         self._settings = Settings(**settings)
         self._connection: Connection | None = None
@@ -111,7 +112,7 @@ class ExecutionActor:
         """Act until the execution ends or can be left; a newer owner's takeover is told as `deposed`."""
         if self._connection is None:
             self._connection = await connect_to(self._settings)
-        elsewhere = NodeActors(limit=cpus())
+        elsewhere = node_actors(self._settings, self._namespace)
         self._execution = Execution(self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere))
         self._ready.set()
         try:
@@ -170,7 +171,7 @@ class Apart:
 
     def _spawn(self) -> "ActorHandle[ExecutionActor]":
         return spawn(
-            ExecutionActor, self._id, self._epoch, self._host.settings,
+            ExecutionActor, self._id, self._epoch, self._host.settings, self._host.namespace,
             name=f"perdure:{self._id}", namespace=self._host.namespace, max_concurrency=1000,
         )  # fmt: skip
 

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     isolation: Literal["shared", "process"] = Field(
         default="shared", description="Whether executions share their host's process, or have a Ray actor each."
     )
+    node_actor_idle: float = Field(
+        default=30.0, ge=0, description="Seconds without a call until a node actor ends, where its pool does not say."
+    )
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
     )

@@ -7,13 +7,15 @@ from uuid import uuid4
 
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
+from perdure.cluster.code import CodeStore, bring
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Embodied, Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.post import InboxPost
+from perdure.cluster.progress import Progress
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.settings import Settings
-from perdure.definitions.plan import PlanNode
+from perdure.definitions.plan import Plan, PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
 _log = logging.getLogger("perdure.host")
@@ -29,6 +31,7 @@ async def connect_to(settings: Settings) -> Connection:
 
 def surroundings(connection: Connection, settings: Settings, epoch: int, call_elsewhere: CallElsewhere) -> Surroundings:
     """Return what an execution acts through under this epoch."""
+    code = CodeStore(connection, settings.replicas)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
@@ -40,10 +43,12 @@ def surroundings(connection: Connection, settings: Settings, epoch: int, call_el
         post=InboxPost(connection, settings),
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
         secrets=secrets_in(settings.secrets_dir),
+        bring=lambda places: bring(code, places),
+        tell=Progress(connection.nats).tell,
     )
 
 
-def _never(_node: PlanNode, _place: str | None) -> bool:
+def _never(_plan: Plan, _node: PlanNode, _place: str | None) -> bool:
     return False
 
 

@@ -1,0 +1,194 @@
+"""The keeper of node actors: one named Ray actor of a store that owns them all, so that hosts share warm ones."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from perdure.actors.deaths import how_it_died, start_failure
+from perdure.actors.demands import Demand
+from perdure.actors.node_actors import Granted, NodeActors, NotGranted
+from perdure.actors.node_process import NodeProcess
+from perdure.actors.pools import Action, Expire, Grant, Kill, PoolReport, Pools, Spawn
+from perdure.actors.spawn import cpus, spawn
+from perdure.actors.work import WorkerLost, error_of
+from perdure.cluster.code import CodeStore
+from perdure.cluster.connection import Connection
+from perdure.cluster.settings import Settings
+from perdure.cluster.wiring import connect_to
+from perdure.events.vocabulary import Error
+
+_log = logging.getLogger("perdure.node_actors")
+
+NAME = "perdure-node-keeper"
+_TICK = 0.5  # seconds
+_LONELY = 60.0  # seconds without a word of any host after which it ends, and all node actors with it
+
+
+class NodeKeeper:
+    """Grants node actors to calls, and starts and ends them as `Pools` decides. Node actors die with it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = Settings(**settings)
+        self._pools: Pools | None = None
+        self._actors: dict[str, ActorHandle[NodeProcess]] = {}
+        self._stops: dict[str, bool] = {}
+        self._asking: dict[str, asyncio.Future[Granted | NotGranted]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._heard = monotonic()
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._packages: dict[str, Any] = {}
+
+    async def ask(
+        self, ticket: str, holder: str, demand: Demand, patience: float | None, alone: bool
+    ) -> Granted | NotGranted:
+        """Return an actor for a call when there is one; see Keeper."""
+        pools = await self._opened()
+        asked: asyncio.Future[Granted | NotGranted] = asyncio.get_running_loop().create_future()
+        self._asking[ticket] = asked
+        self._heard = monotonic()
+        self._do(pools.ask(ticket, holder, demand, monotonic(), patience, alone=alone))
+        return await asked
+
+    async def release(self, ticket: str, spoiled: bool) -> None:
+        """End a call, or the waiting for one; see Keeper."""
+        pools = await self._opened()
+        asked = self._asking.pop(ticket, None)
+        if asked is not None:
+            asked.cancel()
+        self._do(pools.release(ticket, monotonic(), spoiled=spoiled))
+
+    async def hear(self, holder: str, tickets: list[str]) -> dict[str, str]:
+        """Take note that a host lives, and return what its tickets wait for; see Keeper."""
+        pools = await self._opened()
+        self._heard = monotonic()
+        pools.hear(holder, self._heard)
+        return {ticket: why for ticket in tickets if (why := pools.why(ticket))}
+
+    async def reports(self) -> list[PoolReport]:
+        """Return how every pool stands."""
+        return list((await self._opened()).reports())
+
+    async def _opened(self) -> Pools:
+        if self._pools is None:
+            async with self._connecting:
+                if self._pools is None:
+                    places = await asyncio.to_thread(cpus)
+                    self._pools = Pools(self._settings.node_actor_idle, places)
+                    self._run(self._tick())
+        return self._pools
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            assert self._pools is not None  # noqa: S101 (it was opened to get here)
+            self._do(self._pools.tick(monotonic()))
+            if monotonic() - self._heard > _LONELY:
+                ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Spawn(actor, demand):
+                    self._actors[actor] = spawn(
+                        NodeProcess, demand, max_concurrency=2 * demand.concurrency + 8, **_options(demand)
+                    )
+                    self._run(self._start(actor, demand))
+                case Grant(ticket, actor):
+                    self._answer(ticket, Granted(self._actors[actor], self._stops[actor]))
+                case Expire(ticket):
+                    self._answer(ticket, NotGranted(expired=True))
+                case Kill(actor):
+                    self._stops.pop(actor, None)
+                    if (handle := self._actors.pop(actor, None)) is not None:
+                        ray.kill(handle)
+
+    def _answer(self, ticket: str, answer: Granted | NotGranted) -> None:
+        asked = self._asking.pop(ticket, None)
+        if asked is not None and not asked.done():
+            asked.set_result(answer)
+
+    async def _start(self, actor: str, demand: Demand) -> None:
+        """See an actor to where it takes calls, and then to its end."""
+        handle = self._actors[actor]
+        assert self._pools is not None  # noqa: S101 (who is spawned was decided by them)
+        try:
+            await handle.where.remote()
+            self._do(self._pools.placed(actor, monotonic()))
+            packages = {digest: await self._package(digest) for _, digest in demand.code}
+            stops, error = await handle.prepare.remote(packages)
+        except RayError as failure:
+            if actor in self._actors:  # else we killed it
+                problem = start_failure(failure, demand.place)
+                lost = str(problem) if isinstance(problem, WorkerLost) else ""
+                self._fail(actor, NotGranted(lost=lost, error=None if lost else error_of(problem)))
+            return
+        except Exception as failure:
+            self._fail(actor, NotGranted(error=error_of(failure)))
+            return
+        if error is not None:
+            self._fail(actor, NotGranted(error=Error(error.type, error.message, error.data)))
+            return
+        self._stops[actor] = stops
+        self._do(self._pools.ready(actor, monotonic()))
+        try:
+            await handle.live.remote()
+        except RayError as failure:
+            if actor in self._actors:
+                _log.warning("a node actor of %s is gone: %s", demand.place, how_it_died(failure))
+                self._forget(actor)
+
+    def _fail(self, actor: str, why: NotGranted) -> None:
+        """Tell the call for which an actor was started why it could not be; the next one has another try."""
+        assert self._pools is not None  # noqa: S101 (as above)
+        ticket = self._pools.blamed(actor)
+        if ticket is not None:
+            self._answer(ticket, why)
+        self._forget(actor)
+
+    def _forget(self, actor: str) -> None:
+        assert self._pools is not None  # noqa: S101 (as above)
+        self._stops.pop(actor, None)
+        if (handle := self._actors.pop(actor, None)) is not None:
+            ray.kill(handle)
+        self._do(self._pools.gone(actor, monotonic()))
+
+    async def _package(self, digest: str) -> Any:
+        """Return a package from the store, kept for the actors to come."""
+        async with self._connecting:
+            if self._connection is None:
+                self._connection = await connect_to(self._settings)
+            if digest not in self._packages:
+                self._packages[digest] = await CodeStore(self._connection, self._settings.replicas).get(digest)
+        return self._packages[digest]
+
+    def _run(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _options(demand: Demand) -> dict[str, Any]:
+    options = dict(demand.takes)
+    if demand.env:
+        options["runtime_env"] = demand.env
+    return options
+
+
+def node_actors(settings: Settings, namespace: str) -> NodeActors:
+    """Return what makes calls in node actors, in a process of Ray's; the keeper is started with the first one."""
+    plain = settings.model_dump(mode="json", exclude={"openai_api_key"})
+
+    async def find() -> Any:
+        return spawn(
+            NodeKeeper, plain, name=NAME, namespace=namespace, get_if_exists=True, lifetime="detached",
+            max_concurrency=100_000,
+        )  # fmt: skip
+
+    return NodeActors(find)
