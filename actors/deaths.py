@@ -19,8 +19,8 @@ _CAUSES = [
     (re.compile(r"INTENDED_(USER|SYSTEM)_EXIT"), "it exited by itself"),
     (
         re.compile(r"connection error code 2|SYSTEM_ERROR"),
-        "it crashed, exited by itself, or was killed, by the kernel for its memory perhaps; what it said last is in Ray's "
-        "worker log of that process",
+        "it crashed, exited by itself, or was killed (by the kernel for its memory perhaps); what it said last is in "
+        "Ray's worker log of that process",
     ),
 ]
 _NO_OOM = re.compile(r"Some common causes include.*", re.DOTALL)

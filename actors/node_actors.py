@@ -1,4 +1,8 @@
-"""Calls in node actors, as the process of an execution makes them: with a ticket of the keeper of all pools."""
+"""Calls in node actors, as the process of an execution makes them: with tickets of the keeper of all pools.
+
+Calls of one pool stand in one line here. An actor that one of them leaves is the next one's at once, without a word to
+the keeper, unless that has said that others wait for it.
+"""
 
 import asyncio
 import contextlib
@@ -14,12 +18,16 @@ from perdure.actors.deaths import how_it_died
 from perdure.actors.demands import Demand, demand_of
 from perdure.actors.node_process import NodeProcess
 from perdure.actors.time_limits import HeartbeatLost, QueueTimeout, Timeout, alive, in_time
-from perdure.actors.work import Work, WorkerLost, result_of
+from perdure.actors.work import ToolFailed, Work, WorkerLost, result_of
 from perdure.events.vocabulary import Error
 
 _log = logging.getLogger("perdure.node_actors")
 
-BEAT = 1.0  # seconds between words to the keeper, and between looks at a tool's progress
+_BEAT = 0.5  # seconds between words to the keeper
+_LOOK = 1.0  # seconds between looks at a tool's progress
+_SHOWN_AFTER = 2.0  # seconds of waiting from which an execution records it
+_KEPT = 0.1  # seconds that an actor is kept for the next call
+_MOST_ASKED = 16  # tickets of one line that wait at the keeper
 _TRIES = 20
 
 
@@ -31,9 +39,8 @@ class Granted(NamedTuple):
 
 
 class NotGranted(NamedTuple):
-    """Why a call gets no actor: `expired` where it waited for as long as it may, or the error of the start."""
+    """Why a call gets no actor: how the process was lost as it started, or the error of it; neither if taken back."""
 
-    expired: bool = False
     lost: str = ""
     error: Error | None = None
 
@@ -41,14 +48,43 @@ class NotGranted(NamedTuple):
 class Keeper(Protocol):
     """The actor that keeps all pools; each method is called by `remote`."""
 
-    def ask(self, ticket: str, holder: str, demand: Demand, patience: float | None, alone: bool) -> Any:
+    def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Any:
         """Give Granted when there is an actor for the call, or NotGranted."""
 
     def release(self, ticket: str, spoiled: bool) -> Any:
-        """End a call; a spoiled actor is killed."""
+        """End a call, or take back a question; a spoiled actor is killed."""
 
-    def hear(self, holder: str, tickets: list[str]) -> Any:
-        """Take note that a holder of tickets lives; give what those wait for that wait for something."""
+    def hear(self, holder: str) -> Any:
+        """Take note that a holder of tickets lives; give what those wait for, and the pools that others wait for."""
+
+
+class _Lease(NamedTuple):
+    """An actor for one call, and the ticket that it goes back with."""
+
+    ticket: str
+    granted: Granted
+
+
+class _Waiting:
+    """A call in its line; `told` is what its execution was told that it waits for."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.lease: asyncio.Future[_Lease] = asyncio.get_running_loop().create_future()
+        self.since = asyncio.get_running_loop().time()
+        self.why = self.told = ""
+
+
+class _Line:
+    """The calls of one pool that wait here, the tickets that were asked for them, and the actors kept for the next."""
+
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
+        self.calls: list[_Waiting] = []
+        self.asked: dict[str, None] = {}
+        self.kept: dict[str, _Lease] = {}
+        self.pressed = False
+        self.users = 0
 
 
 class NodeActors:
@@ -58,141 +94,208 @@ class NodeActors:
         self._find = find
         self._keeper: Any = None
         self._holder = uuid4().hex
-        self._waiting: dict[str, Work] = {}
-        self._told: dict[str, str] = {}
-        self._held: set[str] = set()
+        self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beating: asyncio.Task[None] | None = None
 
     async def __call__(self, work: Work) -> Any:
         """Run the tool in a node actor; see CallElsewhere."""
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
+        if self._beating is None:
+            self._beating = asyncio.create_task(self._beat(), name="perdure-node-actors")
         demand = demand_of(work.plan, work.node, work.place, work.places)
-        ticket = uuid4().hex
-        self._held.add(ticket)
-        self._beat_on()
+        key = f"{demand.key} alone" if work.resumed else demand.key  # it may be what takes its process down
+        line = self._lines.setdefault(key, _Line(demand))
+        line.users += 1
         try:
-            granted = await self._granted(ticket, demand, work)
-        except BaseException:
-            self._release(ticket, spoiled=False)
-            raise
+            return await self._made(line, await self._lease(line, work), work)
         finally:
-            self._waiting.pop(ticket, None)
-            if self._told.pop(ticket, ""):
-                work.queued("")
-        return await self._made(ticket, demand, granted, work)
+            line.users -= 1
 
     def close(self) -> None:
         """Stop what is under way; the keeper takes back what was held."""
         for task in [*self._tasks, *([self._beating] if self._beating else [])]:
             task.cancel()
 
-    async def _granted(self, ticket: str, demand: Demand, work: Work) -> Granted:
+    async def _lease(self, line: _Line, work: Work) -> _Lease:
         """Wait for an actor; raise QueueTimeout, WorkerLost, or what the tool's loading raised."""
-        self._waiting[ticket] = work
+        if line.kept:
+            return line.kept.pop(next(iter(line.kept)))
+        call = _Waiting(work)
+        line.calls.append(call)
+        self._ask(line)
+        patience = work.node.queue_timeout
+        watching = asyncio.create_task(self._lose_patience(line, call, patience)) if patience is not None else None
+        try:
+            return await call.lease
+        except asyncio.CancelledError:
+            if call.lease.done() and not call.lease.cancelled() and call.lease.exception() is None:
+                self._give(line, call.lease.result())
+            raise
+        finally:
+            if call in line.calls:
+                line.calls.remove(call)
+            if watching is not None:
+                watching.cancel()
+            if call.told:
+                work.queued("")
+
+    async def _lose_patience(self, line: _Line, call: _Waiting, seconds: float) -> None:
+        """Give a call up that has waited so long, unless an actor is just starting for it."""
+        await asyncio.sleep(seconds)
+        while not call.lease.done():
+            await self._hear()
+            if call.why and not call.lease.done():
+                line.calls.remove(call)
+                call.lease.set_exception(
+                    QueueTimeout(f"there was no room in a node actor within {seconds:g} s: {call.why}")
+                )
+            await asyncio.sleep(_BEAT / 2)
+
+    def _ask(self, line: _Line) -> None:
+        """Ask the keeper for as many actors as calls wait here, up to a number that shows that there are many."""
+        for _ in range(min(len(line.calls), _MOST_ASKED) - len(line.asked)):
+            ticket = uuid4().hex
+            line.asked[ticket] = None
+            self._run(self._asked(line, ticket))
+
+    async def _asked(self, line: _Line, ticket: str) -> None:
+        try:
+            answer = await self._answer(line, ticket)
+        except WorkerLost as error:
+            answer = NotGranted(lost=str(error))
+        line.asked.pop(ticket, None)
+        if isinstance(answer, Granted):
+            self._give(line, _Lease(ticket, answer))
+        elif line.calls and answer != NotGranted():
+            call = line.calls.pop(0)
+            call.lease.set_exception(WorkerLost(answer.lost) if answer.error is None else ToolFailed(answer.error))
+        self._ask(line)
+
+    async def _answer(self, line: _Line, ticket: str) -> Granted | NotGranted:
+        alone = line is self._lines.get(f"{line.demand.key} alone")
         for number in range(_TRIES):
             try:
                 keeper = self._keeper = self._keeper or await self._find()
-                answer = await keeper.ask.remote(
-                    ticket, self._holder, demand, work.node.queue_timeout, alone=work.resumed > 0
-                )
-                break
+                answer: Granted | NotGranted = await keeper.ask.remote(ticket, self._holder, line.demand, alone)
             except RayActorError as error:
                 _log.warning("the keeper of the node actors is gone, started again: %s", how_it_died(error))
                 self._keeper = None
                 await asyncio.sleep(0.1 * number)
-        else:
-            raise WorkerLost("the keeper of the node actors does not stay alive")
-        if isinstance(answer, Granted):
-            return answer
-        if answer.expired:
-            raise QueueTimeout(f"there was no room in a node actor within {work.node.queue_timeout:g} s")
-        if answer.lost:
-            raise WorkerLost(answer.lost)
-        return result_of((None, answer.error))  # type: ignore[no-any-return]  # it raises
+            else:
+                return answer
+        raise WorkerLost("the keeper of the node actors does not stay alive")
 
-    async def _made(self, ticket: str, demand: Demand, granted: Granted, work: Work) -> Any:
+    def _give(self, line: _Line, lease: _Lease) -> None:
+        """Give an actor to the next call of the line, or keep it a little for the one after."""
+        if line.calls:
+            line.calls.pop(0).lease.set_result(lease)
+        elif line.pressed:
+            self._release(lease.ticket, spoiled=False)
+        else:
+            line.kept[lease.ticket] = lease
+            asyncio.get_running_loop().call_later(_KEPT, self._let_go, line, lease.ticket)
+
+    def _let_go(self, line: _Line, ticket: str) -> None:
+        if line.kept.pop(ticket, None) is not None:
+            self._release(ticket, spoiled=False)
+
+    async def _made(self, line: _Line, lease: _Lease, work: Work) -> Any:
         """Make the call and give the actor back, at once or when it has been stopped."""
-        actor = granted.actor
-        watching = asyncio.create_task(self._watch(actor, ticket, work)) if granted.stops else None
+        actor, ticket = lease.granted.actor, lease.ticket
+        call_id = f"{ticket}/{work.execution}/{work.path}"
+        watching = asyncio.create_task(_watch(actor, call_id, work)) if lease.granted.stops else None
         try:
-            call = _answer(actor.call.remote(ticket, work.input, work.context()))
-            silence = _silence(actor, ticket)
-            outcome = await in_time(alive(call, work.node.heartbeat, silence), work.node.timeout)
+            call = _awaited(actor.call.remote(call_id, work.input, work.context()))
+            outcome = await in_time(alive(call, work.node.heartbeat, _silence(actor, call_id)), work.node.timeout)
         except RayError as error:
             self._release(ticket, spoiled=True)
             raise WorkerLost(how_it_died(error)) from error
         except (asyncio.CancelledError, Timeout, HeartbeatLost):
-            self._spawn(self._stopped(actor, ticket, demand.grace if granted.stops else 0))
+            self._run(self._stopped(lease, call_id, line.demand.grace if lease.granted.stops else 0))
             raise
         finally:
             if watching is not None:
                 watching.cancel()
-        self._release(ticket, spoiled=False)
+        if line.pressed:
+            self._release(ticket, spoiled=False)
+        else:
+            self._give(line, lease)
         return result_of(outcome)
 
-    async def _stopped(self, actor: Any, ticket: str, grace: float) -> None:
+    async def _stopped(self, lease: _Lease, call_id: str, grace: float) -> None:
         """Ask a call to stop; an actor in which it does not in time is killed as soon as it has no other call."""
         spoiled = True
         try:
             if grace:
                 async with asyncio.timeout(grace):
-                    await actor.stop.remote(ticket)
+                    await lease.granted.actor.stop.remote(call_id)
                 spoiled = False
         except (TimeoutError, RayError):
             pass
         finally:
-            self._release(ticket, spoiled=spoiled)
-
-    async def _watch(self, actor: Any, ticket: str, work: Work) -> None:
-        """Pass on what the tool tells of its progress."""
-        last = None
-        with contextlib.suppress(RayError):  # the call itself says so
-            while True:
-                await asyncio.sleep(BEAT)
-                _, progress = await actor.beats.remote(ticket)
-                if progress is not None and progress != last:
-                    last = progress
-                    work.progress(progress)
+            self._release(lease.ticket, spoiled=spoiled)
 
     def _release(self, ticket: str, *, spoiled: bool) -> None:
-        self._held.discard(ticket)
         if self._keeper is not None:
-            self._keeper.release.remote(ticket, spoiled=spoiled)
-
-    def _beat_on(self) -> None:
-        if self._beating is None or self._beating.done():
-            self._beating = asyncio.create_task(self._beat(), name="perdure-node-actors")
+            self._keeper.release.remote(ticket, spoiled)
 
     async def _beat(self) -> None:
-        """Tell the keeper that we live, for as long as we hold tickets, and the executions what theirs wait for."""
-        while self._held:
-            await asyncio.sleep(BEAT)
-            if self._keeper is None:
-                continue
-            try:
-                waits = await self._keeper.hear.remote(self._holder, list(self._waiting))
-            except RayError:
-                continue  # who asks for an actor starts the keeper again
-            for ticket, work in self._waiting.items():
-                if (why := waits.get(ticket, "")) != self._told.get(ticket, ""):
-                    self._told[ticket] = why
-                    work.queued(why)
+        """Tell the keeper that we live, and the executions what their calls wait for."""
+        while True:
+            await asyncio.sleep(_BEAT)
+            await self._hear()
+            now = asyncio.get_running_loop().time()
+            for key, line in list(self._lines.items()):
+                for call in line.calls:
+                    if call.why != call.told and now - call.since >= _SHOWN_AFTER:
+                        call.told = call.why
+                        call.work.queued(call.why)
+                for ticket in list(line.asked)[len(line.calls) :]:  # more than wait: others were quicker
+                    self._release(ticket, spoiled=False)
+                if not line.users and not line.asked and not line.kept:
+                    del self._lines[key]
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _hear(self) -> None:
+        """Learn what the calls wait for, and which pools others wait for."""
+        if self._keeper is None:
+            return
+        try:
+            waits, pressed = await self._keeper.hear.remote(self._holder)
+        except RayError:
+            return  # who asks for an actor starts the keeper again
+        for line in self._lines.values():
+            line.pressed = line.demand.key in pressed
+            whys = [waits.get(ticket, "") for ticket in line.asked] or [""]
+            for number, call in enumerate(line.calls):
+                call.why = whys[min(number, len(whys) - 1)]
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _answer(reference: Any) -> Any:
+async def _awaited(reference: Any) -> Any:
     return await reference
 
 
-def _silence(actor: Any, ticket: str) -> Callable[[], Coroutine[Any, Any, tuple[float, Any]]]:
+async def _watch(actor: Any, call_id: str, work: Work) -> None:
+    """Pass on what the tool tells of its progress."""
+    last = None
+    with contextlib.suppress(RayError):  # the call itself says so
+        while True:
+            await asyncio.sleep(_LOOK)
+            _, progress = await actor.beats.remote(call_id)
+            if progress is not None and progress != last:
+                last = progress
+                work.progress(progress)
+
+
+def _silence(actor: Any, call_id: str) -> Callable[[], Coroutine[Any, Any, tuple[float, Any]]]:
     async def silence() -> tuple[float, Any]:
         with contextlib.suppress(RayError):  # the call itself says so
-            answer: tuple[float, Any] = await actor.beats.remote(ticket)
+            answer: tuple[float, Any] = await actor.beats.remote(call_id)
             return answer
         return 0.0, None
 

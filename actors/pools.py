@@ -37,13 +37,7 @@ class Kill(NamedTuple):
     actor: str
 
 
-class Expire(NamedTuple):
-    """Tell a ticket that it has waited for as long as it may."""
-
-    ticket: str
-
-
-Action = Spawn | Grant | Kill | Expire
+Action = Spawn | Grant | Kill
 
 
 @dataclass
@@ -52,7 +46,6 @@ class _Ticket:
     pool: str
     holder: str
     since: float
-    patience: float | None
     alone: bool
     actor: str | None = None
 
@@ -128,20 +121,11 @@ class Pools:
         """How many hold tickets, or did a moment ago."""
         return len(self._heard)
 
-    def ask(
-        self,
-        ticket: str,
-        holder: str,
-        demand: Demand,
-        now: float,
-        patience: float | None = None,
-        *,
-        alone: bool = False,
-    ) -> list[Action]:
-        """Ask for an actor, which may have no other call beside it where it is `alone`. patience: seconds to wait."""
+    def ask(self, ticket: str, holder: str, demand: Demand, now: float, *, alone: bool = False) -> list[Action]:
+        """Ask for an actor, which may have no other call beside it where it is `alone`."""
         self._heard[holder] = now
         pool = self._pools.setdefault(demand.key, _Pool(demand))
-        asked = self._tickets[ticket] = _Ticket(ticket, demand.key, holder, now, patience, alone)
+        asked = self._tickets[ticket] = _Ticket(ticket, demand.key, holder, now, alone)
         pool.waiting[ticket] = asked
         return self._settled(now)
 
@@ -188,13 +172,12 @@ class Pools:
         self._heard[holder] = now
 
     def tick(self, now: float) -> list[Action]:
-        """Let time pass: holders that fell silent, calls that waited too long, idle actors, pools that get no room."""
+        """Let time pass: holders that fell silent, idle actors, pools that get no room."""
         actions: list[Action] = []
         for holder in [each for each, at in self._heard.items() if now - at >= LAPSE]:
             del self._heard[holder]
             for ticket in [each.id for each in self._tickets.values() if each.holder == holder]:
                 actions += self.release(ticket, now, spoiled=True)
-        actions += self._expired(now)
         for pool in list(self._pools.values()):
             idle = self._idle if pool.demand.idle is None else pool.demand.idle
             actions += [self._kill(each) for each in pool.spare if now - each.since >= idle]
@@ -225,6 +208,25 @@ class Pools:
                     pool.demand.place, pool.demand.needs, len(pool.actors), len(busy), len(pool.coming), calls,
                     len(pool.waiting), waits,
                 )  # fmt: skip
+
+    def waits(self, holder: str) -> dict[str, str]:
+        """Return for what each ticket of a holder waits that has no actor yet; see `why`."""
+        return {
+            each.id: self.why(each.id)
+            for each in self._tickets.values()
+            if each.holder == holder and each.actor is None
+        }
+
+    def pressed(self, holder: str) -> list[str]:
+        """Return the pools whose actors a holder may not keep for its next call, for others could use them now."""
+        pools = {self._tickets[each].pool for each in self._tickets if self._tickets[each].holder == holder}
+        return [key for key in pools if self._is_pressed(self._pools[key], holder)]
+
+    def _is_pressed(self, pool: _Pool, holder: str) -> bool:
+        if any(each.holder != holder for each in pool.waiting.values()):
+            return True
+        free = [] if pool.demand.takes else [each for each in self._pools.values() if not each.demand.takes]
+        return any(each.waiting for each in (*self._rivals(pool), *free) if each is not pool)
 
     def _actor(self, actor: str) -> _Actor | None:
         return next((pool.actors[actor] for pool in self._pools.values() if actor in pool.actors), None)
@@ -316,16 +318,6 @@ class Pools:
             spare = [actor for rival in self._rivals(pool) for actor in rival.spare]
             if spare:
                 actions.append(self._kill(min(spare, key=lambda each: each.since)))
-        return actions
-
-    def _expired(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        for pool in self._pools.values():
-            served = self._served(pool)
-            for asked in list(pool.waiting.values()):
-                if asked.patience is not None and now - asked.since >= asked.patience and asked.id not in served:
-                    del pool.waiting[asked.id], self._tickets[asked.id]
-                    actions.append(Expire(asked.id))
         return actions
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
@@ -14,11 +15,10 @@ from perdure.actors.deaths import how_it_died, start_failure
 from perdure.actors.demands import Demand
 from perdure.actors.node_actors import Granted, NodeActors, NotGranted
 from perdure.actors.node_process import NodeProcess
-from perdure.actors.pools import Action, Expire, Grant, Kill, PoolReport, Pools, Spawn
+from perdure.actors.pools import Action, Grant, Kill, PoolReport, Pools, Spawn
 from perdure.actors.spawn import cpus, spawn
 from perdure.actors.work import WorkerLost, error_of
 from perdure.cluster.code import CodeStore
-from perdure.cluster.connection import Connection
 from perdure.cluster.settings import Settings
 from perdure.cluster.wiring import connect_to
 from perdure.events.vocabulary import Error
@@ -27,7 +27,7 @@ _log = logging.getLogger("perdure.node_actors")
 
 NAME = "perdure-node-keeper"
 _TICK = 0.5  # seconds
-_LONELY = 60.0  # seconds without a word of any host after which it ends, and all node actors with it
+_LONELY = 15.0  # seconds without a word of any host after which it ends, and all node actors with it
 
 
 class NodeKeeper:
@@ -41,35 +41,30 @@ class NodeKeeper:
         self._asking: dict[str, asyncio.Future[Granted | NotGranted]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard = monotonic()
-        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._packages: dict[str, Any] = {}
 
-    async def ask(
-        self, ticket: str, holder: str, demand: Demand, patience: float | None, alone: bool
-    ) -> Granted | NotGranted:
+    async def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Granted | NotGranted:
         """Return an actor for a call when there is one; see Keeper."""
         pools = await self._opened()
         asked: asyncio.Future[Granted | NotGranted] = asyncio.get_running_loop().create_future()
         self._asking[ticket] = asked
         self._heard = monotonic()
-        self._do(pools.ask(ticket, holder, demand, monotonic(), patience, alone=alone))
+        self._do(pools.ask(ticket, holder, demand, monotonic(), alone=alone))
         return await asked
 
     async def release(self, ticket: str, spoiled: bool) -> None:
         """End a call, or the waiting for one; see Keeper."""
         pools = await self._opened()
-        asked = self._asking.pop(ticket, None)
-        if asked is not None:
-            asked.cancel()
+        self._answer(ticket, NotGranted())
         self._do(pools.release(ticket, monotonic(), spoiled=spoiled))
 
-    async def hear(self, holder: str, tickets: list[str]) -> dict[str, str]:
-        """Take note that a host lives, and return what its tickets wait for; see Keeper."""
+    async def hear(self, holder: str) -> tuple[dict[str, str], list[str]]:
+        """Take note that a host lives, and return what its tickets wait for, and what others do; see Keeper."""
         pools = await self._opened()
         self._heard = monotonic()
         pools.hear(holder, self._heard)
-        return {ticket: why for ticket in tickets if (why := pools.why(ticket))}
+        return pools.waits(holder), pools.pressed(holder)
 
     async def reports(self) -> list[PoolReport]:
         """Return how every pool stands."""
@@ -102,8 +97,6 @@ class NodeKeeper:
                     self._run(self._start(actor, demand))
                 case Grant(ticket, actor):
                     self._answer(ticket, Granted(self._actors[actor], self._stops[actor]))
-                case Expire(ticket):
-                    self._answer(ticket, NotGranted(expired=True))
                 case Kill(actor):
                     self._stops.pop(actor, None)
                     if (handle := self._actors.pop(actor, None)) is not None:
@@ -160,18 +153,26 @@ class NodeKeeper:
         self._do(self._pools.gone(actor, monotonic()))
 
     async def _package(self, digest: str) -> Any:
-        """Return a package from the store, kept for the actors to come."""
+        """Return a package from the store, kept for the actors to come; they are few, so no connection is kept."""
         async with self._connecting:
-            if self._connection is None:
-                self._connection = await connect_to(self._settings)
             if digest not in self._packages:
-                self._packages[digest] = await CodeStore(self._connection, self._settings.replicas).get(digest)
+                connection = await connect_to(self._settings)
+                try:
+                    self._packages[digest] = await CodeStore(connection, self._settings.replicas).get(digest)
+                finally:
+                    await connection.close()
         return self._packages[digest]
 
     def _run(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the keeper of the node actors broke, and is started again", exc_info=error)
+            os._exit(1)
 
 
 def _options(demand: Demand) -> dict[str, Any]:
