@@ -260,10 +260,15 @@ class Execution:
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
         for key in wanted.keys() - self._running.keys():
-            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
+            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=self._called(key[0]))
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
+
+    def _called(self, path: str) -> str:
+        """Return the name of a node's task, which people read when it blocks the loop."""
+        node = self._plan.node(path) if self._plan is not None else None
+        return f"{node.calls} {node.target!r} (node {path!r} of execution {self.id!r})" if node is not None else path
 
     def _refuse_starts(self, inputs: list[Input]) -> None:
         """Tell a parent whose child cannot begin, for its id is taken; a start that comes again is told again."""

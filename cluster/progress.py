@@ -1,20 +1,32 @@
 """Progress of tools, told to who listens and to nobody else: the last of each node, a few times a second."""
 
 import asyncio
-import json
 from typing import Any
 
+import msgspec
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
 
 from perdure.events.subjects import token_of
 
-SUBJECT = "perdure.progress"
 _EVERY = 0.25  # seconds
 
 
+class NodeProgress(msgspec.Struct, frozen=True):
+    """How far an attempt at a node is: what its tool gave to `heartbeat`."""
+
+    node: str
+    attempt: int
+    progress: Any
+
+
+def progress_subject(execution: str) -> str:
+    """Return the subject on which an execution's progress is told."""
+    return f"perdure.progress.{token_of(execution)}"
+
+
 class Progress:
-    """Tells progress on `perdure.progress.<execution>` as JSON: `node`, `attempt`, `progress`."""
+    """Tells progress on an execution's subject, as the JSON of NodeProgress."""
 
     def __init__(self, nats: Nats) -> None:
         self._nats = nats
@@ -36,8 +48,8 @@ class Progress:
         await asyncio.sleep(_EVERY)
         last, self._last = self._last, {}
         for (execution, node), (attempt, progress) in last.items():
-            told = {"node": node, "attempt": attempt, "progress": progress}
+            told = msgspec.json.encode(NodeProgress(node, attempt, progress))
             try:
-                await self._nats.publish(f"{SUBJECT}.{token_of(execution)}", json.dumps(told).encode())
+                await self._nats.publish(progress_subject(execution), told)
             except (NatsError, OSError):
                 return  # nobody is owed it

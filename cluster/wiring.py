@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.loop_watch import watch_loop
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.code import CodeStore, bring
 from perdure.cluster.connection import Connection, open_connection
@@ -32,6 +33,7 @@ async def connect_to(settings: Settings) -> Connection:
 def surroundings(connection: Connection, settings: Settings, epoch: int, call_elsewhere: CallElsewhere) -> Surroundings:
     """Return what an execution acts through under this epoch."""
     code = CodeStore(connection, settings.replicas)
+    watch_loop(settings.slow_callback)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,

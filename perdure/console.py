@@ -24,6 +24,7 @@ from perdure.events.vocabulary import (
     NodeCaught,
     NodeFailed,
     NodeOpened,
+    NodePlaced,
     NodeResumed,
     NodeScheduled,
     NodeSucceeded,
@@ -32,6 +33,7 @@ from perdure.events.vocabulary import (
 
 STYLES = {
     "running": "cyan",
+    "queued": "yellow",
     "paused": "yellow",
     "cancelling": "yellow",
     "waiting": "blue",
@@ -74,6 +76,8 @@ class Progress:
             return None
         if isinstance(event, ChildRequested | NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
+        elif isinstance(event, NodePlaced):
+            self.began[node] = happened.at  # its time in the queue is not its work's
         elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed | NodeCaught):
             self.ended[node] = happened.at
         return str(node)
@@ -87,6 +91,8 @@ class Progress:
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
         remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
         attempt = f"attempt {node.attempt}" if node.attempt else ""
+        if node.waits_for:
+            return name, "queued", attempt, "", node.waits_for
         return name, node.status, attempt, seconds, remark
 
     def table(self) -> Table:
