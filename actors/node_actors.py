@@ -18,7 +18,8 @@ from perdure.actors.deaths import how_it_died
 from perdure.actors.demands import Demand, demand_of
 from perdure.actors.node_process import NodeProcess
 from perdure.actors.time_limits import HeartbeatLost, QueueTimeout, Timeout, alive, in_time
-from perdure.actors.work import ToolFailed, Work, WorkerLost, result_of
+from perdure.actors.work import ToolFailed, Work, WorkerLost, error_of, result_of
+from perdure.errors import EnvironmentProblem
 from perdure.events.vocabulary import Error
 
 _log = logging.getLogger("perdure.node_actors")
@@ -162,12 +163,14 @@ class NodeActors:
     async def _asked(self, line: _Line, ticket: str) -> None:
         try:
             answer = await self._answer(line, ticket)
-        except WorkerLost as error:
-            answer = NotGranted(lost=str(error))
-        line.asked.pop(ticket, None)
+        except Exception as error:
+            answer = NotGranted(error=error_of(error))
+        if ticket not in line.asked:
+            return  # it was taken back, and what was granted with it
+        del line.asked[ticket]
         if isinstance(answer, Granted):
             self._give(line, _Lease(ticket, answer))
-        elif line.calls and answer != NotGranted():
+        elif line.calls:
             call = line.calls.pop(0)
             call.lease.set_exception(WorkerLost(answer.lost) if answer.error is None else ToolFailed(answer.error))
         self._ask(line)
@@ -184,7 +187,7 @@ class NodeActors:
                 await asyncio.sleep(0.1 * number)
             else:
                 return answer
-        raise WorkerLost("the keeper of the node actors does not stay alive")
+        raise EnvironmentProblem("the keeper of the node actors does not stay alive; its log says why")
 
     def _give(self, line: _Line, lease: _Lease) -> None:
         """Give an actor to the next call of the line, or keep it a little for the one after."""
@@ -248,10 +251,11 @@ class NodeActors:
             now = asyncio.get_running_loop().time()
             for key, line in list(self._lines.items()):
                 for call in line.calls:
-                    if call.why != call.told and now - call.since >= _SHOWN_AFTER:
+                    if call.why and call.why != call.told and now - call.since >= _SHOWN_AFTER:
                         call.told = call.why
                         call.work.queued(call.why)
                 for ticket in list(line.asked)[len(line.calls) :]:  # more than wait: others were quicker
+                    del line.asked[ticket]
                     self._release(ticket, spoiled=False)
                 if not line.users and not line.asked and not line.kept:
                     del self._lines[key]

@@ -110,11 +110,13 @@ class Pools:
 
     def __init__(self, idle: float, places: int) -> None:
         self._idle = idle
-        self._places = places
+        self.places = places
         self._pools: dict[str, _Pool] = {}
         self._tickets: dict[str, _Ticket] = {}
         self._heard: dict[str, float] = {}
         self._count = 0
+        self.totals: dict[str, float] | None = None
+        """How much the cluster has of each resource in all, where that is known."""
 
     @property
     def holders(self) -> int:
@@ -195,7 +197,18 @@ class Pools:
             return f"waiting for one of its {demand.max} node actors"
         if not demand.amounts and not demand.takes:
             return "waiting for a free CPU"
-        return f"waiting for {demand.needs}"
+        return f"waiting for {demand.needs}{self._lacking(demand)}"
+
+    def _lacking(self, demand: Demand) -> str:
+        """Say of which resources a demand is for more than the whole cluster has."""
+        if self.totals is None:
+            return ""
+        has = [
+            f"{self.totals.get(name, 0):g} {name}"
+            for name, amount in demand.amounts.items()
+            if self.totals.get(name, 0) < amount
+        ]
+        return f"; the whole cluster has {' and '.join(has)}" if has else ""
 
     def reports(self) -> Iterator[PoolReport]:
         """Yield how every pool stands that has calls or actors."""
@@ -261,7 +274,7 @@ class Pools:
 
     def _places_left(self) -> int:
         free = [each for pool in self._pools.values() if not pool.demand.takes for each in pool.actors.values()]
-        return self._places - sum(1 for each in free if each.tickets or each.stage != "ready")
+        return self.places - sum(1 for each in free if each.tickets or each.stage != "ready")
 
     def _sized(self, pool: _Pool, now: float) -> list[Action]:
         """Spawn what is missing of a pool, and give up what is not wanted any more before it has begun."""
@@ -302,9 +315,10 @@ class Pools:
             return [self._kill(actor)]
         starved = [each for each in self._rivals(pool) if each.starved(now, FAIRNESS) and each.first < pool.first]
         for each in starved:
-            for pending in each.coming:
-                pending.since = now  # it has been served now; another one has to wait as long
-        return [self._kill(actor)] if starved else []
+            for coming in each.coming:
+                coming.since = now  # it has been served now; another one has to wait as long
+        own = [each for each in pool.coming if each.stage == "pending"]  # they would be quicker
+        return [self._kill(each) for each in (actor, *own)] if starved else []
 
     def _rivals(self, pool: _Pool) -> list[_Pool]:
         """Return the other pools that take of the same resources."""

@@ -21,12 +21,12 @@ from perdure.actors.work import WorkerLost, error_of
 from perdure.cluster.code import CodeStore
 from perdure.cluster.settings import Settings
 from perdure.cluster.wiring import connect_to
-from perdure.events.vocabulary import Error
 
 _log = logging.getLogger("perdure.node_actors")
 
 NAME = "perdure-node-keeper"
 _TICK = 0.5  # seconds
+_LOOK = 5.0  # seconds between looks at what the cluster has
 _LONELY = 15.0  # seconds without a word of any host after which it ends, and all node actors with it
 
 
@@ -77,6 +77,7 @@ class NodeKeeper:
                     places = await asyncio.to_thread(cpus)
                     self._pools = Pools(self._settings.node_actor_idle, places)
                     self._run(self._tick())
+                    self._run(self._look())
         return self._pools
 
     async def _tick(self) -> None:
@@ -87,29 +88,46 @@ class NodeKeeper:
             if monotonic() - self._heard > _LONELY:
                 ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
+    async def _look(self) -> None:
+        """Learn how much the cluster has, which may grow."""
+        while self._pools is not None:
+            totals = await asyncio.to_thread(ray.cluster_resources)
+            self._pools.totals = {name: float(amount) for name, amount in totals.items()}
+            self._pools.places = max(1, int(totals.get("CPU", 1)))
+            await asyncio.sleep(_LOOK)
+
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
                 case Spawn(actor, demand):
-                    self._actors[actor] = spawn(
-                        NodeProcess, demand, max_concurrency=2 * demand.concurrency + 8, **_options(demand)
-                    )
-                    self._run(self._start(actor, demand))
+                    self._spawn(actor, demand)
                 case Grant(ticket, actor):
                     self._answer(ticket, Granted(self._actors[actor], self._stops[actor]))
                 case Kill(actor):
-                    self._stops.pop(actor, None)
-                    if (handle := self._actors.pop(actor, None)) is not None:
-                        ray.kill(handle)
+                    self._end(actor)
+
+    def _spawn(self, actor: str, demand: Demand) -> None:
+        threads = 2 * demand.concurrency + 8  # calls, and questions about them
+        try:
+            handle = spawn(NodeProcess, demand, max_concurrency=threads, **_options(demand))
+        except Exception as failure:  # Ray does not take what is asked
+            asyncio.get_running_loop().call_soon(self._fail, actor, NotGranted(error=error_of(failure)))
+            return
+        self._actors[actor] = handle
+        self._run(self._start(actor, handle, demand))
+
+    def _end(self, actor: str) -> None:
+        self._stops.pop(actor, None)
+        if (handle := self._actors.pop(actor, None)) is not None:
+            ray.kill(handle)
 
     def _answer(self, ticket: str, answer: Granted | NotGranted) -> None:
         asked = self._asking.pop(ticket, None)
         if asked is not None and not asked.done():
             asked.set_result(answer)
 
-    async def _start(self, actor: str, demand: Demand) -> None:
+    async def _start(self, actor: str, handle: "ActorHandle[NodeProcess]", demand: Demand) -> None:
         """See an actor to where it takes calls, and then to its end."""
-        handle = self._actors[actor]
         assert self._pools is not None  # noqa: S101 (who is spawned was decided by them)
         try:
             await handle.where.remote()
@@ -126,8 +144,10 @@ class NodeKeeper:
             self._fail(actor, NotGranted(error=error_of(failure)))
             return
         if error is not None:
-            self._fail(actor, NotGranted(error=Error(error.type, error.message, error.data)))
+            self._fail(actor, NotGranted(error=error))
             return
+        if actor not in self._actors:
+            return  # it is not wanted any more
         self._stops[actor] = stops
         self._do(self._pools.ready(actor, monotonic()))
         try:
@@ -147,9 +167,7 @@ class NodeKeeper:
 
     def _forget(self, actor: str) -> None:
         assert self._pools is not None  # noqa: S101 (as above)
-        self._stops.pop(actor, None)
-        if (handle := self._actors.pop(actor, None)) is not None:
-            ray.kill(handle)
+        self._end(actor)
         self._do(self._pools.gone(actor, monotonic()))
 
     async def _package(self, digest: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime
@@ -137,6 +138,9 @@ def show(progress: Progress) -> None:
         f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  "
         f"[{STYLES[state.status]}]{state.status}[/]  {started}"
     )
+    queued = Counter(node.waits_for for node in state.nodes.values() if node.waits_for)
+    for waits_for, count in queued.most_common():
+        console.print(f"  [yellow]{count} queued[/]: {escape(waits_for)}")
     console.print(progress.table())
     if isinstance(state.outcome, ExecutionFailed):
         console.print(failure(progress.execution, state.outcome), markup=False, soft_wrap=True)
