@@ -2,9 +2,20 @@
 
 import re
 
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RuntimeEnvSetupError
+from ray.exceptions import (
+    ActorUnavailableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RuntimeEnvSetupError,
+)
 
 from perdure.errors import PerdureError, RuntimeEnvFailed
+
+GONE = (RayActorError, OutOfMemoryError, NodeDiedError, LocalRayletDiedError)
+"""What Ray raises for a process that is gone."""
 
 _WHERE = re.compile(r"^\s*(pid|ip): (\S+)$", re.MULTILINE)
 _MOST = 600
@@ -30,7 +41,7 @@ def how_it_died(error: RayError) -> str:
     """Return what is known of the end of a process: which one, where, and how, as far as Ray knows."""
     text = str(error)
     where = dict(_WHERE.findall(text))
-    who = "process" + (f" {where['pid']}" if "pid" in where else "") + (f" on {where['ip']}" if "ip" in where else "")
+    who = ("process" if "pid" in where else "its process") + (f" {where['pid']}" if "pid" in where else "") + (f" on {where['ip']}" if "ip" in where else "")
     return f"{who}: {_cause(error, text)}"
 
 
@@ -48,9 +59,13 @@ def _cause(error: RayError, text: str) -> str:
 
 def _oom(text: str) -> str:
     """Say that it was killed for its memory, with Ray's figures where it has some."""
-    used = re.search(r"Memory on the node.*?(\d[\d.]*[KMG]?i?B\s*/\s*\d[\d.]*[KMG]?i?B)", text, re.DOTALL)
-    figures = f" ({used.group(1)} of the machine in use)" if used else ""
-    return f"Ray killed it because its machine ran out of memory{figures}; ask for more by 'resources: {{memory: ...}}'"
+    used = re.search(r"was ([\d.]+[KMGT]?B) used / ([\d.]+[KMGT]?B) limit", text)
+    own = re.findall(r"Selected to kill: .*pid=(\d+), actual memory used=([\d.]+[KMGT]?B)", text)
+    figures = [f"{used[1]} of {used[2]} in use"] if used else []
+    figures += [f"{own[0][1]} by process {own[0][0]}"] if len(own) == 1 else []
+    shown = f" ({', '.join(figures)})" if figures else ""
+    mend = "ask for what it needs by 'resources: {memory: BYTES}'"
+    return f"Ray killed it because its machine ran out of memory{shown}; {mend}"
 
 
 def start_failure(error: RayError, place: str) -> PerdureError:
@@ -61,6 +76,6 @@ def start_failure(error: RayError, place: str) -> PerdureError:
         lines = [line.strip() for line in (error.error_message or "").splitlines() if line.strip()]
         told = " ".join(lines)
         return RuntimeEnvFailed(f"the runtime environment of {place} could not be made: ...{told[-_MOST:]}")
-    if isinstance(error, RayActorError):
+    if isinstance(error, GONE):
         return WorkerLost(f"{how_it_died(error)}, as it was started")
     return WorkerLost(f"it could not be started: {' '.join(str(error).split())[:_MOST]}")

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
-from perdure.actors.deaths import how_it_died
+from perdure.actors.deaths import GONE, how_it_died
 from perdure.actors.demands import Demand, demand_of
 from perdure.actors.node_process import NodeProcess
+from perdure.actors.pools import STARTING
 from perdure.actors.time_limits import HeartbeatLost, QueueTimeout, Timeout, alive, in_time
 from perdure.actors.work import ToolFailed, Work, WorkerLost, error_of, result_of
 from perdure.errors import EnvironmentProblem
@@ -46,6 +47,18 @@ class NotGranted(NamedTuple):
     error: Error | None = None
 
 
+class Heard(NamedTuple):
+    """What the keeper tells a holder of tickets.
+
+    waits: for what each ticket waits. pressed: the pools that others wait for. lost: the runs whose node actor died,
+    and how.
+    """
+
+    waits: dict[str, str]
+    pressed: list[str]
+    lost: dict[str, str]
+
+
 class Keeper(Protocol):
     """The actor that keeps all pools; each method is called by `remote`."""
 
@@ -55,8 +68,8 @@ class Keeper(Protocol):
     def release(self, ticket: str, spoiled: bool) -> Any:
         """End a call, or take back a question; a spoiled actor is killed."""
 
-    def hear(self, holder: str) -> Any:
-        """Take note that a holder of tickets lives; give what those wait for, and the pools that others wait for."""
+    def hear(self, holder: str, runs: dict[str, str]) -> Any:
+        """Take note that a holder of tickets lives, and which run they are held for now; give Heard."""
 
 
 class _Lease(NamedTuple):
@@ -96,6 +109,9 @@ class NodeActors:
         self._keeper: Any = None
         self._holder = uuid4().hex
         self._lines: dict[str, _Line] = {}
+        self._runs: dict[str, str] = {}
+        self._told_runs: dict[str, str] = {}
+        self._lost: dict[str, str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beating: asyncio.Task[None] | None = None
 
@@ -104,6 +120,9 @@ class NodeActors:
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="perdure-node-actors")
+        if self._lost is None:
+            await self._begin()
+        self._check_lost(work)
         demand = demand_of(work.plan, work.node, work.place, work.places)
         key = f"{demand.key} alone" if work.resumed else demand.key  # it may be what takes its process down
         line = self._lines.setdefault(key, _Line(demand))
@@ -117,6 +136,20 @@ class NodeActors:
         """Stop what is under way; the keeper takes back what was held."""
         for task in [*self._tasks, *([self._beating] if self._beating else [])]:
             task.cancel()
+
+    async def _begin(self) -> None:
+        """Hear what was lost while no process of ours was there, or with the one before this one."""
+        try:
+            self._keeper = self._keeper or await self._find()
+            await self._hear()
+        except Exception as error:
+            _log.debug("the keeper of the node actors does not answer yet: %s", error)
+
+    def _check_lost(self, work: Work) -> None:
+        """Raise WorkerLost for a run whose process died together with the one that waited for it, so that it counts."""
+        how = (self._lost or {}).pop(_run_of(work), None)
+        if how is not None:
+            raise WorkerLost(how)
 
     async def _lease(self, line: _Line, work: Work) -> _Lease:
         """Wait for an actor; raise QueueTimeout, WorkerLost, or what the tool's loading raised."""
@@ -146,7 +179,7 @@ class NodeActors:
         await asyncio.sleep(seconds)
         while not call.lease.done():
             await self._hear()
-            if call.why and not call.lease.done():
+            if call.why not in ("", STARTING) and not call.lease.done():
                 line.calls.remove(call)
                 call.lease.set_exception(
                     QueueTimeout(f"there was no room in a node actor within {seconds:g} s: {call.why}")
@@ -181,7 +214,7 @@ class NodeActors:
             try:
                 keeper = self._keeper = self._keeper or await self._find()
                 answer: Granted | NotGranted = await keeper.ask.remote(ticket, self._holder, line.demand, alone)
-            except RayActorError as error:
+            except GONE as error:
                 _log.warning("the keeper of the node actors is gone, started again: %s", how_it_died(error))
                 self._keeper = None
                 await asyncio.sleep(0.1 * number)
@@ -208,6 +241,7 @@ class NodeActors:
         actor, ticket = lease.granted.actor, lease.ticket
         call_id = f"{ticket}/{work.execution}/{work.path}"
         watching = asyncio.create_task(_watch(actor, call_id, work)) if lease.granted.stops else None
+        self._runs[ticket] = _run_of(work)
         try:
             call = _awaited(actor.call.remote(call_id, work.input, work.context()))
             outcome = await in_time(alive(call, work.node.heartbeat, _silence(actor, call_id)), work.node.timeout)
@@ -218,6 +252,7 @@ class NodeActors:
             self._run(self._stopped(lease, call_id, line.demand.grace if lease.granted.stops else 0))
             raise
         finally:
+            self._runs.pop(ticket, None)
             if watching is not None:
                 watching.cancel()
         if line.pressed:
@@ -264,8 +299,10 @@ class NodeActors:
         """Learn what the calls wait for, and which pools others wait for."""
         if self._keeper is None:
             return
+        new = {ticket: run for ticket, run in self._runs.items() if self._told_runs.get(ticket) != run}
+        self._told_runs = dict(self._runs)
         try:
-            waits, pressed = await self._keeper.hear.remote(self._holder)
+            waits, pressed, self._lost = await self._keeper.hear.remote(self._holder, new)
         except RayError:
             return  # who asks for an actor starts the keeper again
         for line in self._lines.values():
@@ -278,6 +315,11 @@ class NodeActors:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _run_of(work: Work) -> str:
+    """Return the name of one run of an attempt."""
+    return f"{work.execution}/{work.path}#{work.attempt}.{work.resumed}"
 
 
 async def _awaited(reference: Any) -> Any:

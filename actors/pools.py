@@ -14,6 +14,7 @@ from perdure.actors.demands import Demand
 PRESSURE = 1.0  # seconds that a spawned actor waits for resources before idle ones of other pools make room
 FAIRNESS = 30.0  # seconds after which busy ones do, as soon as a call of theirs ends
 LAPSE = 10.0  # seconds without a word from who holds tickets until they are void
+STARTING = "its node actor is starting"
 MAX_STARTING = 16  # of one pool at once
 
 
@@ -152,6 +153,11 @@ class Pools:
             del waiting[ticket], self._tickets[ticket]
         return ticket
 
+    def tickets_of(self, actor: str) -> list[str]:
+        """Return the tickets whose calls an actor has."""
+        found = self._actor(actor)
+        return sorted(found.tickets) if found is not None else []
+
     def gone(self, actor: str, now: float) -> list[Action]:
         """Take note that an actor is no more; those whose calls it had find out by themselves."""
         if (found := self._actor(actor)) is not None:
@@ -188,10 +194,12 @@ class Pools:
         return actions
 
     def why(self, ticket: str) -> str:
-        """Say for what a call waits; "" for one that waits for nothing but an actor that is starting for it."""
+        """Say for what a call waits; STARTING where an actor starts for it that waits for nothing else, "" for none."""
         asked = self._tickets.get(ticket)
-        if asked is None or asked.actor is not None or asked.id in self._served(self._pools[asked.pool]):
+        if asked is None or asked.actor is not None:
             return ""
+        if asked.id in self._served(self._pools[asked.pool]):
+            return STARTING
         pool, demand = self._pools[asked.pool], self._pools[asked.pool].demand
         if demand.max is not None and len(pool.actors) >= demand.max and not pool.coming:
             return f"waiting for one of its {demand.max} node actors"

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from perdure.actors.deaths import how_it_died, start_failure
 from perdure.actors.demands import Demand
-from perdure.actors.node_actors import Granted, NodeActors, NotGranted
+from perdure.actors.node_actors import Granted, Heard, NodeActors, NotGranted
 from perdure.actors.node_process import NodeProcess
 from perdure.actors.pools import Action, Grant, Kill, PoolReport, Pools, Spawn
 from perdure.actors.spawn import cpus, spawn
@@ -26,6 +26,7 @@ _log = logging.getLogger("perdure.node_actors")
 
 NAME = "perdure-node-keeper"
 _TICK = 0.5  # seconds
+_MOST_LOST = 1000  # of those runs whose loss is remembered
 _LOOK = 5.0  # seconds between looks at what the cluster has
 _LONELY = 15.0  # seconds without a word of any host after which it ends, and all node actors with it
 
@@ -43,6 +44,8 @@ class NodeKeeper:
         self._heard = monotonic()
         self._connecting = asyncio.Lock()
         self._packages: dict[str, Any] = {}
+        self._runs: dict[str, str] = {}
+        self._lost: dict[str, str] = {}
 
     async def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Granted | NotGranted:
         """Return an actor for a call when there is one; see Keeper."""
@@ -57,14 +60,16 @@ class NodeKeeper:
         """End a call, or the waiting for one; see Keeper."""
         pools = await self._opened()
         self._answer(ticket, NotGranted())
+        self._runs.pop(ticket, None)
         self._do(pools.release(ticket, monotonic(), spoiled=spoiled))
 
-    async def hear(self, holder: str) -> tuple[dict[str, str], list[str]]:
-        """Take note that a host lives, and return what its tickets wait for, and what others do; see Keeper."""
+    async def hear(self, holder: str, runs: dict[str, str]) -> Heard:
+        """Take note that a host lives, and tell it what its tickets wait for, and what was lost; see Keeper."""
         pools = await self._opened()
         self._heard = monotonic()
+        self._runs.update(runs)
         pools.hear(holder, self._heard)
-        return pools.waits(holder), pools.pressed(holder)
+        return Heard(pools.waits(holder), pools.pressed(holder), self._lost)
 
     async def reports(self) -> list[PoolReport]:
         """Return how every pool stands."""
@@ -154,7 +159,9 @@ class NodeKeeper:
             await handle.live.remote()
         except RayError as failure:
             if actor in self._actors:
-                _log.warning("a node actor of %s is gone: %s", demand.place, how_it_died(failure))
+                how = how_it_died(failure)
+                _log.warning("a node actor of %s is gone: %s", demand.place, how)
+                self._lose(actor, how)
                 self._forget(actor)
 
     def _fail(self, actor: str, why: NotGranted) -> None:
@@ -164,6 +171,15 @@ class NodeKeeper:
         if ticket is not None:
             self._answer(ticket, why)
         self._forget(actor)
+
+    def _lose(self, actor: str, how: str) -> None:
+        """Remember what ran in an actor that died: who waited for it may have died with it."""
+        assert self._pools is not None  # noqa: S101 (as above)
+        for ticket in self._pools.tickets_of(actor):
+            if (run := self._runs.pop(ticket, None)) is not None:
+                self._lost[run] = how
+        while len(self._lost) > _MOST_LOST:
+            del self._lost[next(iter(self._lost))]
 
     def _forget(self, actor: str) -> None:
         assert self._pools is not None  # noqa: S101 (as above)

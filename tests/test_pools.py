@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.actors.demands import Demand
-from perdure.actors.pools import FAIRNESS, LAPSE, MAX_STARTING, PRESSURE, Grant, Kill, Pools, Spawn
+from perdure.actors.pools import FAIRNESS, LAPSE, MAX_STARTING, PRESSURE, STARTING, Grant, Kill, Pools, Spawn
 
 
 def demand(place: str = "m:f", *, gpu: float = 0, **shape: Any) -> Demand:
@@ -233,6 +233,8 @@ def test_who_is_served_by_an_actor_that_is_starting_waits_for_nothing() -> None:
     (actor,) = cluster.pending
     assert cluster.pools.why(ticket) == "waiting for gpu=1"
     cluster.pools.placed(actor, 0.1)
+    assert cluster.pools.why(ticket) == STARTING
+    cluster.pools.ready(actor, 0.2)
     assert cluster.pools.why(ticket) == ""
 
 
