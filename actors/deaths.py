@@ -41,7 +41,11 @@ def how_it_died(error: RayError) -> str:
     """Return what is known of the end of a process: which one, where, and how, as far as Ray knows."""
     text = str(error)
     where = dict(_WHERE.findall(text))
-    who = ("process" if "pid" in where else "its process") + (f" {where['pid']}" if "pid" in where else "") + (f" on {where['ip']}" if "ip" in where else "")
+    who = (
+        ("process" if "pid" in where else "its process")
+        + (f" {where['pid']}" if "pid" in where else "")
+        + (f" on {where['ip']}" if "ip" in where else "")
+    )
     return f"{who}: {_cause(error, text)}"
 
 
