@@ -299,7 +299,7 @@ class Execution:
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
-                state.resumed, self._queued(name, attempt), self._progress(name, attempt),
+                state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
             )  # fmt: skip
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost as error:

@@ -86,7 +86,7 @@ class _Waiting:
         self.work = work
         self.lease: asyncio.Future[_Lease] = asyncio.get_running_loop().create_future()
         self.since = asyncio.get_running_loop().time()
-        self.why = self.told = ""
+        self.why, self.told = "", work.waits_for
 
 
 class _Line:
@@ -154,6 +154,8 @@ class NodeActors:
     async def _lease(self, line: _Line, work: Work) -> _Lease:
         """Wait for an actor; raise QueueTimeout, WorkerLost, or what the tool's loading raised."""
         if line.kept:
+            if work.waits_for:
+                work.queued("")
             return line.kept.pop(next(iter(line.kept)))
         call = _Waiting(work)
         line.calls.append(call)

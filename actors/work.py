@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -31,8 +32,8 @@ class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
-    with. resumed: how often this attempt lost its process. queued: told for what it waits, "" when it does not any
-    more. progress: told what the tool tells by its heartbeats.
+    with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
+    for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats.
     """
 
     execution: str
@@ -46,6 +47,7 @@ class Work(msgspec.Struct, frozen=True):
     deadline: datetime | None = None
     places: Mapping[str, str] = {}
     resumed: int = 0
+    waits_for: str = ""
     queued: Callable[[str], None] = _nobody
     progress: Callable[[Any], None] = _nobody
 
@@ -85,16 +87,7 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
         if runs_apart(work.plan, node, work.place):
             return await call_elsewhere(work)
-        beats = Beats(work.progress)
-        context = beats.of(work.context())
-        if node.calls == "custom":
-            call = own_nodes.execute(node.target, context, work.input)
-        else:
-            tool = work.tool()
-            if tool.made_of is not None:
-                await asyncio.to_thread(tools.function_of, tool)  # what it loads may take long
-            call = tools.call_async(tool, work.input, context)
-        return await in_time(alive(call, node.heartbeat, beats.silence), node.timeout)
+        return await _on_loop(work)
 
     return do
 
@@ -123,10 +116,39 @@ class ToolFailed(Exception):
 
 
 async def call_in_thread(work: Work) -> Any:
-    """Call a plain `def` tool in a thread of this process: what runs without Ray do.
+    """Call a tool in this process, as what runs without Ray does: a plain `def` one in a thread of its own.
 
-    A daemon thread: a tool that outlives its timeout must not keep the process from ending.
+    The one instance of a class takes no more calls at once than a node actor would.
     """
+    tool = work.tool()
+    if tool.made_of is None:
+        return await _in_thread(work)
+    rooms = _rooms.setdefault(asyncio.get_running_loop(), {})
+    assert work.place is not None  # noqa: S101 (every tool was located before the start)
+    many = placement_of(work.plan, work.node).pool.concurrency
+    async with rooms.setdefault(work.place, asyncio.Semaphore(many)):
+        return await (_on_loop(work) if tool.is_async else _in_thread(work))
+
+
+_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+async def _on_loop(work: Work) -> Any:
+    """Await an `async def` tool, or a node of an own kind, on the running loop."""
+    node, beats = work.node, Beats(work.progress)
+    context = beats.of(work.context())
+    if node.calls == "custom":
+        call = own_nodes.execute(node.target, context, work.input)
+    else:
+        tool = work.tool()
+        if tool.made_of is not None:
+            await asyncio.to_thread(tools.function_of, tool)  # what it loads may take long
+        call = tools.call_async(tool, work.input, context)
+    return await in_time(alive(call, node.heartbeat, beats.silence), node.timeout)
+
+
+async def _in_thread(work: Work) -> Any:
+    """Call a tool in a daemon thread: one that outlives its timeout must not keep the process from ending."""
     assert work.place is not None  # noqa: S101 (every tool was located before the start)
     place, beats = work.place, Beats(work.progress)
     context = beats.of(work.context())
