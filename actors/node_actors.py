@@ -68,8 +68,11 @@ class Keeper(Protocol):
     def release(self, ticket: str, spoiled: bool) -> Any:
         """End a call, or take back a question; a spoiled actor is killed."""
 
-    def hear(self, holder: str, runs: dict[str, str]) -> Any:
-        """Take note that a holder of tickets lives, and which run they are held for now; give Heard."""
+    def hear(self, holder: str, runs: dict[str, str], more: dict[str, int]) -> Any:
+        """Take note that a holder of tickets lives, which run each is held for now, and how many more wait; give Heard.
+
+        more: calls without a ticket yet, by pool.
+        """
 
 
 class _Lease(NamedTuple):
@@ -303,8 +306,10 @@ class NodeActors:
             return
         new = {ticket: run for ticket, run in self._runs.items() if self._told_runs.get(ticket) != run}
         self._told_runs = dict(self._runs)
+        more = {line.demand.key: len(line.calls) - len(line.asked) for line in self._lines.values()}
+        more = {key: count for key, count in more.items() if count > 0}
         try:
-            waits, pressed, self._lost = await self._keeper.hear.remote(self._holder, new)
+            waits, pressed, self._lost = await self._keeper.hear.remote(self._holder, new, more)
         except RayError:
             return  # who asks for an actor starts the keeper again
         for line in self._lines.values():

@@ -4,9 +4,10 @@ A call asks with a ticket. It is granted a ready actor of its pool, or waits in 
 spawned as the pool's size allows; whether the cluster has room for them is for Ray to say.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from perdure.actors.demands import Demand
@@ -14,6 +15,7 @@ from perdure.actors.demands import Demand
 PRESSURE = 1.0  # seconds that a spawned actor waits for resources before idle ones of other pools make room
 FAIRNESS = 30.0  # seconds after which busy ones do, as soon as a call of theirs ends
 LAPSE = 10.0  # seconds without a word from who holds tickets until they are void
+REPORTS = "perdure.pools"  # the subject on which the keeper says how the pools stand
 STARTING = "its node actor is starting"
 MAX_STARTING = 16  # of one pool at once
 
@@ -115,6 +117,7 @@ class Pools:
         self._pools: dict[str, _Pool] = {}
         self._tickets: dict[str, _Ticket] = {}
         self._heard: dict[str, float] = {}
+        self._more: dict[str, Mapping[str, int]] = {}
         self._count = 0
         self.totals: dict[str, float] | None = None
         """How much the cluster has of each resource in all, where that is known."""
@@ -175,15 +178,17 @@ class Pools:
         actions = self._let_go(asked, now, spoiled=spoiled) if asked.actor is not None else []
         return actions + self._settled(now)
 
-    def hear(self, holder: str, now: float) -> None:
-        """Take note that a holder of tickets lives."""
+    def hear(self, holder: str, now: float, more: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Take note that a holder of tickets lives, and how many calls wait there beyond its tickets, by pool."""
         self._heard[holder] = now
+        self._more[holder] = more
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass: holders that fell silent, idle actors, pools that get no room."""
         actions: list[Action] = []
         for holder in [each for each, at in self._heard.items() if now - at >= LAPSE]:
             del self._heard[holder]
+            self._more.pop(holder, None)
             for ticket in [each.id for each in self._tickets.values() if each.holder == holder]:
                 actions += self.release(ticket, now, spoiled=True)
         for pool in list(self._pools.values()):
@@ -223,11 +228,12 @@ class Pools:
         for pool in self._pools.values():
             busy = [each for each in pool.actors.values() if each.tickets]
             calls = sum(len(each.tickets) for each in busy)
-            waits = next((why for each in pool.waiting if (why := self.why(each))), "")
+            waits = next((why for each in reversed(pool.waiting) if (why := self.why(each))), "")
+            queued = len(pool.waiting) + sum(more.get(pool.demand.key, 0) for more in self._more.values())
             if pool.actors or pool.waiting:
                 yield PoolReport(
                     pool.demand.place, pool.demand.needs, len(pool.actors), len(busy), len(pool.coming), calls,
-                    len(pool.waiting), waits,
+                    queued, waits,
                 )  # fmt: skip
 
     def waits(self, holder: str) -> dict[str, str]:

@@ -7,9 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
+import msgspec
 from msgspec.structs import replace
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 
 from perdure.actors.inputs import StartExecution
+from perdure.actors.pools import REPORTS, PoolReport
 from perdure.cluster.checks import check_id, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
@@ -19,6 +23,7 @@ from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
+from perdure.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from perdure.cluster.workflows import Workflows
@@ -138,6 +143,16 @@ class AsyncClient:
             return await projections.executions(status, limit)
         finally:
             projections.close()
+
+    async def pools(self) -> list[PoolReport]:
+        """Return how the pools of node actors stand; none where no node actor was needed in the last seconds."""
+        try:
+            answer = await self._connection.nats.request(REPORTS, timeout=self._settings.log_timeout)
+        except NoRespondersError:
+            return []
+        except (NatsError, OSError) as error:
+            raise EnvironmentProblem(f"the keeper of the node actors does not answer: {error}") from None
+        return msgspec.json.decode(answer.data, type=list[PoolReport])
 
     async def purge(self, older_than: float, statuses: Iterable[str] = ENDED, *, dry_run: bool = False) -> list[str]:
         """Remove the past of executions that ended more than `older_than` seconds ago; return their ids.

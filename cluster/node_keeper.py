@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
+import msgspec
 import ray
+from nats.aio.msg import Msg
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
@@ -15,12 +17,14 @@ from perdure.actors.deaths import how_it_died, start_failure
 from perdure.actors.demands import Demand
 from perdure.actors.node_actors import Granted, Heard, NodeActors, NotGranted
 from perdure.actors.node_process import NodeProcess
-from perdure.actors.pools import Action, Grant, Kill, PoolReport, Pools, Spawn
+from perdure.actors.pools import REPORTS, Action, Grant, Kill, Pools, Spawn
 from perdure.actors.spawn import cpus, spawn
 from perdure.actors.work import WorkerLost, error_of
 from perdure.cluster.code import CodeStore
+from perdure.cluster.connection import Connection
 from perdure.cluster.settings import Settings
 from perdure.cluster.wiring import connect_to
+from perdure.errors import PerdureError
 
 _log = logging.getLogger("perdure.node_actors")
 
@@ -42,7 +46,9 @@ class NodeKeeper:
         self._asking: dict[str, asyncio.Future[Granted | NotGranted]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard = monotonic()
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._opening = asyncio.Lock()
         self._packages: dict[str, Any] = {}
         self._runs: dict[str, str] = {}
         self._lost: dict[str, str] = {}
@@ -63,26 +69,23 @@ class NodeKeeper:
         self._runs.pop(ticket, None)
         self._do(pools.release(ticket, monotonic(), spoiled=spoiled))
 
-    async def hear(self, holder: str, runs: dict[str, str]) -> Heard:
+    async def hear(self, holder: str, runs: dict[str, str], more: dict[str, int]) -> Heard:
         """Take note that a host lives, and tell it what its tickets wait for, and what was lost; see Keeper."""
         pools = await self._opened()
         self._heard = monotonic()
         self._runs.update(runs)
-        pools.hear(holder, self._heard)
+        pools.hear(holder, self._heard, more)
         return Heard(pools.waits(holder), pools.pressed(holder), self._lost)
-
-    async def reports(self) -> list[PoolReport]:
-        """Return how every pool stands."""
-        return list((await self._opened()).reports())
 
     async def _opened(self) -> Pools:
         if self._pools is None:
-            async with self._connecting:
+            async with self._opening:
                 if self._pools is None:
                     places = await asyncio.to_thread(cpus)
                     self._pools = Pools(self._settings.node_actor_idle, places)
                     self._run(self._tick())
                     self._run(self._look())
+                    self._run(self._serve_reports())
         return self._pools
 
     async def _tick(self) -> None:
@@ -92,6 +95,28 @@ class NodeKeeper:
             self._do(self._pools.tick(monotonic()))
             if monotonic() - self._heard > _LONELY:
                 ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+    async def _serve_reports(self) -> None:
+        """Answer who asks how the pools stand."""
+
+        async def answer(message: Msg) -> None:
+            assert self._pools is not None  # noqa: S101 (it was opened to get here)
+            await message.respond(msgspec.json.encode(list(self._pools.reports())))
+
+        while True:
+            try:
+                await (await self._connected()).nats.subscribe(REPORTS, cb=answer)
+            except (PerdureError, OSError) as error:
+                _log.warning("the keeper of the node actors cannot say how the pools stand: %s", error)
+                await asyncio.sleep(_LOOK)
+            else:
+                return
+
+    async def _connected(self) -> Connection:
+        async with self._connecting:
+            if self._connection is None:
+                self._connection = await connect_to(self._settings)
+        return self._connection
 
     async def _look(self) -> None:
         """Learn how much the cluster has, which may grow."""
@@ -187,14 +212,10 @@ class NodeKeeper:
         self._do(self._pools.gone(actor, monotonic()))
 
     async def _package(self, digest: str) -> Any:
-        """Return a package from the store, kept for the actors to come; they are few, so no connection is kept."""
-        async with self._connecting:
-            if digest not in self._packages:
-                connection = await connect_to(self._settings)
-                try:
-                    self._packages[digest] = await CodeStore(connection, self._settings.replicas).get(digest)
-                finally:
-                    await connection.close()
+        """Return a package from the store, kept for the actors to come."""
+        if digest not in self._packages:
+            code = CodeStore(await self._connected(), self._settings.replicas)
+            self._packages[digest] = await code.get(digest)
         return self._packages[digest]
 
     def _run(self, work: Any) -> None:

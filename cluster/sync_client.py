@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from perdure.actors.pools import PoolReport
 from perdure.actors.state import Started
 from perdure.cluster.client import AsyncClient, connect_async
 from perdure.cluster.progress import NodeProgress
@@ -70,6 +71,10 @@ class Client:
     def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Return the newest executions of the store; see AsyncClient.executions."""
         return self._loop.run(self._client.executions(status, limit))
+
+    def pools(self) -> list[PoolReport]:
+        """Return how the pools of node actors stand."""
+        return self._loop.run(self._client.pools())
 
     @property
     def workflows(self) -> "Workflows":

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perdure.actors.evolve import evolve
+from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
@@ -50,6 +51,8 @@ STYLES = {
     "skipped": "dim",
     "cancelled": "dim",
 }
+
+_COUNTS = frozenset({"actors", "busy", "starting", "calls", "queued"})
 
 console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
 
@@ -170,6 +173,18 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             escape(error),
         )
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+
+
+def show_pools(reports: Sequence[PoolReport]) -> None:
+    """Show pools of node actors, one a line."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("tool", "each takes", "actors", "busy", "starting", "calls", "queued", "for"):
+        table.add_column(heading, no_wrap=heading != "tool", justify="right" if heading in _COUNTS else "left")
+    for each in reports:
+        counts = (each.actors - each.coming, each.busy, each.coming, each.calls, each.queued)
+        waits = each.waits.removeprefix("waiting for ")
+        table.add_row(escape(each.place), escape(each.needs), *map(str, counts), escape(waits))
+    console.print(table if reports else "no node actors now; they come with the first call that needs one")
 
 
 def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

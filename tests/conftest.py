@@ -57,7 +57,7 @@ def local_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:  # its processes inherit the environment that it starts in
         patch.setenv("PERDURE_SECRET_INHERITED", "value-of-the-environment")
         ray.init(
-            num_cpus=2, resources={"fake_gpu": 2}, include_dashboard=False, log_to_driver=False,
+            address="local", num_cpus=2, resources={"fake_gpu": 2}, include_dashboard=False, log_to_driver=False,
             configure_logging=False,
         )  # fmt: skip
     yield

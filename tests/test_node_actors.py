@@ -155,7 +155,7 @@ def test_what_the_loading_of_a_tool_raises_is_the_error_of_the_attempt(start: Ca
 
 
 def test_a_node_that_waits_for_room_says_for_what_and_no_longer_than_its_queue_timeout(
-    start: Callable[..., Run],
+    start: Callable[..., Run], client: Client
 ) -> None:
     asks = {"resources": {"custom": {"fake_gpu": 2}}}
     first = start({"a": {"tool": "held", "with": {"seconds": 6}, **asks}})
@@ -164,6 +164,8 @@ def test_a_node_that_waits_for_room_says_for_what_and_no_longer_than_its_queue_t
     second = start({"b": {"tool": "pid", **asks}, "c": late, "d": {"tool": "pid", "resources": {"num_gpus": 1}}})
     waits = until(lambda: second.state().nodes["b"].waits_for)
     assert waits == "waiting for fake_gpu=2"
+    held = next(each for each in client.pools() if each.place.endswith(":held"))
+    assert (held.needs, held.actors, held.busy, held.calls, held.queued) == ("fake_gpu=2", 1, 1, 1, 0)
     until(lambda: "the whole cluster has 0 GPU" in second.state().nodes["d"].waits_for)
     assert until(lambda: second.state().nodes["c"].output) == "late"
     second.skip_node("d")

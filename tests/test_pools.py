@@ -248,6 +248,8 @@ def test_pools_report_how_they_stand(gpu: int) -> None:
     why = "waiting for gpu=1" if gpu else "waiting for a free CPU"
     assert (report.place, report.actors - report.coming, report.busy, report.calls) == ("m:f", 1, 1, 1)
     assert (report.queued, report.waits) == (2, why)
+    cluster.pools.hear("h", 0, {wanted.key: 180})
+    assert [each.queued for each in cluster.pools.reports()] == [182]
     for ticket in tickets:
         cluster.end(ticket)
     cluster.wait(30).wait(1)
