@@ -115,7 +115,8 @@ class NodeActors:
         self._runs: dict[str, str] = {}
         self._told_runs: dict[str, str] = {}
         self._lost: dict[str, str] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
 
     async def __call__(self, work: Work) -> Any:
@@ -135,10 +136,15 @@ class NodeActors:
         finally:
             line.users -= 1
 
-    def close(self) -> None:
-        """Stop what is under way; the keeper takes back what was held."""
+    async def close(self) -> None:
+        """Wait for calls that are being stopped, and give all actors back; call it when no work is left."""
+        await asyncio.gather(*self._stopping)
         for task in [*self._tasks, *([self._beating] if self._beating else [])]:
             task.cancel()
+        if self._keeper is not None:
+            tickets = [ticket for line in self._lines.values() for ticket in (*line.kept, *line.asked)]
+            with contextlib.suppress(RayError):
+                await asyncio.gather(*(_awaited(self._keeper.release.remote(each, False)) for each in tickets))
 
     async def _begin(self) -> None:
         """Hear what was lost while no process of ours was there, or with the one before this one."""
@@ -254,7 +260,8 @@ class NodeActors:
             self._release(ticket, spoiled=True)
             raise WorkerLost(how_it_died(error)) from error
         except (asyncio.CancelledError, Timeout, HeartbeatLost):
-            self._run(self._stopped(lease, call_id, line.demand.grace if lease.granted.stops else 0))
+            grace = line.demand.grace if lease.granted.stops else 0
+            self._run(self._stopped(lease, call_id, grace), self._stopping)
             raise
         finally:
             self._runs.pop(ticket, None)
@@ -318,10 +325,11 @@ class NodeActors:
             for number, call in enumerate(line.calls):
                 call.why = whys[min(number, len(whys) - 1)]
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]] | None = None) -> None:
+        among = self._tasks if among is None else among
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        among.add(task)
+        task.add_done_callback(among.discard)
 
 
 def _run_of(work: Work) -> str:

@@ -28,6 +28,10 @@ def _nobody(_what: Any) -> None:
     """Take what nobody wants to know."""
 
 
+ALONE_AFTER = 2
+"""Losses of one attempt after which an `async def` tool runs in a node actor, and takes no host down any more."""
+
+
 class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
@@ -85,11 +89,16 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
-        if runs_apart(work.plan, node, work.place):
+        if runs_apart(work.plan, node, work.place) or _takes_down(work, call_elsewhere):
             return await call_elsewhere(work)
         return await _on_loop(work)
 
     return do
+
+
+def _takes_down(work: Work, call_elsewhere: CallElsewhere) -> bool:
+    """Say whether a tool has gone down with its host so often that it should take nothing but itself down now."""
+    return work.node.calls == "tool" and work.resumed >= ALONE_AFTER and call_elsewhere is not call_in_thread
 
 
 def runs_apart(plan: Plan, node: PlanNode, place: str | None) -> bool:

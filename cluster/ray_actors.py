@@ -120,7 +120,7 @@ class ExecutionActor:
         except Deposed as error:
             return f"deposed: {error}"
         finally:
-            elsewhere.close()
+            await elsewhere.close()
         return "left"
 
     async def tell(self, command: bytes) -> bool:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 import perdure
 from perdure import Client, ExecutionFailed, Run, Settings
 from perdure.cluster.client import AsyncClient
+from perdure.cluster.ray_cluster import namespace_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -113,6 +115,10 @@ def start(client: Client, folder: Path) -> Callable[..., Run]:
     return start
 
 
+def client_namespace(client: Client) -> str:
+    return namespace_of(Settings(store=client._client._settings.store))
+
+
 def is_alive(pid: int) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)
@@ -211,6 +217,22 @@ def test_a_process_that_dies_is_lost_four_times_and_then_an_error_that_names_it(
     resumed = [each.event for each in run.events() if type(each.event).__name__ == "NodeResumed"]
     assert len(resumed) == 3
     assert all("it crashed" in getattr(each, "why") for each in resumed)  # noqa: B009
+
+
+def test_when_the_keeper_dies_another_one_takes_its_place_and_the_work_is_done_again(
+    start: Callable[..., Run], client: Client
+) -> None:
+    run = start({"a": {"tool": "held", "with": {"seconds": 3}}, "b": {"tool": "pid", "needs": "a"}})
+    until(lambda: any(each.calls for each in client.pools()))
+    (namespace,) = {
+        actor["namespace"]
+        for actor in ray.util.list_named_actors(all_namespaces=True)
+        if actor["name"] == "perdure-node-keeper" and actor["namespace"] == client_namespace(client)
+    }
+    ray.kill(ray.get_actor("perdure-node-keeper", namespace=namespace))
+    assert run.result(timeout=60)["b"]
+    (resumed,) = [each.event for each in run.events() if type(each.event).__name__ == "NodeResumed"]
+    assert "its keeper died" in getattr(resumed, "why")  # noqa: B009
 
 
 def test_a_runtime_environment_gives_a_tool_modules_variables_and_a_folder(

@@ -182,6 +182,18 @@ def test_a_class_is_a_tool_where_it_can_be_called_and_made_without_arguments() -
         find("builtins:int")
 
 
+async def test_a_tool_that_went_down_with_its_host_twice_runs_apart_from_then_on() -> None:
+    apart: list[int] = []
+
+    async def call_elsewhere(work: Work) -> Any:
+        apart.append(work.resumed)
+
+    plan = plan_of({"a": {"tool": "t"}})
+    for resumed in range(4):
+        await worker(Endpoint(), call_elsewhere)(Work("x-1", "a", plan.node("a"), 1, {}, plan, QUICK, resumed=resumed))
+    assert apart == [2, 3]
+
+
 async def test_without_ray_a_class_is_made_once_and_takes_as_many_calls_at_once_as_its_pool_says() -> None:
     made = Loaded.made
     plan = plan_of({"a": {"tool": "t", "pool": {"concurrency": 2}}})
