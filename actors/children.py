@@ -31,7 +31,7 @@ def is_awaited(state: Started, request: ChildRequested) -> bool:
         state.outcome is None
         and node is not None
         and (node.status, node.attempt) == ("waiting", request.attempt)
-        and node.input == {"child": request.child}
+        and node.input["child"] == request.child
     )
 
 

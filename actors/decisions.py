@@ -58,8 +58,8 @@ def _react(draft: Draft, given: Input) -> None:
             flow.wake(draft)
         case Continue():
             flow.wake(draft)
-        case FireTimer(timer=timer, due=due) if state.timers.get(timer) == due:  # else it was armed anew since
-            timers.fire(draft, timer)
+        case FireTimer(timer=timer, due=due):
+            timers.come(draft, timer, due)
         case _ if isinstance(given, Control | ReportChild):
             controls.control(draft, given)
 
@@ -79,6 +79,8 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
     draft.events.append(started)
     if plan.timeout is not None:
         draft.arm("execution", "", plan.timeout)
+    if plan.main.chart is not None:
+        draft.later("chart", "")
     for name in plan.main.roots:
         draft.later("consider", name)
     flow.run(draft)

@@ -62,6 +62,8 @@ def _failed_in(draft: Draft, name: str) -> str | None:
 
 def _output(draft: Draft) -> Any:
     main = draft.plan.main
+    if main.chart is not None and main.output is None:
+        return draft.state.main.chart.output if draft.state.main.chart is not None else None
     if main.output is not None:
         return render(main.output, draft.names("", main.output_reads))
     return {name: draft.state.main.nodes[name].output for name in main.leaves}

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from immutables import Map
 
+from perdure.actors import chart_fold
 from perdure.actors.state import (
     INITIAL,
     BodyState,
@@ -16,18 +17,21 @@ from perdure.actors.state import (
     Started,
     still_done,
 )
-from perdure.actors.tree import known, with_body, with_node, without
+from perdure.actors.tree import known, with_body, with_node, without, without_node
 from perdure.definitions.paths import UNDO, is_within, owner_of
 from perdure.events.vocabulary import (
     BodyFailed,
     BodyStarted,
     BodySucceeded,
     BranchTaken,
+    CallQueued,
     ChildEnded,
     ChildRequested,
     CommandRefused,
     CompensationStarted,
     Event,
+    EventHeld,
+    EventIgnored,
     ExecutionCancelled,
     ExecutionCancelling,
     ExecutionFailed,
@@ -41,6 +45,7 @@ from perdure.events.vocabulary import (
     ExecutionTerminated,
     InputChanged,
     Intervened,
+    MacrostepTaken,
     NodeAttemptFailed,
     NodeCancelled,
     NodeCatching,
@@ -83,7 +88,7 @@ def _scheduled(state: Started, event: NodeScheduled) -> Started:
     node = NodeState(
         "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0
     )
-    return with_node(state, event.node, node)
+    return with_node(chart_fold.call_begun(state, event.node), event.node, node)
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
@@ -102,6 +107,8 @@ def _resumed(state: Started, event: NodeResumed) -> Started:
 
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     before = known(state, event.node)
+    if not event.node.endswith(UNDO) and chart_fold.around(state, event.node) is not None:
+        return without_node(state, event.node)  # nobody reads it: its chart is told
     bodies = _to_keep(before.bodies)
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
@@ -193,7 +200,8 @@ def _body_succeeded(state: Started, event: BodySucceeded) -> Started:
     if not owner_of(event.body)[0]:  # the main one, or one of the end: its nodes are shown
         return with_body(state, event.body, _replace(before, status="succeeded", output=event.output))
     nodes = Map({name: before.nodes[name] for name in event.keep})
-    return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output))
+    chart = before.chart if nodes else None
+    return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output, chart=chart))
 
 
 def _with_end(state: Started, path: str, body: BodyState) -> Started:
@@ -242,19 +250,27 @@ def _intervened(state: Started, _: Intervened) -> Started:
 
 def _retried(state: Started, _: ExecutionRetried) -> Started:
     """Forget all that did not succeed, or was undone, and whatever was on its way to an end."""
-    nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
-    kept = Map({name: node for name, node in nodes.items() if node is not None})
+    if state.main.chart is not None:
+        main = chart_fold.retried(state.main)
+    else:
+        nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
+        kept = Map({name: node for name, node in nodes.items() if node is not None})
+        main = BodyState(nodes=kept, settled=len(kept))
     return Started(
-        state.started, BodyState(nodes=kept, settled=len(kept)), signals=state.signals, children=state.children,
+        state.started, main, signals=state.signals, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
     )  # fmt: skip
 
 
 def _child_requested(state: Started, event: ChildRequested) -> Started:
     state = _replace(state, children=state.children.set(event.child, event))
+    state = chart_fold.call_begun(state, event.node)
     if event.detached:
         return state
-    node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
+    given: dict[str, Any] = {"child": event.child}
+    if chart_fold.around(state, event.node) is not None:
+        given |= {"id": None, "input": event.input}  # what another attempt begins with
+    node = NodeState("waiting", event.attempt, input=given, order=state.completed)
     return _replace(with_node(state, event.node, node), completed=state.completed + 1)
 
 
@@ -334,6 +350,10 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     TimerFired: _timer_gone,
     TimerCancelled: _timer_gone,
     TimerHeld: _timer_held,
+    MacrostepTaken: chart_fold.macrostep,
+    EventIgnored: chart_fold.ignored,
+    EventHeld: chart_fold.held,
+    CallQueued: chart_fold.call_queued,
     SignalReceived: _signal_received,
     SignalTaken: _signal_taken,
     ExecutionPaused: _paused,

@@ -32,7 +32,8 @@ from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
-from perdure.definitions.plan import Plan, PlanNode
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log

@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
-from perdure.actors.containers import open_foreach, open_loop, open_parallel
+from perdure.actors.containers import open_chart, open_foreach, open_loop, open_parallel
 from perdure.actors.draft import Draft
 from perdure.actors.signals import misfit, next_signal
+from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode, WorkflowNode
-from perdure.definitions.paths import UNDO, body_of, node_in
+from perdure.definitions.paths import UNDO, body_of, name_of, node_in, owner_of
 from perdure.definitions.places import items_of
 from perdure.definitions.secret_references import pointers_kept
 from perdure.errors import ExpressionError
@@ -32,16 +33,22 @@ class Failed(Exception):
 def start(draft: Draft, path: str, attempt: int) -> None:
     """Begin an attempt at a node. Raises ExpressionError or Failed, of which the attempt fails."""
     node = draft.plan.node(path)
-    if node.model.timeout is not None and node.kind in ("wait", "approval", "workflow", "foreach", "loop", "parallel"):
+    if node.model.timeout is not None and node.kind in _TIMED_HERE:
         draft.arm("timeout", path, node.model.timeout)
     _START[node.kind](draft, path, attempt)
+
+
+_TIMED_HERE = frozenset({"wait", "approval", "workflow", "foreach", "loop", "parallel", "statechart"})
+"""The kinds that no worker does, so that no worker sees to their `timeout`."""
 
 
 def start_undo(draft: Draft, path: str) -> None:
     """Begin the call that undoes a node. Raises ExpressionError."""
     node, undone = draft.plan.node(path), draft.state.node(path.removesuffix(UNDO))
     value, secrets = draft.value(path, "with"), list(node.secrets)
-    if node.templates["with"] is None and undone is not None:
+    if node.templates["with"] is None and path.endswith(ENTERED + UNDO):
+        value = {"state": name_of(owner_of(body_of(path))[0]), "context": draft.names(body_of(path), ())["context"]}
+    elif node.templates["with"] is None and undone is not None:
         value = {"input": undone.input, "output": undone.output}
         secrets = [f"/input{pointer}" for pointer in undone.secrets]
     draft.schedule(path, 1, value, secrets)
@@ -66,8 +73,14 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
     """Ask for a child; the node waits until that says that it has ended, unless it is detached."""
     model = draft.plan.node(path).model
     assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
-    part, value = model.workflow, _input(draft, path)
-    child = draft.value(path, "workflow/id") or _child_id(draft, path, attempt)
+    request_child(draft, path, attempt, _input(draft, path), draft.value(path, "workflow/id"))
+
+
+def request_child(draft: Draft, path: str, attempt: int, value: Any, wanted: Any) -> None:
+    """Ask for a child with this input, and the id that is wanted or one made for it. Raises Failed."""
+    model = draft.plan.node(path).model
+    assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
+    part, child = model.workflow, wanted or _child_id(draft, path, attempt)
     known = draft.plan.workflows.get(part.name)
     if known is not None and (problem := misfit(known.input, value, "input")):
         raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
@@ -224,4 +237,5 @@ _START: dict[str, Callable[[Draft, str, int], None]] = {
     "foreach": open_foreach,
     "loop": open_loop,
     "parallel": open_parallel,
+    "statechart": open_chart,
 }

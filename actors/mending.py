@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from perdure.actors import flow
+from perdure.actors import charts, flow
 from perdure.actors.draft import Draft
 from perdure.actors.failures import stop
 from perdure.actors.inputs import ChangeInput, CompleteNode, ExtendDeadline, RetryExecution, SkipNode
@@ -31,6 +31,8 @@ def retry_failed(draft: Draft, given: RetryExecution) -> None:
     draft.emit(ExecutionRetried())
     if draft.plan.timeout is not None:
         draft.arm("execution", "", draft.plan.timeout)
+    if draft.plan.main.chart is not None:
+        charts.again(draft, "")
     flow.wake(draft)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
+from perdure.actors.chart_state import ChartState
 from perdure.definitions.paths import UNDO, body_of, inner_body, node_in, steps_to
 from perdure.events.vocabulary import (
     ChildRequested,
@@ -57,13 +58,17 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where one body stands: its nodes, how many of them will not change any more, and how it ended."""
+    """Where one body stands: its nodes, how many of them will not change any more, and how it ended.
+
+    chart: of a statechart, whose states are its nodes.
+    """
 
     status: Literal["running", "succeeded", "failed"] = "running"
     nodes: Map[str, NodeState] = Map()
     settled: int = 0
     output: Any = None
     error: Error | None = None
+    chart: ChartState | None = None
 
 
 class NotStarted(msgspec.Struct, frozen=True):
@@ -174,7 +179,7 @@ def still_done(node: NodeState) -> NodeState | None:
         if None in kept.values():
             return None
         nodes = Map({name: each for name, each in kept.items() if each is not None})
-        bodies[key] = BodyState(body.status, nodes, body.settled, body.output, body.error)
+        bodies[key] = msgspec.structs.replace(body, nodes=nodes)
     return msgspec.structs.replace(node, bodies=Map(bodies)) if bodies else node
 
 

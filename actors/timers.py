@@ -1,23 +1,32 @@
 """The timers: what follows when the time of a retry, a wait, a timeout or a deadline has come."""
 
 from collections.abc import Callable
+from datetime import datetime
 
-from perdure.actors import flow
+from perdure.actors import chart_calls, charts, flow
 from perdure.actors.answers import decide
 from perdure.actors.draft import Draft
 from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root
 from perdure.definitions.nodes import ApprovalNode, WaitNode
-from perdure.definitions.paths import UNDO
+from perdure.definitions.paths import UNDO, body_of
 from perdure.events.vocabulary import Error, TimerFired, TimerHeld
+
+
+def come(draft: Draft, timer: str, due: datetime) -> None:
+    """Let a timer fire that is armed for this time; one that was armed anew since does nothing."""
+    if draft.state.timers.get(timer) == due:
+        fire(draft, timer)
+    elif timer.startswith("after/") and timer not in draft.state.timers:
+        charts.too_late(draft, timer)
 
 
 def fire(draft: Draft, timer: str) -> None:
     """Let a timer count, or hold it where the execution is paused."""
-    if draft.state.paused and timer not in draft.state.held:
+    kind, _, path = timer.partition("/")
+    if draft.state.paused and timer not in draft.state.held and kind != "after":  # a chart holds the event instead
         draft.emit(TimerHeld(timer))
         return
     draft.emit(TimerFired(timer))
-    kind, _, path = timer.partition("/")
     _TIMERS[kind](draft, path)
 
 
@@ -27,6 +36,8 @@ def try_again(draft: Draft, path: str) -> None:
     assert node is not None  # noqa: S101 (a try of it failed)
     if path.endswith(UNDO) or draft.plan.node(path).calls is not None:
         draft.schedule(path, node.attempt + 1, node.input, node.secrets)
+    elif draft.plan.body(body_of(path)).calls:
+        chart_calls.start(draft, path, node.attempt + 1, node.input, node.secrets)
     else:
         flow.begin(draft, path, node.attempt + 1)
 
@@ -80,4 +91,5 @@ _TIMERS: dict[str, Callable[[Draft, str], None]] = {
     "timeout": _timed_out,
     "deadline": _past_deadline,
     "execution": _execution_timed_out,
+    "after": charts.fire,
 }

@@ -14,7 +14,8 @@ from perdure.actors import agents, own_nodes, retry_after, tools
 from perdure.actors.context import Beat, Beats, Context, idempotency_key
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
 from perdure.definitions.json_values import clean_text
-from perdure.definitions.plan import Plan, PlanNode
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
 

@@ -13,7 +13,7 @@ from perdure.cluster.inbox import Lanes
 from perdure.cluster.post import InboxPost
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.settings import Settings
-from perdure.definitions.plan import PlanNode
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
 _log = logging.getLogger("perdure.host")

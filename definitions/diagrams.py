@@ -19,7 +19,7 @@ from perdure.definitions.nodes import (
     WaitNode,
     WorkflowNode,
 )
-from perdure.definitions.plan import PlanBody, PlanNode
+from perdure.definitions.plan_nodes import PlanBody, PlanNode
 from perdure.definitions.states import Action, Transition
 from perdure.definitions.yaml_source import Path
 

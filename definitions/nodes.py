@@ -330,6 +330,12 @@ class CustomNode(_Node):
         return next(iter(self.custom))
 
 
+class SendNode(_Node):
+    """Sends a signal to another execution; it stands in no definition: an action of a statechart is compiled to it."""
+
+    send: str = "signal"
+
+
 KINDS: dict[str, type[_Node]] = {
     "agent": AgentNode,
     "tool": ToolNode,

@@ -111,6 +111,7 @@ class StateCompensation(Part):
     workflow: Child | None = Field(default=None, description="A workflow to run as an execution of its own.")
     with_: dict[str, Any] | None = Field(default=None, alias="with", description="Its input, with `${{ }}`.")
     retry: Retry | None = Field(default=None, description="What happens after a failed attempt; one try where absent.")
+    timeout: Duration | None = Field(default=None, gt=0, description="Seconds that one attempt may take.")
 
 
 class State(Part):

@@ -33,6 +33,16 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """One signal that a statechart sent: to which execution, its name and data, and when."""
+
+    to: str
+    event: str
+    data: Any
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Happening:
     """An event with its virtual time."""
 
@@ -49,6 +59,7 @@ class Played:
         self.now = begin
         self.events: list[Happening] = []
         self.calls: list[Call] = []
+        self.sent: list[Sent] = []
         self.children: dict[str, Played] = {}
         self.state: Started
 
@@ -79,6 +90,16 @@ class Played:
     def nodes(self) -> dict[str, NodeState]:
         """Its nodes by path, with `status`, `output`, `error` and `attempt`."""
         return self.state.nodes
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The active states of a statechart, in the order in which they were entered; those it ended in, at the end."""
+        return self.state.main.chart.configuration if self.state.main.chart is not None else ()
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The context of a statechart."""
+        return self.state.main.chart.context if self.state.main.chart is not None else {}
 
     @property
     def took(self) -> timedelta:

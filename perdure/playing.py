@@ -23,11 +23,8 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.cluster.checks import check_id, check_input, check_runs
-from perdure.definitions.calls import agents_called, own_kinds_called, tools_called
+from perdure.definitions.calls import agents_called, children_called, own_kinds_called, tools_called
 from perdure.definitions.loading import WorkflowLike, load
-from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import WorkflowNode
-from perdure.definitions.places import bodies_of
 from perdure.definitions.plan import Plan, compile_plan
 from perdure.definitions.secret_references import revealed
 from perdure.errors import BadInput
@@ -41,7 +38,7 @@ from perdure.events.vocabulary import (
     NodeWaiting,
 )
 from perdure.events.vocabulary import ExecutionFailed as Failed
-from perdure.played import Call, Happening, Played
+from perdure.played import Call, Happening, Played, Sent
 from perdure.scripts import Ending, Script, Told, Unscripted, scripts_of, seconds, shown
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,7 +76,7 @@ def play(
             "tool", tools or {}, tools_called(definition.workflow) | own_kinds_called(definition.workflow)
         ),
         "agent": scripts_of("agent", agents or {}, agents_called(definition.workflow)),
-        "workflow": scripts_of("workflow", workflows or {}, _children_of(definition.workflow)),
+        "workflow": scripts_of("workflow", workflows or {}, children_called(definition.workflow)),
     }
     stage = _Stage(definition.plan, Played(id, begin), scripts)
     for number, told in enumerate(tell):
@@ -87,12 +84,6 @@ def play(
     end = None if until is None else begin + timedelta(seconds=seconds(until))
     stage.run(StartExecution("start", id, definition.plan.name, definition.plan.digest, value, "played"), end)
     return stage.played
-
-
-def _children_of(workflow: Workflow) -> set[str]:
-    called = [node.workflow.name for body in bodies_of(workflow) for node, _ in body.nodes.values()
-              if isinstance(node, WorkflowNode)]  # fmt: skip
-    return {*called, *(name for each in workflow.workflows.values() for name in _children_of(each))}
 
 
 class _Stage:
@@ -187,6 +178,9 @@ class _Stage:
 
     def _begin(self, path: str, state: NodeState) -> None:
         node = self.plan.node(path)
+        if node.calls == "send":
+            self.played.sent.append(Sent(state.input["to"], state.input["event"], state.input["data"], self.played.now))
+            return self._at(0, (ReportSuccess(path, state.attempt), (path, state.attempt, state.resumed)))
         kind = "tool" if node.calls == "custom" else node.calls  # scripted as a tool of the kind's name
         assert kind is not None  # noqa: S101 (no other node is ever at work)
         value = revealed(state.input, state.secrets, "[secret {}]".format)
