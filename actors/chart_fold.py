@@ -59,6 +59,7 @@ def _moved(before: ChartState, event: MacrostepTaken) -> tuple[ChartState, list[
         asked=asked,
         ended=event.ended,
         output=event.output,
+        failed=event.failed,
     )
     return after, left
 

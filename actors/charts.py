@@ -92,8 +92,9 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
     invokes = [node_in(inner_body(node_in(body, each.state), str(each.entry)), each.name) for each in step.invokes]
     draft.emit(
         MacrostepTaken(
-            body, event.name, None if event.of else event.data, event.error, event.of, held, step.steps, step.context, step.history,
-            calls, invokes, list(_to_undo(draft, body, before, step)), step.ignored, step.ended, step.output,
+            body, event.name, None if event.of else event.data, event.error, event.of, held, step.steps,
+            step.context, step.history, calls, invokes, list(_to_undo(draft, body, before, step)), step.ignored,
+            step.ended, step.output, step.error,
         )
     )  # fmt: skip
     for path, call in zip(calls, step.calls, strict=True):
@@ -176,6 +177,9 @@ def end(draft: Draft, body: str) -> None:
     """Let a statechart end that is in a final state, and whose calls are over."""
     chart = state_of(draft, body)
     if not chart.ended or chart.calls or chart.held or is_busy(draft, body) or not draft.is_live(body):
+        return
+    if chart.failed is not None:
+        leave(draft, body, chart.failed)
         return
     if not body:
         main_done(draft)

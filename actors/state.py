@@ -156,10 +156,11 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
-    """Yield every node within a body with its path, outer ones first."""
+    """Yield every node within a body with its path, outer ones first; of a statechart only its calls."""
     for name, node in body.nodes.items():
         at = node_in(path, name)
-        yield at, node
+        if body.chart is None:
+            yield at, node
         for key, inner in node.bodies.items():
             yield from nodes_in(inner_body(at, key), inner)
 

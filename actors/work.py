@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -66,11 +66,19 @@ Worker = Callable[[Work], Awaitable[Any]]
 """Does the work and returns its JSON output, or raises."""
 
 
-def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
+Send = Callable[[str, str, Any, str], Coroutine[Any, Any, None]]
+"""Gives another execution a signal: its id, the signal, its data, and the id by which it counts once."""
+
+
+def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send | None = None) -> Worker:
     """Return the worker that does agents, own kinds and `async def` tools on the loop, plain `def` tools elsewhere."""
 
     async def do(work: Work) -> Any:
         node = work.node
+        if node.calls == "send":
+            assert send is not None  # noqa: S101 (only tests have no post)
+            to, event, data = work.input["to"], work.input["event"], work.input["data"]
+            return await in_time(send(to, event, data, work.context().idempotency_key), node.timeout)
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)

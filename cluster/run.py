@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, Literal
 from uuid import uuid4
 
+from perdure.actors.charts import NEVER
 from perdure.actors.inputs import (
     CancelExecution,
     ChangeInput,
@@ -23,8 +24,10 @@ from perdure.actors.inputs import (
     StartExecution,
     TerminateExecution,
 )
+from perdure.actors.listeners import accepted
 from perdure.actors.loading import load as load_execution
 from perdure.actors.state import Started
+from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import is_driven
 from perdure.definitions.json_values import to_json_value
@@ -36,11 +39,13 @@ from perdure.errors import (
     ExecutionFailed,
     ExecutionNotFound,
     ExecutionStopped,
+    StateNotReached,
     WaitTimeout,
 )
 from perdure.events.entry import Happened, Recorded
 from perdure.events.vocabulary import (
     CommandRefused,
+    EventIgnored,
     ExecutionCancelled,
     ExecutionPurged,
     ExecutionRetried,
@@ -150,6 +155,27 @@ class AsyncRun:
             )
         return True
 
+    async def accepts(self) -> list[str]:
+        """Return the events and signals that it waits for now: names, or descriptors such as `order.*`."""
+        state = await self.state()
+        plan = await self._connection.registry.plan(state.started.digest)
+        return accepted(plan, state) if state.outcome is None else []
+
+    async def wait_for(self, state: str, timeout: float | None = None) -> None:
+        """Wait until a state of its statechart is active, at most `timeout` seconds; it may be active already.
+
+        state: a name or a path. Raises BadInput where there is no such state, WaitTimeout, and when the execution ends
+        elsewhere StateNotReached, ExecutionFailed or ExecutionStopped.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await wait_for_state(self._connection, self.id, state)
+        except TimeoutError:
+            raise WaitTimeout(f"execution {self.id!r} was not in state {state!r} within {timeout:g} s") from None
+        except StateNotReached:
+            await self.result()  # says it where it failed, or was stopped
+            raise
+
     async def signal(self, name: str, data: Any = None) -> bool:
         """Give it a signal: the node that has waited for it longest goes on, or the next that will.
 
@@ -236,6 +262,8 @@ class AsyncRun:
                 for event in entry.events:
                     if isinstance(event, CommandRefused) and event.command == command:
                         raise CommandNotAllowed(f"execution {self.id!r}: {event.reason}")
+                    if isinstance(event, EventIgnored) and event.reason == NEVER and command in entry.causes:
+                        _log.warning("execution %s: event %r is recorded, but %s", self.id, event.event, NEVER)
                 if command in entry.causes:
                     return
 

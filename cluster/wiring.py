@@ -29,15 +29,16 @@ async def connect_to(settings: Settings) -> Connection:
 
 def surroundings(connection: Connection, settings: Settings, epoch: int, call_elsewhere: CallElsewhere) -> Surroundings:
     """Return what an execution acts through under this epoch."""
+    post = InboxPost(connection, settings)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(settings.endpoint, call_elsewhere),
+        work=worker(settings.endpoint, call_elsewhere, post.signal),
         timers=connection.inbox,
         epoch=epoch,
         near=settings.near_timer,
         snapshots=connection.snapshots,
-        post=InboxPost(connection, settings),
+        post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
         secrets=secrets_in(settings.secrets_dir),
     )

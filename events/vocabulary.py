@@ -285,7 +285,7 @@ class MacrostepTaken(_Event, frozen=True):
     chart: the path of its body, "" for the main one. event: "" when it began. of: the call whose end the event tells.
     held: it had come during a pause. context, history: what changed. calls, invokes: the paths of the nodes asked for.
     undo: those that stand for states which a compensation can undo. ignored: its own events that no transition took.
-    ended: it came to a final state at the top.
+    ended: it came to a final state at the top, with this output, or failed there.
     """
 
     chart: str
@@ -303,6 +303,7 @@ class MacrostepTaken(_Event, frozen=True):
     ignored: list[str] = []
     ended: bool = False
     output: Any = None
+    failed: Error | None = None
 
 
 class EventIgnored(_Event, frozen=True):

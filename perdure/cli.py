@@ -143,8 +143,18 @@ async def _described(run: "AsyncRun") -> dict[str, Any]:
         "status": state.status,
         "input": state.started.input,
         "nodes": {path: _node_described(node) for path, node in sorted(state.nodes.items())},
+        **_chart_described(state),
         "outcome": msgspec.to_builtins(state.outcome),
     }
+
+
+def _chart_described(state: Any) -> dict[str, Any]:
+    """Return where the statecharts of an execution stand, if it has any."""
+    from perdure.actors.listeners import active_states
+
+    states = active_states(state)
+    context = state.main.chart.context if state.main.chart is not None else None
+    return ({"states": states} if states else {}) | ({"context": context} if context is not None else {})
 
 
 def _node_described(node: Any) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from perdure.actors.evolve import evolve
+from perdure.actors.listeners import active_states
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
+from perdure.console_charts import chart_line
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ChildRequested,
@@ -31,6 +33,7 @@ from perdure.events.vocabulary import (
 )
 
 STYLES = {
+    "active": "bold cyan",
     "running": "cyan",
     "paused": "yellow",
     "cancelling": "yellow",
@@ -93,6 +96,8 @@ class Progress:
         """Return all nodes so far as a table."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         names = self.state.nodes if isinstance(self.state, Started) else ()
+        for state in active_states(self.state) if isinstance(self.state, Started) else ():
+            table.add_row(f"  {state}", f"[{STYLES['active']}]active[/]", "", "", "")
         for name, status, attempt, seconds, remark in sorted((self.line(name) for name in names), key=self._order):
             table.add_row(f"  {name}", f"[{STYLES[status]}]{status}[/]", attempt, seconds, escape(remark))
         return table
@@ -107,6 +112,8 @@ def _waits_for(node: NodeState) -> str:
         return ""
     if "approval" in node.input:
         return str(node.input.get("title", ""))
+    if "child" in node.input:
+        return f"child {node.input['child']}"
     return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
@@ -120,6 +127,8 @@ async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
                 display.update(progress.table())
             elif node is not None:
                 console.print("  ".join(part for part in progress.line(node) if part), markup=False, soft_wrap=True)
+            elif (line := chart_line(happened.event)) is not None:
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def show(progress: Progress) -> None:

@@ -28,7 +28,7 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.actors.state import SETTLED, NodeStatus
-from perdure.definitions.nodes import Fail
+from perdure.definitions.parts import Fail
 from perdure.events.vocabulary import CommandRefused, Event
 from perdure.testing import cancel, fails, pause, play, resume, takes
 
