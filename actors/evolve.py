@@ -257,7 +257,7 @@ def _retried(state: Started, _: ExecutionRetried) -> Started:
         kept = Map({name: node for name, node in nodes.items() if node is not None})
         main = BodyState(nodes=kept, settled=len(kept))
     return Started(
-        state.started, main, signals=state.signals, children=state.children,
+        state.started, main, signals=state.signals, signalled=state.signalled, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
     )  # fmt: skip
 
@@ -293,14 +293,16 @@ def _timer_held(state: Started, event: TimerHeld) -> Started:
 
 def _signal_received(state: Started, event: SignalReceived) -> Started:
     queue = (*state.signals.get(event.signal, ()), event.data)
-    return _replace(state, signals=state.signals.set(event.signal, queue))
+    return _replace(state, signals=state.signals.set(event.signal, queue), signalled=(*state.signalled, event.signal))
 
 
 def _signal_taken(state: Started, event: SignalTaken) -> Started:
     before = state.signals[event.signal]
     queue = before[: event.number] + before[event.number + 1 :]
     signals = state.signals.set(event.signal, queue) if queue else state.signals.delete(event.signal)
-    return _replace(state, signals=signals)
+    places = [place for place, name in enumerate(state.signalled) if name == event.signal]
+    gone = places[event.number]
+    return _replace(state, signals=signals, signalled=state.signalled[:gone] + state.signalled[gone + 1 :])
 
 
 def _paused(state: Started, event: ExecutionPaused) -> Started:

@@ -80,7 +80,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. waiting:
     those that wait for the outside. undoing: what is still to be compensated, by the body or the node around it.
-    signals: those that nobody has taken, by name. children: those that have not said that they ended, by their ids.
+    signals: those that nobody has taken, by name; signalled: their names in the order in which they came.
+    children: those that have not said that they ended, by their ids.
     inputs: those given by hand to nodes that have not begun. undone: how often nodes were compensated. retries: how
     often it went on after it had failed. held: timers that came due during a pause. completed: how many nodes
     completed, or began to wait.
@@ -94,6 +95,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     timers: Map[str, datetime] = Map()
     undoing: Map[str, CompensationStarted] = Map()
     signals: Map[str, tuple[Any, ...]] = Map()
+    signalled: tuple[str, ...] = ()
     children: Map[str, ChildRequested] = Map()
     inputs: Map[str, Any] = Map()
     undone: Map[str, int] = Map()

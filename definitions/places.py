@@ -18,6 +18,7 @@ from perdure.definitions.nodes import (
     Node,
     ParallelNode,
     SetNode,
+    StatechartNode,
     SwitchNode,
     ToolNode,
     WaitNode,
@@ -130,6 +131,8 @@ def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one cas
     match node:
         case AgentNode() | ToolNode():
             yield Field((*at, "with"), node.with_, secrets=True)
+        case StatechartNode():
+            yield Field((*at, "with"), node.with_)
         case WorkflowNode():
             yield Field((*at, "with"), node.with_)  # no secrets: it is recorded as another execution's input
             yield Field((*at, "workflow", "id"), node.workflow.id)
