@@ -344,7 +344,6 @@ def test_the_synchronous_client_does_the_same(sync_store: Settings, tmp_path: Pa
     [
         ({"nodes": {"a": {"tool": "t:f", "priority": 3}}}, "nodes.a.priority"),
         ({"nodes": {"a": {"set": 1}}, "concurrency": 3}, "concurrency"),
-        ({"kind": "statechart", "states": {"a": {"type": "final"}}}, "kind"),
         ({"nodes": {"a": {"workflow": "w"}}, "workflows": {"w": {"name": "w", "search": {"k": "1"},
                                                                  "nodes": {"b": {"set": 1}}}}}, "workflows.w.search"),
     ],
