@@ -17,6 +17,7 @@ from perdure.actors.inputs import (
     ExtendDeadline,
     PauseExecution,
     ReportChild,
+    ReportCompensation,
     ResumeExecution,
     RetryExecution,
     SignalExecution,
@@ -38,7 +39,7 @@ from perdure.events.vocabulary import (
 )
 
 
-def control(draft: Draft, given: Control | ReportChild) -> None:
+def control(draft: Draft, given: Control | ReportChild | ReportCompensation) -> None:
     """Carry out a command, or refuse it."""
     _CONTROLS[type(given)](draft, given)
 
@@ -153,4 +154,5 @@ _CONTROLS: dict[type, Callable[[Draft, Any], None]] = {
     ChangeInput: mending.change_input,
     ExtendDeadline: mending.extend_deadline,
     ReportChild: children.ended,
+    ReportCompensation: children.undone,
 }

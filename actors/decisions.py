@@ -2,15 +2,17 @@
 
 from datetime import datetime
 
-from perdure.actors import children, controls, failures, flow, timers
+from perdure.actors import children, compensated, controls, failures, flow, timers
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
+    CompensateExecution,
     Continue,
     Control,
     FireTimer,
     Input,
     Recover,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
@@ -36,6 +38,9 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
             flow.run(draft)
         elif isinstance(given, ReportChild):
             children.ended(draft, given)
+        elif isinstance(given, CompensateExecution):
+            compensated.begin(draft, given)
+            flow.run(draft)
         return draft.events
     _react(draft, given)
     flow.run(draft)
@@ -60,7 +65,7 @@ def _react(draft: Draft, given: Input) -> None:
             flow.wake(draft)
         case FireTimer(timer=timer, due=due) if state.timers.get(timer) == due:  # else it was armed anew since
             timers.fire(draft, timer)
-        case _ if isinstance(given, Control | ReportChild):
+        case _ if isinstance(given, Control | ReportChild | ReportCompensation):
             controls.control(draft, given)
 
 

@@ -16,7 +16,7 @@ from perdure.actors.state import (
     Started,
     still_done,
 )
-from perdure.actors.tree import known, with_body, with_node, without
+from perdure.actors.tree import known, to_undo_anew, with_body, with_node, without
 from perdure.definitions.paths import UNDO, is_within, owner_of
 from perdure.events.vocabulary import (
     BodyFailed,
@@ -30,6 +30,8 @@ from perdure.events.vocabulary import (
     Event,
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionPaused,
@@ -103,9 +105,10 @@ def _resumed(state: Started, event: NodeResumed) -> Started:
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     before = known(state, event.node)
     bodies = _to_keep(before.bodies)
+    by_hand = before.status == "waiting" and before.input.get("child") in state.children  # it has not said its end
     node = NodeState(
-        "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
-        input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
+        "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice, bodies=bodies,
+        input=before.input if bodies or not (before.status == "open" or by_hand) else None, secrets=before.secrets,
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -303,6 +306,12 @@ def _being_cancelled(state: Started, event: ExecutionCancelling) -> Started:
     return _replace(state, cancelling=event, paused=None)
 
 
+def _being_compensated(state: Started, event: ExecutionCompensating) -> Started:
+    """Let an execution that has ended be at work again, on its end: nothing in it begins but what undoes it."""
+    main = _replace(to_undo_anew(state.main), status="succeeded")
+    return _replace(state, main=main, outcome=None, compensating=event)
+
+
 def _ended(state: Started, event: Outcome) -> Started:
     return _replace(state, outcome=event, undoing=Map(), held=())
 
@@ -344,6 +353,8 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     ExecutionFailed: _ended,
     ExecutionCancelled: _ended,
     ExecutionTerminated: _ended,
+    ExecutionCompensated: _ended,
+    ExecutionCompensating: _being_compensated,
 }
 
 

@@ -14,6 +14,8 @@ from perdure.events.vocabulary import (
     Error,
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionPaused,
@@ -27,6 +29,10 @@ from perdure.events.vocabulary import (
 NodeStatus = Literal[
     "running", "waiting", "open", "retrying", "stuck", "catching",
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
+]  # fmt: skip
+Status = Literal[
+    "running", "paused", "cancelling", "compensating",
+    "succeeded", "failed", "cancelled", "terminated", "compensated",
 ]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
 
@@ -98,6 +104,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     paused: ExecutionPaused | None = None
     failing: ExecutionFailing | None = None
     cancelling: ExecutionCancelling | None = None
+    compensating: ExecutionCompensating | None = None
     outcome: Outcome | None = None
 
     @property
@@ -107,11 +114,13 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
         return {path: node for body, state in roots for path, node in nodes_in(body, state)}
 
     @property
-    def status(self) -> Literal["running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]:
+    def status(self) -> Status:
         """The execution's status in one word."""
         match self.outcome:
             case None:
-                return "cancelling" if self.cancelling else "paused" if self.paused else "running"
+                if self.cancelling:
+                    return "cancelling"
+                return "paused" if self.paused else "compensating" if self.compensating else "running"
             case ExecutionSucceeded():
                 return "succeeded"
             case ExecutionFailed():
@@ -120,6 +129,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
                 return "cancelled"
             case ExecutionTerminated():
                 return "terminated"
+            case ExecutionCompensated():
+                return "compensated"
 
     def body(self, path: str) -> BodyState | None:
         """Return the body at a path, or None where it has not begun or is forgotten."""

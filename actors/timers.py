@@ -7,7 +7,6 @@ from perdure.actors.answers import decide
 from perdure.actors.draft import Draft
 from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root
 from perdure.definitions.nodes import ApprovalNode, WaitNode
-from perdure.definitions.paths import UNDO
 from perdure.events.vocabulary import Error, TimerFired, TimerHeld
 
 
@@ -25,7 +24,7 @@ def try_again(draft: Draft, path: str) -> None:
     """Begin the next attempt at a node."""
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (a try of it failed)
-    if path.endswith(UNDO) or draft.plan.node(path).calls is not None:
+    if draft.plan.node(path).calls is not None:
         draft.schedule(path, node.attempt + 1, node.input, node.secrets)
     else:
         flow.begin(draft, path, node.attempt + 1)

@@ -58,3 +58,13 @@ def _put(outer: BodyState, steps: tuple[Step, ...], body: BodyState) -> BodyStat
 def without(entries: Map[str, Any], key: str) -> Map[str, Any]:
     """Return a map without a key, which need not be there."""
     return entries.delete(key) if key in entries else entries
+
+
+def to_undo_anew(body: BodyState) -> BodyState:
+    """Return a body without the calls that could not undo what is in it: they are made again."""
+    nodes = Map[str, NodeState]()
+    for name, node in body.nodes.items():
+        if not (name.endswith(UNDO) and node.status == "failed"):
+            inner = Map({key: to_undo_anew(each) for key, each in node.bodies.items()})
+            nodes = nodes.set(name, _replace(node, bodies=inner) if inner else node)
+    return _replace(body, nodes=nodes)

@@ -2,7 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from perdure.actors.inputs import CancelExecution, Command, ReportChild, StartExecution, TerminateExecution
+from perdure.actors.inputs import (
+    CancelExecution,
+    Command,
+    CompensateExecution,
+    ReportChild,
+    ReportCompensation,
+    StartExecution,
+    TerminateExecution,
+)
 from perdure.actors.state import Started
 from perdure.cluster.checks import checked
 from perdure.cluster.connection import Connection
@@ -55,8 +63,12 @@ class InboxPost:
         command: Command = kind(f"{request.child}/close", request.child, reason, by)
         await self._connection.inbox.send(command, child_lane(state.started.lane, request.child))
 
-    async def report(self, parent: Parent, report: ReportChild) -> None:
-        """Tell the parent that its child has ended; see Post."""
+    async def compensate_child(self, state: Started, command: CompensateExecution) -> None:
+        """Have a child undone; see Post."""
+        await self._connection.inbox.send(command, child_lane(state.started.lane, command.execution))
+
+    async def report(self, parent: Parent, report: ReportChild | ReportCompensation) -> None:
+        """Tell the parent that its child has ended, or is undone; see Post."""
         await self._connection.inbox.send(report, parent.lane)
 
     async def _registered(self, which: str) -> Definition:

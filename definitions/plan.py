@@ -331,15 +331,27 @@ class _Draft:
             bodies=self.bodies,
             arm_of=arm_of,
             handler_of=handler_of,
-            undo=_undo(self.node.compensate, self.templates.get("compensate/with")) if self.node.compensate else None,
+            undo=_undo(self.node, self.templates),
             secrets=tuple(pointers_in(self.templates.get(_given(self.node)))),
             mixed_needs=tuple(sorted(needs, key=lambda need: crc32(need.encode()))),
         )
 
 
-def _undo(call: Compensation, with_: Template) -> PlanNode:
-    """Compile the call that undoes a node; without `with` its template is None."""
+def _undo(node: Node, templates: Mapping[str, Template]) -> PlanNode | None:
+    """Compile the call that undoes a node; what a child did, its parent has undone by that child."""
+    if node.compensate is not None:
+        return _undoing_call(node.compensate, templates)
+    if isinstance(node, WorkflowNode) and not node.workflow.detach:
+        model = WorkflowNode(workflow=node.workflow)
+        return PlanNode(UNDO, "compensation", model, (), (), frozenset(), {"with": None}, ONE_TRY, (), {})
+    return None
+
+
+def _undoing_call(call: Compensation, given: Mapping[str, Template]) -> PlanNode:
+    """Compile a `compensate`; without `with` its template is None."""
     retry, timeout = call.retry, call.timeout
+    templates = {key: given.get(f"compensate/{key}") for key in ("with", "workflow/id")}
+    with_ = templates["with"]
     model: Node
     if call.agent is not None:
         model = AgentNode(agent=call.agent, retry=retry, timeout=timeout)
@@ -348,8 +360,8 @@ def _undo(call: Compensation, with_: Template) -> PlanNode:
     else:
         model = WorkflowNode(workflow=call.workflow or ChildWorkflow(name=""), retry=retry, timeout=timeout)
     return PlanNode(
-        name=UNDO, kind=kind_of(model) or "", model=model, needs=(), dependants=(), reads=reads_of(with_),
-        templates={"with": with_}, retry=retry or ONE_TRY, catches=(), bodies={},
+        name=UNDO, kind=kind_of(model) or "", model=model, needs=(), dependants=(),
+        reads=reads_of(*templates.values()), templates=templates, retry=retry or ONE_TRY, catches=(), bodies={},
         secrets=tuple(pointers_in(with_)),
     )  # fmt: skip
 
