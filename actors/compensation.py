@@ -3,7 +3,7 @@
 from typing import Literal
 
 from perdure.actors.draft import Draft
-from perdure.actors.kinds import Failed, child_of, start
+from perdure.actors.kinds import Failed, start
 from perdure.actors.state import BodyState, NodeState
 from perdure.definitions.paths import UNDO, inner_body, node_in
 from perdure.errors import ExpressionError
@@ -77,7 +77,7 @@ def _in_body(draft: Draft, at: str, body: BodyState) -> list[_Found]:
 
 def _in_node(draft: Draft, path: str, node: NodeState, call: NodeState | None) -> list[_Found]:
     undo = draft.plan.node(path).undo if node.status == "succeeded" else None
-    if undo is not None and (undo.kind != "compensation" or child_of(node)):  # which stands for what is within it
+    if undo is not None and (undo.kind != "compensation" or node.child):  # which stands for what is within it
         # One that could not be undone is not tried again by an error that goes out further.
         return [] if call is not None and call.status == "failed" else [(call is not None, node.order, path)]
     return [each for key, body in node.bodies.items() for each in _in_body(draft, inner_body(path, key), body)]

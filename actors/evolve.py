@@ -105,10 +105,11 @@ def _resumed(state: Started, event: NodeResumed) -> Started:
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     before = known(state, event.node)
     bodies = _to_keep(before.bodies)
-    by_hand = before.status == "waiting" and before.input.get("child") in state.children  # it has not said its end
+    by_its_child = before.status == "waiting" and before.child not in state.children  # else by hand
     node = NodeState(
-        "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice, bodies=bodies,
-        input=before.input if bodies or not (before.status == "open" or by_hand) else None, secrets=before.secrets,
+        "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
+        input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
+        child=before.child if by_its_child else "",
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -257,7 +258,7 @@ def _child_requested(state: Started, event: ChildRequested) -> Started:
     state = _replace(state, children=state.children.set(event.child, event))
     if event.detached:
         return state
-    node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
+    node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed, child=event.child)
     return _replace(with_node(state, event.node, node), completed=state.completed + 1)
 
 

@@ -85,12 +85,7 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
 def _compensation(draft: Draft, path: str, attempt: int) -> None:
     """Have the child undone by which a node succeeded, and wait until it says so."""
     undone = draft.state.node(path.removesuffix(UNDO))
-    draft.emit(NodeWaiting(path, attempt, {"compensation": child_of(undone) if undone else None}))
-
-
-def child_of(node: NodeState) -> str | None:
-    """Return the child by which a node succeeded; None where it was completed by hand."""
-    return node.input.get("child") if isinstance(node.input, dict) else None
+    draft.emit(NodeWaiting(path, attempt, {"compensation": undone.child if undone else ""}))
 
 
 _LONGEST_ID = 200

@@ -43,7 +43,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
     completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
     its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
-    secrets: JSON pointers to the references to secrets in its input.
+    secrets: JSON pointers to the references to secrets in its input. child: the one that it waits for, or succeeded by.
     """
 
     status: NodeStatus
@@ -60,6 +60,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     before: int = 0
     bodies: "Map[str, BodyState]" = Map()
     secrets: list[str] = []
+    child: str = ""
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):

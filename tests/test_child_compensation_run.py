@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import command, environment, perdure, wait_for, wait_until_gone  # noqa: F401
+from test_cli import command, environment, perdure, wait_for  # noqa: F401
+from test_nats_server import wait_until_gone
 
 from perdure.actors.inputs import CompensateExecution, decode_command, encode_command
 from perdure.cluster.client import AsyncClient
