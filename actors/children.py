@@ -17,7 +17,7 @@ def ended(draft: Draft, given: ReportChild) -> None:
     if request is None:
         return
     draft.emit(ChildEnded(given.child))
-    if draft.over or not is_awaited(draft.state, request):
+    if not is_awaited(draft.state, request):
         return
     if given.error is not None:
         fail_attempt(draft, request.node, request.attempt, given.error)

@@ -35,14 +35,12 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     if state.outcome is not None:
         if isinstance(given, Control):
             controls.after_end(draft, given)
-            flow.run(draft)
         elif isinstance(given, ReportChild):
             children.ended(draft, given)
         elif isinstance(given, CompensateExecution):
             compensated.begin(draft, given)
-            flow.run(draft)
-        return draft.events
-    _react(draft, given)
+    else:
+        _react(draft, given)
     flow.run(draft)
     return draft.events
 

@@ -1,11 +1,12 @@
 """Mutation testing of the deciding core: change one thing at a time, and see whether a test of it fails.
 
-    nice python tests/mutate.py RESULTS.jsonl [FILE...]    (a file: actors/flow.py; all of the core where none is given)
+    nice python tests/mutate.py RESULTS.jsonl [--survivors] [actors/FILE.py...] [tests/FILE.py...]
 
-mutmut and cosmic-ray start Python once for each mutant (2 s here); this one collects the tests once and forks, puts the
-changed code into the functions, and runs the tests that come through the function, the quickest first, up to the
-first failure. A mutant that was run before is not run again: stop it and go on at will. Lines that say `lived` are the
-survivors. What it changes is in `mutants.py`.
+It collects the tests once and forks, puts the changed code into the functions, and runs the tests that come through the
+function, the quickest first, up to the first failure. A mutant that was run before is not run again: stop it and go on
+at will; `--survivors` runs those again that lived, and no others. The last line of a mutant counts. Without files it
+takes all of the core, and all of the tests of it that need no server. What is changed is in `mutants.py`. (mutmut finds no test for a module with another name than its path, such as actors/flow.py, which is
+perdure.actors.flow; cosmic-ray starts Python for each mutant, which takes 2 s, and deletes no statements.)
 """
 
 import gc
@@ -32,9 +33,9 @@ from mutants import Mutant, mutants_of
 ROOT = Path(__file__).parent.parent
 CORE = ("decisions", "evolve", "flow", "joins", "failures", "compensation", "containers", "controls", "timers",
         "children", "ends", "answers", "signals", "mending", "tree", "kinds", "draft")  # fmt: skip
-TESTS = ("decisions", "failures", "controls", "kinds", "mending", "edges", "decided_semantics", "semantics_docs",
-         "playing", "children", "child_compensation", "secrets", "retry_after", "own_kinds", "engine_oracle",
-         "engine_properties")  # fmt: skip
+TESTS = ("decisions", "failures", "controls", "kinds", "mending", "edges", "finer_points", "decided_semantics",
+         "semantics_docs", "playing", "children", "child_compensation", "secrets", "retry_after", "own_kinds",
+         "engine_oracle", "engine_properties")  # fmt: skip
 EXTRA, TIMES = 5, 4
 """The seconds that a mutant has, and how often the time that the tests took, before it counts as hung."""
 
@@ -42,8 +43,9 @@ EXTRA, TIMES = 5, 4
 class Mutating:
     """A pytest plugin that runs the collected tests once, and then again for every mutant."""
 
-    def __init__(self, results: Path, files: list[Path]) -> None:
+    def __init__(self, results: Path, files: list[Path], *, survivors: bool) -> None:
         self.results = results
+        self.survivors = survivors
         self.files = files
         self.took: dict[Any, float] = {}
         self.through: dict[tuple[str, int], list[Any]] = defaultdict(list)
@@ -63,9 +65,9 @@ class Mutating:
         if session.testsfailed:
             raise session.Failed("the tests cannot be collected")
         self._measure(session)
-        known = {json.loads(line)["mutant"] for line in _lines(self.results)}
+        known = {each["mutant"]: each["outcome"] for each in map(json.loads, _lines(self.results))}
         for mutant in self._in_order():
-            if mutant.name not in known:
+            if known.get(mutant.name, "").startswith("lived") if self.survivors else mutant.name not in known:
                 self._record(mutant, self._try(session, mutant))
         return True
 
@@ -183,12 +185,15 @@ def _waited(child: int, limit: float) -> str:
     return "killed: hung"
 
 
-def main(results: str, *files: str) -> int:
-    """Run the mutants of these files, or of the core; return pytest's exit code."""
-    chosen = [ROOT / file for file in files] or [ROOT / f"actors/{name}.py" for name in CORE]
-    tests = [str(ROOT / f"tests/test_{name}.py") for name in TESTS]
-    arguments = ["-q", "-p", "no:cacheprovider", "--timeout=0", *tests]
-    return pytest.main(arguments, plugins=[Mutating(Path(results).absolute(), chosen)])
+def main(results: str, *words: str) -> int:
+    """Run the mutants, as told above; return pytest's exit code."""
+    files = [ROOT / word for word in words if word.startswith("actors/")] or [
+        ROOT / f"actors/{name}.py" for name in CORE
+    ]
+    tests = [word for word in words if word.startswith("tests/")] or [f"tests/test_{name}.py" for name in TESTS]
+    arguments = ["-q", "-p", "no:cacheprovider", "--timeout=0", *(str(ROOT / test) for test in tests)]
+    mutating = Mutating(Path(results).absolute(), files, survivors="--survivors" in words)
+    return pytest.main(arguments, plugins=[mutating])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.actors.snapshot import pack, unpack
-from perdure.actors.state import INITIAL, SETTLED, ExecutionState, Started
+from perdure.actors.state import INITIAL, SETTLED, BodyState, ExecutionState, Started
 from perdure.definitions.paths import UNDO, body_of, is_within, node_in, steps_to
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import (
@@ -186,11 +187,21 @@ class Watcher:
         for path, node in state.nodes.items():
             assert (path in state.running) == (node.status == "running")
             assert (path in state.waiting) == (node.status == "waiting")
+        for body in _bodies(state):
+            settled = [name for name, node in body.nodes.items() if node.status in SETTLED and not name.endswith(UNDO)]
+            assert body.settled in (0, len(settled)), "one that was kept for a compensation counts none"
+        assert all(started.undo for started in state.undoing.values())
         assert decide(self.plan, EXECUTION, state, Continue(), NOW) == []
 
     def _is_not_stuck(self, state: Started) -> None:
         tries = [timer for timer in state.timers if timer.startswith("retry/")]
         assert state.paused or state.running or state.waiting or tries, "stuck"
+
+
+def _bodies(state: Started) -> Iterator[BodyState]:
+    yield from (state.main, *state.ends.values())
+    for node in state.nodes.values():
+        yield from node.bodies.values()
 
 
 def _nothing_is_left(state: Started) -> None:
