@@ -5,8 +5,9 @@
 It collects the tests once and forks, puts the changed code into the functions, and runs the tests that come through the
 function, the quickest first, up to the first failure. A mutant that was run before is not run again: stop it and go on
 at will; `--survivors` runs those again that lived, and no others. The last line of a mutant counts. Without files it
-takes all of the core, and all of the tests of it that need no server. What is changed is in `mutants.py`. (mutmut finds no test for a module with another name than its path, such as actors/flow.py, which is
-perdure.actors.flow; cosmic-ray starts Python for each mutant, which takes 2 s, and deletes no statements.)
+takes all of the core, and all of the tests of it that need no server. What is changed is in `mutants.py`. (mutmut finds
+no test for a module with another name than its path, such as actors/flow.py, which is perdure.actors.flow; cosmic-ray
+starts Python for each mutant, which takes 2 s, and deletes no statements.)
 """
 
 import gc
