@@ -2,15 +2,17 @@
 
 from datetime import datetime
 
-from perdure.actors import charts, children, controls, failures, flow, timers
+from perdure.actors import charts, children, compensated, controls, failures, flow, timers
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
+    CompensateExecution,
     Continue,
     Control,
     FireTimer,
     Input,
     Recover,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
@@ -33,11 +35,12 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     if state.outcome is not None:
         if isinstance(given, Control):
             controls.after_end(draft, given)
-            flow.run(draft)
         elif isinstance(given, ReportChild):
             children.ended(draft, given)
-        return draft.events
-    _react(draft, given)
+        elif isinstance(given, CompensateExecution):
+            compensated.begin(draft, given)
+    else:
+        _react(draft, given)
     flow.run(draft)
     return draft.events
 
@@ -56,7 +59,7 @@ def _react(draft: Draft, given: Input) -> None:
             flow.wake(draft)
         case FireTimer(timer=timer, due=due):
             timers.come(draft, timer, due)
-        case _ if isinstance(given, Control | ReportChild):
+        case _ if isinstance(given, Control | ReportChild | ReportCompensation):
             controls.control(draft, given)
 
 

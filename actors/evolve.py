@@ -17,7 +17,7 @@ from perdure.actors.state import (
     Started,
     still_done,
 )
-from perdure.actors.tree import known, with_body, with_node, without, without_node
+from perdure.actors.tree import known, to_undo_anew, with_body, with_node, without, without_node
 from perdure.definitions.paths import UNDO, is_within, owner_of
 from perdure.events.vocabulary import (
     BodyFailed,
@@ -34,6 +34,8 @@ from perdure.events.vocabulary import (
     EventIgnored,
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionPaused,
@@ -107,12 +109,15 @@ def _resumed(state: Started, event: NodeResumed) -> Started:
 
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     before = known(state, event.node)
-    if not event.node.endswith(UNDO) and chart_fold.around(state, event.node) is not None:
-        return without_node(state, event.node)  # nobody reads it: its chart is told
     bodies = _to_keep(before.bodies)
+    by_its_child = before.status == "waiting" and before.child not in state.children  # else by hand
+    of_chart = not event.node.endswith(UNDO) and chart_fold.around(state, event.node) is not None
+    if of_chart and not (by_its_child and before.child):
+        return without_node(state, event.node)  # nobody reads it: its chart is told
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
         input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
+        child=before.child if by_its_child else "",
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -270,7 +275,7 @@ def _child_requested(state: Started, event: ChildRequested) -> Started:
     given: dict[str, Any] = {"child": event.child}
     if chart_fold.around(state, event.node) is not None:
         given |= {"id": None, "input": event.input}  # what another attempt begins with
-    node = NodeState("waiting", event.attempt, input=given, order=state.completed)
+    node = NodeState("waiting", event.attempt, input=given, order=state.completed, child=event.child)
     return _replace(with_node(state, event.node, node), completed=state.completed + 1)
 
 
@@ -321,6 +326,12 @@ def _being_cancelled(state: Started, event: ExecutionCancelling) -> Started:
     return _replace(state, cancelling=event, paused=None)
 
 
+def _being_compensated(state: Started, event: ExecutionCompensating) -> Started:
+    """Let an execution that has ended be at work again, on its end: nothing in it begins but what undoes it."""
+    main = _replace(to_undo_anew(state.main), status="succeeded")
+    return _replace(state, main=main, outcome=None, compensating=event)
+
+
 def _ended(state: Started, event: Outcome) -> Started:
     return _replace(state, outcome=event, undoing=Map(), held=())
 
@@ -366,6 +377,8 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     ExecutionFailed: _ended,
     ExecutionCancelled: _ended,
     ExecutionTerminated: _ended,
+    ExecutionCompensated: _ended,
+    ExecutionCompensating: _being_compensated,
 }
 
 

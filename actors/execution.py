@@ -9,12 +9,14 @@ from typing import Any
 from uuid import uuid4
 
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
+from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     Command,
+    CompensateExecution,
     Continue,
     Control,
     FireTimer,
@@ -108,7 +110,7 @@ class Execution:
             while True:
                 if inputs:
                     await self._transact(inputs)
-                    self._refuse_starts(inputs)
+                    self._refuse(inputs)
                 for decided in waiting:
                     if not decided.done():
                         decided.set_result(None)
@@ -263,14 +265,17 @@ class Execution:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
 
-    def _refuse_starts(self, inputs: list[Input]) -> None:
-        """Tell a parent whose child cannot begin, for its id is taken; a start that comes again is told again."""
-        state, outgoing = self._folded.state if self._folded else None, self._outgoing
+    def _refuse(self, inputs: list[Input]) -> None:
+        """Tell a parent whose child cannot begin, for its id is taken, or cannot be undone; each time that it asks."""
+        folded, outgoing = self._folded, self._outgoing
+        if folded is None or outgoing is None:
+            return
         for given in inputs:
-            if not isinstance(given, StartExecution) or given.parent is None or outgoing is None:
-                continue
-            if not isinstance(state, Started) or state.started.parent != given.parent:
-                outgoing.refuse(given.id, given.parent)
+            if isinstance(given, StartExecution) and given.parent is not None:
+                if not isinstance(folded.state, Started) or folded.state.started.parent != given.parent:
+                    outgoing.refuse(given.id, given.parent)
+            elif isinstance(given, CompensateExecution) and (why := refusal(self.id, folded.state, given)):
+                outgoing.cannot_compensate(given, why)
 
     def _report(self, report: ReportChild) -> None:
         self._mailbox.put_nowait((report, None))

@@ -8,7 +8,7 @@ from perdure.actors.answers import decide
 from perdure.actors.draft import Draft
 from perdure.actors.failures import fail, fail_attempt, fail_open, leave_root
 from perdure.definitions.nodes import ApprovalNode, WaitNode
-from perdure.definitions.paths import UNDO, body_of
+from perdure.definitions.paths import body_of
 from perdure.events.vocabulary import Error, TimerFired, TimerHeld
 
 
@@ -34,7 +34,7 @@ def try_again(draft: Draft, path: str) -> None:
     """Begin the next attempt at a node."""
     node = draft.state.node(path)
     assert node is not None  # noqa: S101 (a try of it failed)
-    if path.endswith(UNDO) or draft.plan.node(path).calls is not None:
+    if draft.plan.node(path).calls is not None:
         draft.schedule(path, node.attempt + 1, node.input, node.secrets)
     elif draft.plan.body(body_of(path)).calls:
         chart_calls.start(draft, path, node.attempt + 1, node.input, node.secrets)

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 from perdure.actors.inputs import (
     CancelExecution,
     Command,
+    CompensateExecution,
     ReportChild,
+    ReportCompensation,
     SignalExecution,
     StartExecution,
     TerminateExecution,
@@ -65,8 +67,12 @@ class InboxPost:
         command: Command = kind(f"{request.child}/close", request.child, reason, by)
         await self._connection.inbox.send(command, child_lane(state.started.lane, request.child))
 
-    async def report(self, parent: Parent, report: ReportChild) -> None:
-        """Tell the parent that its child has ended; see Post."""
+    async def compensate_child(self, state: Started, command: CompensateExecution) -> None:
+        """Have a child undone; see Post."""
+        await self._connection.inbox.send(command, child_lane(state.started.lane, command.execution))
+
+    async def report(self, parent: Parent, report: ReportChild | ReportCompensation) -> None:
+        """Tell the parent that its child has ended, or is undone; see Post."""
         await self._connection.inbox.send(report, parent.lane)
 
     async def signal(self, to: str, signal: str, data: Any, name: str) -> None:

@@ -27,6 +27,7 @@ from perdure.actors.inputs import (
 from perdure.actors.listeners import accepted
 from perdure.actors.loading import load as load_execution
 from perdure.actors.state import Started
+from perdure.actors.state import Status as StateStatus
 from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import is_driven
@@ -47,6 +48,8 @@ from perdure.events.vocabulary import (
     CommandRefused,
     EventIgnored,
     ExecutionCancelled,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionPurged,
     ExecutionRetried,
     ExecutionStarted,
@@ -56,9 +59,9 @@ from perdure.events.vocabulary import (
 )
 from perdure.events.vocabulary import ExecutionFailed as Failed
 
-Status = Literal["queued", "running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]
+Status = Literal["queued"] | StateStatus
 
-ENDED: tuple[Status, ...] = ("succeeded", "failed", "cancelled", "terminated")
+ENDED: tuple[Status, ...] = ("succeeded", "failed", "cancelled", "terminated", "compensated")
 
 CONFIRM_SECONDS = 2.0
 
@@ -75,8 +78,8 @@ class AsyncRun:
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, at most `timeout` seconds, and return the output.
 
-        Raises ExecutionFailed with node, attempt and error, ExecutionStopped where it was cancelled or terminated, or
-        WaitTimeout (the execution goes on).
+        Raises ExecutionFailed with node, attempt and error, ExecutionStopped where it was cancelled, terminated or
+        compensated, or WaitTimeout (the execution goes on).
         """
         outcome: Outcome | None = None
         try:
@@ -97,7 +100,8 @@ class AsyncRun:
                 for happened in _readable(recorded):
                     yield happened
                     if isinstance(happened.event, Outcome) and not (
-                        isinstance(happened.event, Failed) and await self._went_on(recorded.position)
+                        isinstance(happened.event, Failed | ExecutionSucceeded | ExecutionCompensated)
+                        and await self._went_on(recorded.position)
                     ):
                         return
 
@@ -232,9 +236,9 @@ class AsyncRun:
         return await self._tell(ExtendDeadline(uuid4().hex, self.id, node, seconds, reason, by))
 
     async def _went_on(self, after: int) -> bool:
-        """Say whether an execution that had failed was retried since."""
+        """Say whether an execution that had failed was retried since, or one that had succeeded is undone."""
         async for recorded in self._connection.log.read(self.id, after):
-            if any(isinstance(happened.event, ExecutionRetried) for happened in _readable(recorded)):
+            if any(isinstance(each.event, ExecutionRetried | ExecutionCompensating) for each in _readable(recorded)):
                 return True
         return False
 
@@ -278,6 +282,10 @@ class AsyncRun:
                 raise ExecutionStopped(self.id, "cancelled", reason)
             case ExecutionTerminated(reason):
                 raise ExecutionStopped(self.id, "terminated", reason)
+            case ExecutionCompensated(error):
+                raise ExecutionStopped(
+                    self.id, "compensated", error.message if error else "it was undone with its parent"
+                )
 
 
 def _json(data: Any) -> Any:

@@ -65,7 +65,8 @@ def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[F
         if not place.body.can_read(node):
             hint = _within(place.body, node) or did_you_mean(node, place.body.readable())
             yield Finding(at, f"'{expression.text}' reads node {node!r}, which does not exist{hint or _nowhere(place)}")
-    if place.node in expression.nodes and place.field.path[-2:] != ("compensate", "with"):
+    undoing = place.field.path[-2:] == ("compensate", "with") or place.field.path[-3:-1] == ("compensate", "workflow")
+    if place.node in expression.nodes and not undoing:
         yield Finding(at, f"node {place.node!r} reads its own result in '{expression.text}'")
     for name in sorted(expression.nodes):
         if _lies_within(place.body, name):

@@ -363,6 +363,13 @@ class ExecutionCancelling(_Event, frozen=True):
     by: str = ""
 
 
+class ExecutionCompensating(_Event, frozen=True):
+    """An execution that had succeeded is undone, for its parent is, because of this error: what it completed goes."""
+
+    command: str
+    error: Error
+
+
 class CommandRefused(_Event, frozen=True):
     """A command could not be carried out in the state that it met."""
 
@@ -395,6 +402,12 @@ class ExecutionTerminated(_Event, frozen=True):
 
     reason: str = ""
     by: str = ""
+
+
+class ExecutionCompensated(_Event, frozen=True):
+    """An execution that had succeeded was undone, for its parent was; `error` says what could not be."""
+
+    error: Error | None = None
 
 
 class ExecutionPurged(_Event, frozen=True):
@@ -450,13 +463,15 @@ Event = (
     | ExecutionResumed
     | ExecutionFailing
     | ExecutionCancelling
+    | ExecutionCompensating
     | CommandRefused
     | ExecutionSucceeded
     | ExecutionFailed
     | ExecutionCancelled
     | ExecutionTerminated
+    | ExecutionCompensated
     | ExecutionPurged
 )
 
-Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated
+Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated | ExecutionCompensated
 """How an execution ended."""

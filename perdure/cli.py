@@ -27,7 +27,9 @@ app = typer.Typer(
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
 
-_STATUSES = ("running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated")
+_STATUSES = (
+    "running", "paused", "cancelling", "compensating", "succeeded", "failed", "cancelled", "terminated", "compensated",
+)  # fmt: skip
 
 app.add_typer(cli_run.app)
 app.add_typer(cli_controls.app)

@@ -16,6 +16,7 @@ from perdure.actors.evolve import evolve
 from perdure.actors.listeners import active_states
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.console_charts import chart_line
+from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ChildRequested,
@@ -37,6 +38,7 @@ STYLES = {
     "running": "cyan",
     "paused": "yellow",
     "cancelling": "yellow",
+    "compensating": "magenta",
     "waiting": "blue",
     "open": "cyan",
     "retrying": "yellow",
@@ -141,8 +143,20 @@ def show(progress: Progress) -> None:
         f"[{STYLES[state.status]}]{state.status}[/]  {started}"
     )
     console.print(progress.table())
+    _show_undone(state)
     if isinstance(state.outcome, ExecutionFailed):
         console.print(failure(progress.execution, state.outcome), markup=False, soft_wrap=True)
+
+
+def _show_undone(state: Started) -> None:
+    """Say what was undone, and what not and why."""
+    tried = {path.removesuffix(UNDO): node for path, node in state.nodes.items() if path.endswith(UNDO)}
+    undone = sorted((node.order, path) for path, node in tried.items() if node.status == "succeeded")
+    if undone:
+        console.print(f"undone: {', '.join(path for _, path in undone)}", markup=False, soft_wrap=True)
+    for path, node in sorted(tried.items()):
+        if node.status == "failed" and node.error is not None:
+            console.print(f"not undone: {path}: {node.error.type}: {node.error.message}", markup=False, soft_wrap=True)
 
 
 def failure(execution: str, outcome: ExecutionFailed) -> str:
@@ -158,7 +172,8 @@ def show_list(rows: list[dict[str, Any]]) -> None:
         table.add_column(heading, no_wrap=True)
     for row in rows:
         took = f"{(row['ended_at'] - row['started_at']).total_seconds():.2f} s" if row["ended_at"] else ""
-        error = f"{row['failed_node'] or 'output'}: {row['error_type']}" if row["error_type"] else ""
+        place = "" if row["status"] == "compensated" else f"{row['failed_node'] or 'output'}: "
+        error = f"{place}{row['error_type']}" if row["error_type"] else ""
         status = f"[{STYLES[row['status']]}]{row['status']}[/]"
         table.add_row(
             escape(row["id"]),

@@ -146,7 +146,7 @@ class ExecutionFailed(PerdureError):
 
 
 class ExecutionStopped(PerdureError):
-    """An execution ended because somebody cancelled or terminated it."""
+    """An execution ended because somebody cancelled or terminated it, or it was undone with its parent."""
 
     exit_code = 1
 

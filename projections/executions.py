@@ -11,6 +11,8 @@ from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionPaused,
     ExecutionPurged,
@@ -73,11 +75,17 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
         elif isinstance(event, ExecutionCancelled | ExecutionTerminated):
             status = "cancelled" if isinstance(event, ExecutionCancelled) else "terminated"
             _set(connection, item.execution, status=status, ended_at=at, error_message=event.reason or None)
+        elif isinstance(event, ExecutionCompensated):
+            _set(
+                connection, item.execution, status="compensated", ended_at=at,
+                error_type=event.error and event.error.type, error_message=event.error and event.error.message,
+            )  # fmt: skip
         elif type(event) in _STATUS:
             _set(connection, item.execution, status=_STATUS[type(event)])
-        elif isinstance(event, ExecutionRetried):
+        elif isinstance(event, ExecutionRetried | ExecutionCompensating):
             none = dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
-            _set(connection, item.execution, status="running", **none)
+            status = "running" if isinstance(event, ExecutionRetried) else "compensating"
+            _set(connection, item.execution, status=status, **none)
         elif isinstance(event, ExecutionPurged):
             connection.execute(delete(executions).where(executions.c.id == item.execution))
         elif isinstance(event, ExecutionFailed):

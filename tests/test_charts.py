@@ -8,6 +8,7 @@ from perdure.actors.inputs import (
     CancelExecution,
     FireTimer,
     PauseExecution,
+    ReportChild,
     ReportFailure,
     ReportSuccess,
     ResumeExecution,
@@ -310,3 +311,14 @@ def test_a_chart_in_a_node_fails_the_node_whose_catch_takes_its_error() -> None:
     plan = load({"name": "flow", "nodes": nodes}).plan
     given = Given(plan).when(start(plan), ReportFailure("chart/chart/a[1]/invoke", 1, BOOM))
     assert given.events[-1] == ExecutionSucceeded({"chart": "caught"})
+
+
+def test_a_child_that_a_state_invoked_is_undone_as_well() -> None:
+    invoke = {"workflow": {"name": "w", "id": "c-1"}, "on_done": "b"}
+    carried = {"w": {"name": "w", "nodes": {"x": {"set": 1}}}}
+    states = {"a": {"invoke": invoke}, "b": {"on": {"go": "c"}}, "c": END}
+    given = chart(states, workflows=carried).when(ReportChild("c-1/ended", EXECUTION, "c-1", 5))
+    assert active(given) == ("b",)
+    given.when(CancelExecution("c", EXECUTION))
+    assert of_type(given, CompensationStarted)[0].undo == ["a[1]/invoke"]
+    assert given.now.waiting["a[1]/invoke~undo"].input == {"compensation": "c-1"}

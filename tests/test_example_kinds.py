@@ -35,6 +35,7 @@ OUTPUTS: dict[str, Any] = {
 ERRORS = {
     "fail": ("refuse", {"type": "OverLimit", "message": "1200 is more than 1000", "data": {"over": 200}}),
     "compensate": ("car", {"type": "SoldOut", "message": "there is no car left", "data": None}),
+    "compensate_children": ("car", {"type": "SoldOut", "message": "there is no car left", "data": None}),
     "finally": (
         "pay",
         {"type": "CardExpired", "message": "the card 4000-12/19 is not valid any more", "data": None},
@@ -87,6 +88,19 @@ async def test_the_journey_is_given_back_the_last_part_first(client: AsyncClient
         ("hotel~undo", "hotel-1 cancelled: there is no car left"),
         ("flight~undo", "flight-1 cancelled: there is no car left"),
     ]
+
+
+async def test_a_stay_is_given_back_by_the_workflow_that_booked_it_and_a_flight_by_another(client: AsyncClient) -> None:
+    run = await started(client, "compensate_children")
+    with pytest.raises(ExecutionFailed):
+        await run.result(20)
+    stay, flight = client.get(f"{run.id}.stay"), client.get(f"{run.id}.flight~undo")
+    given_back = {name: node.output for name, node in (await stay.state()).nodes.items() if name.endswith("~undo")}
+    assert given_back == {
+        "table~undo": "table-1 cancelled: there is no car left",
+        "hotel~undo": "hotel-1 cancelled: there is no car left",
+    }
+    assert (await stay.status(), await flight.status()) == ("compensated", "succeeded")
 
 
 async def test_the_customer_is_told_and_the_till_is_closed(client: AsyncClient) -> None:
