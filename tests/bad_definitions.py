@@ -478,7 +478,7 @@ SHAPE = [
     semantic(CHART, "{target: ajar.past}", "{target: [ajar.past, moving]}", "[ajar", "in no two regions of a parallel"),
     semantic(CHART, "initial: shut", "initial: [shut, broken]", "[shut", "cannot be entered together"),
     semantic(CHART, "default: still", "default: shut", "shut", "does not lie within 'ajar'"),
-    semantic(CHART, "default: still", "default: past", "past}", "is a history of the same state; name a state"),
+    semantic(CHART, "default: still", "default: past", "past", "is a history of the same state; name a state"),
     semantic(
         CHART,
         "    initial: still\n    states:\n",

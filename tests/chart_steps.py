@@ -9,18 +9,20 @@ from perdure.actors.chart_fold import macrostep
 from perdure.actors.chart_state import ChartEvent, ChartState
 from perdure.actors.state import BodyState, Started
 from perdure.actors.statechart import Macrostep, Surroundings
-from perdure.definitions.chart_plan import PlanChart
-from perdure.definitions.loading import load
+from perdure.definitions.chart import Chart
+from perdure.definitions.chart_plan import PlanChart, compile_chart
+from perdure.definitions.chart_rules import rule_findings
+from perdure.definitions.states import Statechart
 from perdure.events.vocabulary import ExecutionStarted, MacrostepTaken
 
 AROUND = Surroundings({"input": None, "execution": {"id": "x-1"}}, datetime(2026, 1, 1, tzinfo=UTC), "seed")
 
 
 def plan_of(states: dict[str, Any], **parts: Any) -> PlanChart:
-    """Return the compiled chart of these states; `parts` are further keys of the definition."""
-    plan = load({"name": "chart", "kind": "statechart", "states": states, **parts}).plan.main.chart
-    assert plan is not None
-    return plan
+    """Return the compiled chart of these states, some of which may be unreachable; `parts` are its further keys."""
+    model = Statechart.model_validate({"states": states, **parts})
+    assert [finding.message for finding in rule_findings(Chart(model))] == []
+    return compile_chart(model)
 
 
 class Driven:
@@ -129,6 +131,4 @@ def is_legal(plan: PlanChart, configuration: Iterable[str]) -> bool:
     if sum(each.parent is None for each in active) != 1:
         return False
     inner = {each: sum(child in active for child in each.children) for each in active}
-    return all(
-        inner[each] == {"compound": 1, "parallel": len(each.children)}.get(each.kind, 0) for each in active
-    )
+    return all(inner[each] == {"compound": 1, "parallel": len(each.children)}.get(each.kind, 0) for each in active)

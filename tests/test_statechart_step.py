@@ -39,7 +39,7 @@ def test_internal_events_come_in_the_order_in_which_they_were_raised() -> None:
 
 def test_an_internal_event_that_nothing_takes_is_recorded_as_ignored() -> None:
     """3.12.1: an event that matches no transition is dropped from its queue; the record keeps its name."""
-    chart = Driven({"a": {"on": {"go": {"do": {"raise": "inner"}}, "inner": {"if": "false", "target": "b"}}}, "b": END})
+    chart = Driven({"a": {"on": {"go": {"do": {"raise": "inner"}}, "inner": {"if": False, "target": "b"}}}, "b": END})
     assert chart.when("go").last.ignored == ["inner"]
 
 
@@ -76,13 +76,13 @@ def test_an_inner_state_takes_an_event_before_the_states_around_it() -> None:
 
 def test_a_state_around_takes_what_the_inner_guard_refuses() -> None:
     """D, selectTransitions: the ancestors are asked in turn until a guard holds."""
-    a = {"on": {"go": "right"}, "states": {"b": {"on": {"go": {"target": "c", "if": "false"}}}, "c": {}}}
+    a = {"on": {"go": "right"}, "states": {"b": {"on": {"go": {"target": "a.c", "if": False}}}, "c": {}}}
     assert Driven({"a": a, "right": {}}).when("go").active == atoms("right")
 
 
 def test_the_first_transition_in_document_order_whose_guard_holds_is_taken() -> None:
     """3.13, D: `for t in s.transition.sort(documentOrder)`."""
-    ways = [{"target": "b", "if": "false"}, {"target": "c", "if": "true"}, "d"]
+    ways = [{"target": "b", "if": False}, {"target": "c", "if": True}, "d"]
     assert Driven({"a": {"on": {"go": ways}}, "b": {}, "c": {}, "d": {}}).when("go").active == atoms("c")
 
 
@@ -162,18 +162,30 @@ def test_a_transition_that_regions_share_is_taken_once() -> None:
 
 def test_states_are_left_inner_and_later_ones_first_and_entered_outer_and_earlier_ones_first() -> None:
     """3.13: exit in reverse document order with children before parents, then content, then entry in document order."""
-    p = {"type": "parallel", "states": {"l": {"states": {"x": {}}}, "r": {"states": {"y": {}}}}, "on": {"go": to("q", "go")}}
+    p = {
+        "type": "parallel",
+        "states": {"l": {"states": {"x": {}}}, "r": {"states": {"y": {}}}},
+        "on": {"go": to("q", "go")},
+    }
     q = {"type": "parallel", "states": {"l": {"states": {"x": {}}}, "r": {"states": {"y": {}}}}}
     chart = Driven(logged({"p": p, "q": q}), **LOG).when("go")
     inward = ["p", "p.l", "p.l.x", "p.r", "p.r.y"]
     left = [f"-{path}" for path in reversed(inward)]
-    assert chart.log == [*(f"+{path}" for path in inward), *left, "go", *(f"+{path}".replace("p", "q") for path in inward)]
+    assert chart.log == [
+        *(f"+{path}" for path in inward),
+        *left,
+        "go",
+        *(f"+{path}".replace("p", "q") for path in inward),
+    ]
     assert chart.exited == list(reversed(inward))
 
 
 def test_exits_of_all_regions_come_before_the_content_of_any_transition() -> None:
     """3.13: all states are exited, then all content is executed, then all states are entered."""
-    sides = {"l": {"a": {"on": {"go": to("p.l.b", "l")}}, "b": {}}, "r": {"a": {"on": {"go": to("p.r.b", "r")}}, "b": {}}}
+    sides = {
+        "l": {"a": {"on": {"go": to("p.l.b", "l")}}, "b": {}},
+        "r": {"a": {"on": {"go": to("p.r.b", "r")}}, "b": {}},
+    }
     p = {"type": "parallel", "states": {side: {"states": states} for side, states in sides.items()}}
     chart = Driven(logged({"p": p}), **LOG).when("go")
     assert chart.log[5:] == ["-p.r.a", "-p.l.a", "l", "r", "+p.l.b", "+p.r.b"]
@@ -213,7 +225,7 @@ def test_an_internal_transition_that_leads_out_of_its_source_is_external() -> No
 
 def test_an_internal_transition_of_a_parallel_state_is_external() -> None:
     """3.5, D, getTransitionDomain: the source of an internal transition is a compound state."""
-    on = {"go": {"target": "p.left.next", "internal": True}}
+    on = {"go": {"target": "top.p.left.next", "internal": True}}
     chart = Driven({"top": {"states": {"p": both({}, {}, on=on)}}}).when("go")
     assert "top.p" in chart.exited
     assert chart.active == atoms("top.p.left.next", "top.p.right.at")
@@ -228,6 +240,8 @@ def test_a_transition_without_target_leaves_and_enters_nothing() -> None:
 def test_a_transition_may_lead_into_several_regions() -> None:
     """3.5, D, computeEntrySet: named states are entered, other regions by their default."""
     regions = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
-    chart = Driven({"a": {"on": {"go": ["p.x.two", "p.z.two"]}}, "p": {"type": "parallel", "states": regions}}).when("go")
+    chart = Driven(
+        {"a": {"on": {"go": {"target": ["p.x.two", "p.z.two"]}}}, "p": {"type": "parallel", "states": regions}}
+    ).when("go")
     assert chart.active == atoms("p.x.two", "p.y.one", "p.z.two")
     assert chart.entered == ["p", "p.x", "p.x.two", "p.y", "p.y.one", "p.z", "p.z.two"]
