@@ -188,10 +188,7 @@ class _Step:
         self.exit(self.exit_set(enabled))
         for way in enabled:
             self.execute(way.source, way.actions)
-        entered = set[PlanState]()
-        for way in enabled:
-            self._add_targets(way.targets, self._domain(way) if way.targets else None, entered)
-        self._enter(entered)
+        self._enter({state for way in enabled if way.targets for state in self.entry_set(way)})
 
     def enter(self) -> None:
         """Enter the initial states in a microstep of its own."""
@@ -293,6 +290,16 @@ class _Step:
     def _remembered(self, history: PlanState) -> list[PlanState]:
         before = self._before.history.get(history.path, ())
         return [self.chart.states[path] for path in self.out.history.get(history.path, before)]
+
+    def entry_set(self, way: PlanTransition) -> set[PlanState]:
+        """Return the states that a transition enters; what it leaves and enters lies within its domain (SCXML 3.13).
+
+        The text of appendix D goes beyond that where a deep history leads back into what was not left: it enters active
+        states a second time, and the default of a region that is active.
+        """
+        domain, entered = self._domain(way), set[PlanState]()
+        self._add_targets(way.targets, domain, entered)
+        return {each for each in entered if each.lies_in(domain)}
 
     def _add_targets(self, targets: Iterable[PlanState], domain: PlanState | None, entered: set[PlanState]) -> None:
         """Add all that is entered for these targets (D: computeEntrySet)."""

@@ -156,6 +156,17 @@ def test_a_state_that_is_left_in_the_step_that_enters_its_history_is_remembered_
     assert chart.exited == ["a.y", "a"]
 
 
+def test_a_deep_history_that_leads_back_into_active_states_leaves_them_as_they_are() -> None:
+    """3.13: what a transition enters lies in its domain; states that were not left are not entered again."""
+    x = {"states": {"x1": {"on": {"go": "p.h"}}, "x2": {}}}
+    b = {"states": {"b1": {"on": {"next": "b2"}}, "b2": {}}}
+    inner = {"type": "parallel", "states": {"a": {"states": {"x": x}}, "b": b}}
+    h = {"type": "history", "deep": True, "default": "x2"}
+    chart = Driven({"p": {"type": "parallel", "states": {"h": h, "inner": inner}}}).when("next", "go")
+    assert chart.active == atoms("p.inner.a.x.x2", "p.inner.b.b2")
+    assert (chart.exited, chart.entered) == (["p.inner.a.x.x1"], ["p.inner.a.x.x2"])
+
+
 # Guards and errors
 
 
