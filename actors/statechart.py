@@ -101,14 +101,14 @@ def step(chart: PlanChart, state: ChartState, event: ChartEvent, around: Surroun
     """Take an event that came from outside, and go on until nothing more follows; None where no transition takes it."""
     made = _Step(chart, state, around, event)
     enabled = made.select_transitions(event)
-    if not enabled and not made.internal:
-        return None
     if enabled:
         made.microstep(enabled)
-    else:  # a guard failed, and its error may be taken
-        made.out.ignored.append(event.name)
+        return made.to_rest()
+    made.out.ignored.append(event.name)
+    if made.internal or event.error is None:
         made.out.failed = event.error
-    return made.to_rest()
+        made.to_rest()  # a guard without an event may read this one; the error of a guard that failed may be taken
+    return made.out if made.out.steps or made.out.failed is not None else None
 
 
 def delays_again(chart: PlanChart, state: ChartState, around: Surroundings) -> Macrostep:
@@ -189,10 +189,7 @@ class _Step:
         self.exit(self.exit_set(enabled))
         for way in enabled:
             self.execute(way.source, way.actions)
-        entered = set[PlanState]()
-        for way in enabled:
-            self._add_targets(way.targets, self._domain(way) if way.targets else None, entered)
-        self._enter(entered)
+        self._enter({state for way in enabled if way.targets for state in self.entry_set(way)})
 
     def enter(self) -> None:
         """Enter the initial states in a microstep of its own."""
@@ -295,6 +292,16 @@ class _Step:
         before = self._before.history.get(history.path, ())
         return [self.chart.states[path] for path in self.out.history.get(history.path, before)]
 
+    def entry_set(self, way: PlanTransition) -> set[PlanState]:
+        """Return the states that a transition enters; what it leaves and enters lies within its domain (SCXML 3.13).
+
+        The text of appendix D goes beyond that where a deep history leads back into what was not left: it enters active
+        states a second time, and the default of a region that is active.
+        """
+        domain, entered = self._domain(way), set[PlanState]()
+        self._add_targets(way.targets, domain, entered)
+        return {each for each in entered if each.lies_in(domain)}
+
     def _add_targets(self, targets: Iterable[PlanState], domain: PlanState | None, entered: set[PlanState]) -> None:
         """Add all that is entered for these targets (D: computeEntrySet)."""
         for each in targets:
@@ -368,7 +375,11 @@ class _Step:
                 self._reach_final(state)
 
     def _reach_final(self, state: PlanState) -> None:
-        """Raise that what a final state stands in is done, and the parallel state around that, or end."""
+        """Raise that what a final state stands in is done, and the parallel states right around that, or end.
+
+        By SCXML 3.4 a parallel state is done when all within it is, and so may the parallel state be that it is a
+        region of; the text of appendix D looks at one of them only.
+        """
         parent = state.parent
         if parent is None:
             self.out.ended = True
@@ -376,8 +387,9 @@ class _Step:
         data = self._rendered(state, state.output)
         self.internal.append(ChartEvent(f"{DONE_STATE}{parent.path}", data))
         around = parent.parent
-        if around is not None and around.kind == "parallel" and self._is_done(around):
+        while around is not None and around.kind == "parallel" and self._is_done(around):
             self.internal.append(ChartEvent(f"{DONE_STATE}{around.path}"))
+            around = around.parent
 
     def _is_done(self, state: PlanState) -> bool:
         """Say whether a state has come to its end (D: isInFinalState)."""

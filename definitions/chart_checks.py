@@ -6,6 +6,7 @@ from typing import Any
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
+from perdure.definitions.chart_rules import rule_findings
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.expression_checks import braces_findings, root_problems, states_asked
 from perdure.definitions.findings import Finding
@@ -33,6 +34,7 @@ def chart_findings(workflow: Workflow, model: Statechart, at: Path) -> Iterator[
         found += _event_findings(known, each)
         found += _work_findings(workflow, each)
     found += _raise_findings(chart)
+    found += rule_findings(chart)
     if not any(not each.warning for each in found):
         found += _reach_findings(chart)
     for finding in found:
