@@ -144,7 +144,7 @@ def end_failed(draft: Draft, body: str, error: Error) -> None:
 
 
 def fail_open(draft: Draft, path: str, error: Error) -> None:
-    """Fail an attempt at a node with bodies: all of them end."""
+    """Fail an attempt at a node; all of its bodies end, if it has any."""
     draft.disarm(path, keep="deadline")
     stop(draft, path, error.message, node=True)
     if not compensate(draft, path, "node", error):
