@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perdure.actors.work import call_in_thread
+from perdure.cluster.assignment import assign
 from perdure.cluster.connection import Connection, open_connection
-from perdure.cluster.hosting import Hosting, LocalHosts, lanes_for
+from perdure.cluster.hosting import Hosting, LocalHosts, cluster_answers, needed_by
+from perdure.cluster.inbox import Lanes
 from perdure.cluster.nats_server import NatsServer, nats_server
 from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
@@ -78,8 +80,14 @@ async def _serve(
     if ray:
         closing.push_async_callback(ray.close)
     starter = ray or local
-    lanes = await lanes_for(connection, settings, drive)
-    hosting = Hosting(connection, lanes, lambda missing: starter.start(missing, settings))
+    if drive is None and settings.hosts is not None and not await cluster_answers(connection):
+        await assign(connection.registry, settings.hosts)
+    recorded = await needed_by(connection, settings, drive) if drive is not None else None
+
+    async def needed() -> dict[str, Lanes | None]:
+        return await needed_by(connection, settings, None) if recorded is None else recorded
+
+    hosting = Hosting(connection, needed, lambda missing: starter.start(missing, settings))
     closing.push_async_callback(hosting.close)
     await hosting.open()
     return starter.has_our_environment
