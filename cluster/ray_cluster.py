@@ -57,10 +57,14 @@ class RayCluster:
         self._settings = settings
         self._thread = _Thread()
         self._started = False
+        self._opened = False
         self._hosts: list[Any] = []  # every handle: one that was looked up by name does not keep its actor alive
 
     async def open(self) -> None:
         """Join or start Ray; raises EnvironmentProblem when it does not answer within `ray_start_timeout` seconds."""
+        if self._opened:
+            return
+        self._opened = True
         seconds = self._settings.ray_start_timeout
         try:
             await asyncio.wait_for(self._thread.call(self._init), seconds)
@@ -83,6 +87,7 @@ class RayCluster:
 
     async def start(self, hosts: dict[str, Lanes | None], settings: Settings) -> None:
         """Start one detached host actor per name, and wait until each serves its lanes; see hosting.Start."""
+        await self.open()  # where a cluster was up at first, and nobody sees to it any more
         await self._thread.call(lambda: self._start_hosts(hosts, settings))
 
     async def supervise(self, settings: Settings) -> None:
@@ -91,12 +96,14 @@ class RayCluster:
 
     async def close(self) -> None:
         """Stop the hosts, and a Ray that was started here."""
-        await self._thread.call(self._close)
+        if self._opened:
+            await self._thread.call(self._close)
         self._thread.end()
 
     def abandon(self) -> None:
         """Close as soon as an opening that is still under way is over; nobody waits for it."""
-        self._thread.post(self._close)
+        if self._opened:
+            self._thread.post(self._close)
         self._thread.end()
 
     def _init(self) -> None:
