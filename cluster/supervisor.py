@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -82,7 +84,10 @@ class Supervisor:
 
     async def _answer(self, message: Msg) -> None:
         standing_by = sum(not host for host in self._serve)
-        told: dict[str, Any] = {"since": self._since, "processes": len(self._serve), "standing_by": standing_by}
+        told: dict[str, Any] = {
+            "since": self._since, "processes": len(self._serve), "standing_by": standing_by,
+            "pid": os.getpid(), "node": socket.gethostname(),
+        }  # fmt: skip
         await message.respond(json.dumps(told).encode())
 
     async def _stop(self, message: Msg) -> None:

@@ -64,6 +64,13 @@ class Cluster:
 async def open_cluster(settings: Settings, closing: AsyncExitStack) -> Cluster:
     """Open the server and Ray; `closing` ends them. Raises EnvironmentProblem where the cluster is up already."""
     refuse_unreachable(settings)
+    where = settings.nats_url or str(settings.store.absolute())
+    up_already = EnvironmentProblem(
+        f"the cluster of {where} is up already; look at it with perdure status, change its size with perdure scale, "
+        "end it with perdure down"
+    )
+    if settings.nats_url is None and not _locked(settings, closing):
+        raise up_already
     server = await asyncio.to_thread(nats_server, settings)
     closing.callback(server.close)
     connection = await open_connection(
@@ -71,14 +78,7 @@ async def open_cluster(settings: Settings, closing: AsyncExitStack) -> Cluster:
         synced=server.embedded or settings.assume_synced,
     )  # fmt: skip
     closing.push_async_callback(connection.close)
-    where = settings.nats_url or str(settings.store.absolute())
-    up_already = EnvironmentProblem(
-        f"the cluster of {where} is up already; look at it with perdure status, change its size with perdure scale, "
-        "end it with perdure down"
-    )
     if await is_alive(connection.nats, SUPERVISOR):
-        raise up_already
-    if server.embedded and not _locked(settings, closing):
         raise up_already
     ray = RayCluster(settings)
     closing.push_async_callback(ray.close)
@@ -100,7 +100,14 @@ def is_up_here(settings: Settings) -> bool:
 
 def _locked(settings: Settings, closing: ExitStack | AsyncExitStack) -> bool:
     """Take the lock of who is bringing the store's cluster up; the kernel gives it back however this process ends."""
-    file = closing.enter_context((settings.store / "up").open("w"))
+    try:
+        settings.store.mkdir(parents=True, exist_ok=True)
+        file = closing.enter_context((settings.store / "up").open("w"))
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"the store {settings.store.absolute()} cannot be used: {error.strerror or error}; give a folder that you "
+            "may write with --store or PERDURE_STORE"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
