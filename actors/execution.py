@@ -60,7 +60,8 @@ async def _open() -> None:
 class Surroundings:
     """What an execution acts through. near: timers due within so many seconds stay in this process.
 
-    apart: says whether a node's work, whose tool is at this place, runs in a process of its own. fence: awaited before
+    apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
+    its own. fence: awaited before
     every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an execution that waits
     for the outside world is kept at hand.
     """
@@ -73,7 +74,7 @@ class Surroundings:
     near: float = NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
-    apart: Callable[[PlanNode, str | None], bool] = lambda _node, _place: False
+    apart: Callable[[PlanNode, str | None, int], bool] = lambda _node, _place, _resumed: False
     secrets: Secrets = field(default_factory=Secrets)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
@@ -275,9 +276,11 @@ class Execution:
             return [CommandRefused(given.id, f"a fault in perdure: {type(error).__name__}: {error}")]
 
     def _apart(self, state: Started, plan: Plan) -> frozenset[str]:
-        nodes = {path: plan.node(path) for path in state.running}
-        places = state.started.tools
-        return frozenset(path for path, node in nodes.items() if self._around.apart(node, places.get(node.target)))
+        nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}
+        places, apart = state.started.tools, self._around.apart
+        return frozenset(
+            path for path, (node, resumed) in nodes.items() if apart(node, places.get(node.target), resumed)
+        )
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:
@@ -341,7 +344,7 @@ class Execution:
             place = folded.state.started.tools.get(node.target)
             value = secrets.reveal(state.input, state.secrets)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
-            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline)
+            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline, state.resumed)
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost:
             report = ReportLoss(name, attempt)

@@ -3,8 +3,9 @@
 import asyncio
 import fcntl
 import json
+import os
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 
 from nats.aio.msg import Msg
 
@@ -69,7 +70,7 @@ async def open_cluster(settings: Settings, closing: AsyncExitStack) -> Cluster:
         f"the cluster of {where} is up already; look at it with perdure status, change its size with perdure scale, "
         "end it with perdure down"
     )
-    if settings.nats_url is None and not _locked(settings, closing):
+    if settings.nats_url is None and not _locked(settings):
         raise up_already
     server = await asyncio.to_thread(nats_server, settings)
     closing.callback(server.close)
@@ -98,19 +99,20 @@ def is_up_here(settings: Settings) -> bool:
     return False
 
 
-def _locked(settings: Settings, closing: ExitStack | AsyncExitStack) -> bool:
-    """Take the lock of who is bringing the store's cluster up; the kernel gives it back however this process ends."""
+def _locked(settings: Settings) -> bool:
+    """Take the lock of who keeps the store's cluster up; the kernel gives it back when this process has ended."""
     try:
         settings.store.mkdir(parents=True, exist_ok=True)
-        file = closing.enter_context((settings.store / "up").open("w"))
+        descriptor = os.open(settings.store / "up", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise EnvironmentProblem(
             f"the store {settings.store.absolute()} cannot be used: {error.strerror or error}; give a folder that you "
             "may write with --store or PERDURE_STORE"
         ) from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
         return False
     return True
 

@@ -62,7 +62,7 @@ def surroundings(
     )
 
 
-def _never(_node: PlanNode, _place: str | None) -> bool:
+def _never(_node: PlanNode, _place: str | None, _resumed: int) -> bool:
     return False
 
 
