@@ -27,7 +27,7 @@ class WorkerLost(PerdureError):
 class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
-    undone: how often it was compensated. deadline: when the node is given up.
+    undone: how often it was compensated. deadline: when the node is given up. resumed: how often its process was lost.
     """
 
     execution: str
@@ -39,6 +39,7 @@ class Work(msgspec.Struct, frozen=True):
     place: str | None
     undone: int = 0
     deadline: datetime | None = None
+    resumed: int = 0
 
     def tool(self) -> tools.Tool:
         """Return the tool that it calls; it was located before the start."""
@@ -72,6 +73,7 @@ Send = Callable[[str, str, Any, str], Coroutine[Any, Any, None]]
 
 def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send | None = None) -> Worker:
     """Return the worker that does agents, own kinds and `async def` tools on the loop, plain `def` tools elsewhere."""
+    isolates = call_elsewhere is not call_in_thread
 
     async def do(work: Work) -> Any:
         node = work.node
@@ -82,7 +84,7 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send 
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
-        if runs_apart(node, work.place):
+        if runs_apart(node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
         beats = Beats()
         context = heard(work.context(), beats.beat)
@@ -95,10 +97,15 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send 
     return do
 
 
-def runs_apart(node: PlanNode, place: str | None) -> bool:
-    """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there."""
+def runs_apart(node: PlanNode, place: str | None, resumed: int = 0) -> bool:
+    """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there.
+
+    And any tool whose process was lost once: it may have been the cause, and must not take others down with it again.
+    """
     if node.calls != "tool" or place is None:
         return False
+    if resumed:
+        return True
     try:
         return (node.run_on or ("loop" if tools.find(place).is_async else "actor")) == "actor"
     except PerdureError:

@@ -196,6 +196,28 @@ def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty:
     console.print(table if rows else empty)
 
 
+def show_cluster(told: dict[str, Any]) -> None:
+    """Show who serves a store, what waits, and how far the log is."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("host", "state", "active", "partitions", "epoch", "process"):
+        table.add_column(heading, no_wrap=True)
+    for host in told["hosts"]:
+        style = "green" if host["state"] == "serving" else "bold red"
+        where = f"{host['pid']} on {host['node']}" if "pid" in host else ""
+        served = str(len(host.get("partitions", []))) + (f", {host['leaving']} leave" if host.get("leaving") else "")
+        active = f"{host['active']} of {host['capacity']}" if "active" in host else ""
+        state = f"[{style}]{host['state']}[/]"
+        table.add_row(host["host"], state, active, served, str(host.get("epoch", "")), escape(where))
+    console.print(table if told["hosts"] else "no host was ever started here")
+    supervisor = told["supervisor"]
+    standing_by = f"; {supervisor.get('standing_by', 0)} stand by" if supervisor else ""
+    console.print(f"supervisor  {'answers' if supervisor is not None else 'none'}{standing_by}")
+    for name in ("executions", "inbox", "log"):
+        console.print(f"{name:<10}  " + ", ".join(f"{value} {what}" for what, value in told[name].items()))
+    for name, state in told["projections"].items():
+        console.print(f"projection  {name}: {state['lag']} behind")
+
+
 def as_json(value: Any) -> str:
     """Return JSON for stdout, times in ISO 8601."""
     return json.dumps(value, ensure_ascii=False, indent=2, default=str)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, select, update
+from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perdure.events.entry import Happened
@@ -110,6 +110,12 @@ def newest(connection: Connection, status: str | None = None, limit: int = 50) -
     if status:
         query = query.where(executions.c.status == status)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Return how many executions there are in each state."""
+    query = select(executions.c.status, func.count()).group_by(executions.c.status)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _set(connection: Connection, execution: str, **values: Any) -> None:
