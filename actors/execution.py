@@ -193,7 +193,7 @@ class Execution:
             folded = self._folded or await self._load()
             at = datetime.now(UTC)
             causes = [given.id for given in inputs if isinstance(given, Command)]
-            fresh = [given for given in inputs if getattr(given, "id", None) not in folded.handled]
+            fresh = [given for given in inputs if not (isinstance(given, Command) and folded.knows(given.id))]
             events = await self._decide(folded.state, fresh, at)
             told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already

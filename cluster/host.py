@@ -27,6 +27,7 @@ _log = logging.getLogger("perdure.host")
 _RESTART_AFTER = 1.0  # seconds before an execution whose actor broke is embodied again; doubled each time
 _LONGEST_PAUSE = 60.0
 _TRY_AGAIN = 0.5  # seconds
+_MOST_TOLD = 4096  # commands that are taken from the inbox and not decided yet
 
 
 class Host:
@@ -104,7 +105,7 @@ class Host:
             asyncio.create_task(
                 self._pull(starts, lambda: self._capacity - len(self._active) - len(self._held), recover)
             ),
-            asyncio.create_task(self._pull(commands, lambda: self._capacity, 0)),
+            asyncio.create_task(self._pull(commands, lambda: _MOST_TOLD - len(self._telling), 0)),
         ]
 
     async def ended(self) -> None:
@@ -152,10 +153,14 @@ class Host:
             _log.error("a command on %s cannot be read and is removed: %s", message.subject, error)
             await self._acknowledge(message)
             return
+        self._hand_over(command, message)
+
+    def _hand_over(self, command: Command, message: Msg) -> None:
         lease = self._active.get(command.execution)
         if lease is not None and sequence(lease.message) == sequence(message):
             lease.message = message  # the server repeats the lease itself: from now on this one is acknowledged
         elif lease is not None:
+            lease.told[sequence(message)] = message
             self._spawn(self._tell(lease, command, message))
         elif lane_in(message.subject) in self._leaving:
             return  # the next owner of the lane gets it
@@ -202,14 +207,21 @@ class Host:
                 lease.renew()
             if not lease.leaving:
                 await self._acknowledge(lease.message)
+            self._end(lease, command.execution)
+            for message in lease.told.values():  # before any other command comes in, so that their order is kept
+                self._hand_over(decode_command(message.data), message)
         except Deposed as error:
             self._break(error)
         finally:
-            if self._active.get(command.execution) is lease:
-                del self._active[command.execution]
-            self._changed.set()  # however it ended, there is room for another
+            self._end(lease, command.execution)
             self._admit()
-            lease.renewed.set()
+
+    def _end(self, lease: Lease, execution: str) -> None:
+        lease.over = True
+        if self._active.get(execution) is lease:
+            del self._active[execution]
+        self._changed.set()  # however it ended, there is room for another
+        lease.renewed.set()
 
     def _admit(self) -> None:
         while self._held and not self.crowded and not self._broken.done():
@@ -217,20 +229,28 @@ class Host:
             self._activate(decode_command(message.data), message)
 
     async def _tell(self, lease: Lease, command: Command, message: Msg) -> None:
-        """Tell the execution, or the next one that embodies it where this one has broken or just left."""
+        """Tell the execution, or what embodies it next where that has broken; one that was left is told by another.
+
+        The newest command that was decided becomes the lease: whatever is older need not be remembered for ever.
+        """
         try:
-            while True:
+            while not lease.over:
                 renewed = lease.renewed
-                if await lease.embodied().tell(command):
-                    return await self._acknowledge(message)
+                if await self._decided(lease, command):
+                    del lease.told[sequence(message)]
+                    lease.message, older = message, lease.message
+                    return await self._acknowledge(older)
                 await renewed.wait()
-                if lease.task.done() or self._active.get(command.execution) is not lease:
-                    return await self._take(message)
         except Deposed as error:
             self._break(error)
-        except Exception:
-            # Not acknowledged: the server gives it to us again after ACK_WAIT, when the actor is back.
-            _log.exception("execution %s: a command was not decided", command.execution)
+
+    async def _decided(self, lease: Lease, command: Command) -> bool:
+        try:
+            return await lease.embodied().tell(command)
+        except Deposed:
+            raise
+        except Exception:  # what embodied it broke, which says why, and is embodied again
+            return False
 
     async def _acknowledge(self, message: Msg) -> None:
         """Remove a command from the inbox, for as long as it takes; raise Deposed where this is no owner any more."""
@@ -259,4 +279,8 @@ class Host:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        self._changed.set()

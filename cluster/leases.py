@@ -34,13 +34,16 @@ class Lease:
     """The command that made an execution active: acknowledged only when the execution ends or is left.
 
     renewed: set when what embodies the execution was replaced, or has ended. leaving: its lane goes to another owner,
-    and with it the lease.
+    and with it the lease. told: the commands that came since and are not decided yet, in their order. over: the
+    execution was left, and they are told to the next one.
     """
 
     def __init__(self, message: Msg, embody: Callable[[], Embodied]) -> None:
         self.message = message
         self.lane = lane_in(message.subject)
         self.leaving = False
+        self.over = False
+        self.told: dict[int, Msg] = {}
         self.renewed = asyncio.Event()
         self.task: asyncio.Task[None]
         self._embody = embody

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from perdure import ExecutionFailed, Settings, connect_async
+from perdure.actors.inputs import SignalExecution
 from perdure.cluster.client import AsyncClient
 from perdure.events.vocabulary import EventIgnored, MacrostepTaken
 
@@ -102,3 +103,14 @@ async def test_every_signal_is_a_step_or_recorded_as_ignored(client: AsyncClient
     told = [happened.event async for happened in run.events()]
     assert [e.event for e in told if isinstance(e, MacrostepTaken)] == ["", "x", "y", "x", "end"]
     assert [e.event for e in told if isinstance(e, EventIgnored)] == ["x", "z"]
+
+
+async def test_a_flood_of_events_is_taken_whole_and_in_its_order(client: AsyncClient) -> None:
+    do = {"set": {"next": "${{ context.next + 1 }}", "kept": "${{ context.kept and event.data == context.next }}"}}
+    states = {"a": {"on": {"n": {"do": do}, "end": "b"}}, "b": {**END, "output": "${{ context }}"}}
+    run = await client.start(chart(states, context={"next": 0, "kept": True}))
+    inbox, lane = client._connection.inbox, (await run.state()).started.lane
+    for number in range(1000):
+        await inbox.send(SignalExecution(f"{run.id}/{number}", run.id, "n", number), lane)
+    await run.send("end")
+    assert await run.result(30) == {"next": 1000, "kept": True}
