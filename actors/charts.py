@@ -92,8 +92,9 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
     invokes = [node_in(inner_body(node_in(body, each.state), str(each.entry)), each.name) for each in step.invokes]
     draft.emit(
         MacrostepTaken(
-            body, event.name, None if event.of else event.data, event.error, event.of, held, step.steps, step.context, step.history,
-            calls, invokes, list(_to_undo(draft, body, before, step)), step.ignored, step.ended, step.output,
+            body, event.name, None if event.of else event.data, event.error, event.of, held, step.steps, step.context,
+            step.history, calls, invokes, list(_to_undo(draft, body, before, step)), step.ignored, step.ended,
+            step.output,
         )
     )  # fmt: skip
     for path, call in zip(calls, step.calls, strict=True):

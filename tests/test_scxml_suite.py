@@ -1,11 +1,11 @@
 """W3C's own tests of SCXML implementations, as far as they are about the core algorithm, written as our definitions.
 
-They stand in `data/scxml` with the numbers of the implementation report (https://www.w3.org/Voice/2013/scxml-irp/), are
-written by hand after them, and pass, as those do, where the chart ends in `pass`; `changed` says what had to be said
-another way. Left out, by subject:
+They stand in `data/scxml` with the numbers of the implementation report (https://www.w3.org/Voice/2013/scxml-irp/),
+are written by hand after them, and pass, as those do, where the chart ends in `pass`; `changed` says what had to be
+said another way. Left out, by subject:
 
 - 147-156, 302-304, 525: `if`, `foreach` and `script`, which the language does not have;
-- most of 172-252, and 347-354, 422, 500-502, 507-534, 552-567: sending and invoking, which are calls of perdure here and
+- most of 172-252, and 347-354, 422, 500-502, 507-534, 552-567: sending and invoking, which are calls of perdure and
   tested as such (what 176, 179, 189 and 205 say of data and order stands here for raised events);
 - 276-280, 286, 311, 321-338, 445-464, 550-551, 568-578: declarations of data, system variables and data models of SCXML;
 - 376, 378: several blocks of content of one entry or exit; 412, 579: content of initial and default transitions. The
