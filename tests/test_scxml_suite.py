@@ -5,9 +5,9 @@ are written by hand after them, and pass, as those do, where the chart ends in `
 said another way. Left out, by subject:
 
 - 147-156, 302-304, 525: `if`, `foreach` and `script`, which the language does not have;
-- most of 172-252, and 347-354, 422, 500-502, 507-534, 552-567: sending and invoking, which are calls of perdure and
+- most of 172-252, and 347-354, 422, 500-502, 507-534, 552-567: sending and invoking, which are calls here and
   tested as such (what 176, 179, 189 and 205 say of data and order stands here for raised events);
-- 276-280, 286, 311, 321-338, 445-464, 550-551, 568-578: declarations of data, system variables and data models of SCXML;
+- 276-280, 286, 311, 321-338, 445-464, 550-551, 568-578: data declarations, system variables and data models;
 - 376, 378: several blocks of content of one entry or exit; 412, 579: content of initial and default transitions. The
   definitions have neither;
 - 319: there is an event before the first one, without a name.
