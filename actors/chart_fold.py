@@ -23,7 +23,7 @@ def macrostep(state: Started, event: MacrostepTaken) -> Started:
     state = with_body(state, event.chart, _replace(body, chart=after))
     for path, entry in left:
         state = _forget(state, inner_body(node_in(event.chart, path), str(entry)))
-    if event.of and (node := state.node(event.of)) is not None and node.status in SETTLED:
+    if event.of and (node := state.node(event.of)) is not None and node.status in SETTLED - {"succeeded"}:
         state = without_node(state, event.of)
     for path in event.undo:
         state = with_node(state, path, NodeState("succeeded", order=state.completed))
@@ -59,6 +59,7 @@ def _moved(before: ChartState, event: MacrostepTaken) -> tuple[ChartState, list[
         asked=asked,
         ended=event.ended,
         output=event.output,
+        failed=event.failed,
     )
     return after, left
 

@@ -9,6 +9,8 @@ from perdure.actors.compensation import to_keep
 from perdure.actors.draft import Draft
 from perdure.actors.ends import main_done
 from perdure.actors.failures import leave
+from perdure.actors.inputs import ReportFailure, ReportLoss, ReportSuccess
+from perdure.actors.signals import misfit
 from perdure.actors.state import SETTLED
 from perdure.actors.statechart import Macrostep, Surroundings
 from perdure.definitions.chart_plan import DONE_INVOKE, ENTERED, ERROR_ACTION, ERROR_INVOKE, PlanChart, name_of_call
@@ -22,6 +24,7 @@ from perdure.events.vocabulary import (
     NodeFailed,
     NodeSkipped,
     NodeSucceeded,
+    SignalTaken,
     TimerCancelled,
 )
 
@@ -30,6 +33,20 @@ def begin(draft: Draft, body: str) -> None:
     """Enter a statechart."""
     step = statechart.begin(plan_of(draft, body), _surroundings(draft, body))
     _follow(draft, body, statechart.BEGIN, step, held=False)
+    _take_kept(draft, body)
+
+
+def _take_kept(draft: Draft, body: str) -> None:
+    """Give a chart that begins the signals that came before and that it knows, in their order."""
+    plan, owner = plan_of(draft, body), owner_of(body)[0]
+    for name in draft.state.signalled:
+        if plan.ever_takes(name) and draft.is_live(body):
+            data = draft.state.signals[name][0]
+            draft.emit(SignalTaken(name, owner))
+            if (problem := misfit((plan.events or {}).get(name), data)) is None:
+                receive(draft, body, ChartEvent(name, data))
+            else:
+                draft.emit(EventIgnored(body, name, data, f"its data does not fit: {problem}"))
 
 
 def receive(draft: Draft, body: str, event: ChartEvent, *, held: bool = False) -> None:
@@ -92,9 +109,9 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
     invokes = [node_in(inner_body(node_in(body, each.state), str(each.entry)), each.name) for each in step.invokes]
     draft.emit(
         MacrostepTaken(
-            body, event.name, None if event.of else event.data, event.error, event.of, held, step.steps, step.context,
-            step.history, calls, invokes, list(_to_undo(draft, body, before, step)), step.ignored, step.ended,
-            step.output,
+            body, event.name, None if event.of else event.data, event.error, event.of, held, step.steps,
+            step.context, step.history, calls, invokes, list(_to_undo(draft, body, before, step)), step.ignored,
+            step.ended, step.output, step.error,
         )
     )  # fmt: skip
     for path, call in zip(calls, step.calls, strict=True):
@@ -166,6 +183,19 @@ def fire(draft: Draft, path: str) -> None:
     receive(draft, body_of(owner), ChartEvent(f"after.{state}", timer=(state, int(entry), int(name_of(path)))))
 
 
+def come_late(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss) -> None:
+    """Record that an invocation ended when its state had been left; for any other node there is nothing to record."""
+    body = draft.plan.body(body_of(report.node))
+    if not body.calls or isinstance(report, ReportLoss) or draft.state.node(report.node) is not None:
+        return
+    state, plan = name_of(owner_of(body_of(report.node))[0]), plan_of(draft, chart_of(report.node))
+    invoked = next((each for each in plan.states[state].invokes if each.call == name_of(report.node)), None)
+    if invoked is not None:
+        output = report.output if isinstance(report, ReportSuccess) else None
+        event = f"{DONE_INVOKE if isinstance(report, ReportSuccess) else ERROR_INVOKE}{invoked.id}"
+        draft.emit(EventIgnored(chart_of(report.node), event, output, f"state {state!r} was left before"))
+
+
 def too_late(draft: Draft, timer: str) -> None:
     """Record that a delay of a state was over when the state had been left."""
     path = timer.partition("/")[2]
@@ -177,6 +207,9 @@ def end(draft: Draft, body: str) -> None:
     """Let a statechart end that is in a final state, and whose calls are over."""
     chart = state_of(draft, body)
     if not chart.ended or chart.calls or chart.held or is_busy(draft, body) or not draft.is_live(body):
+        return
+    if chart.failed is not None:
+        leave(draft, body, chart.failed)
         return
     if not body:
         main_done(draft)

@@ -19,6 +19,7 @@ from perdure.actors.inputs import (
     ExtendDeadline,
     PauseExecution,
     ReportChild,
+    ReportCompensation,
     ResumeExecution,
     RetryExecution,
     SignalExecution,
@@ -41,7 +42,7 @@ from perdure.events.vocabulary import (
 )
 
 
-def control(draft: Draft, given: Control | ReportChild) -> None:
+def control(draft: Draft, given: Control | ReportChild | ReportCompensation) -> None:
     """Carry out a command, or refuse it."""
     _CONTROLS[type(given)](draft, given)
 
@@ -165,4 +166,5 @@ _CONTROLS: dict[type, Callable[[Draft, Any], None]] = {
     ChangeInput: mending.change_input,
     ExtendDeadline: mending.extend_deadline,
     ReportChild: children.ended,
+    ReportCompensation: children.undone,
 }

@@ -2,15 +2,17 @@
 
 from datetime import datetime
 
-from perdure.actors import children, controls, failures, flow, timers
+from perdure.actors import charts, children, compensated, controls, failures, flow, timers
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
+    CompensateExecution,
     Continue,
     Control,
     FireTimer,
     Input,
     Recover,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
@@ -33,11 +35,12 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     if state.outcome is not None:
         if isinstance(given, Control):
             controls.after_end(draft, given)
-            flow.run(draft)
         elif isinstance(given, ReportChild):
             children.ended(draft, given)
-        return draft.events
-    _react(draft, given)
+        elif isinstance(given, CompensateExecution):
+            compensated.begin(draft, given)
+    else:
+        _react(draft, given)
     flow.run(draft)
     return draft.events
 
@@ -45,12 +48,8 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
 def _react(draft: Draft, given: Input) -> None:
     state = draft.state
     match given:
-        case ReportSuccess(node, attempt, output) if _is_running(state, node, attempt):
-            flow.complete(draft, node, attempt, output)
-        case ReportFailure(node, attempt, error) if _is_running(state, node, attempt):
-            failures.fail_attempt(draft, node, attempt, error)
-        case ReportLoss(node, attempt) if _is_running(state, node, attempt):
-            _resume(draft, node)
+        case ReportSuccess() | ReportFailure() | ReportLoss():
+            _hear(draft, given)
         case Recover(apart):
             for node in sorted(set(state.running) - apart):
                 if node in draft.state.running and not draft.over:
@@ -60,8 +59,22 @@ def _react(draft: Draft, given: Input) -> None:
             flow.wake(draft)
         case FireTimer(timer=timer, due=due):
             timers.come(draft, timer, due)
-        case _ if isinstance(given, Control | ReportChild):
+        case _ if isinstance(given, Control | ReportChild | ReportCompensation):
             controls.control(draft, given)
+
+
+def _hear(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss) -> None:
+    """Take the report on an attempt; one that is not wanted any more counts only for a statechart, as ignored."""
+    if not _is_running(draft.state, report.node, report.attempt):
+        charts.come_late(draft, report)
+        return
+    match report:
+        case ReportSuccess(node, attempt, output):
+            flow.complete(draft, node, attempt, output)
+        case ReportFailure(node, attempt, error):
+            failures.fail_attempt(draft, node, attempt, error)
+        case ReportLoss(node):
+            _resume(draft, node)
 
 
 def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecution, at: datetime) -> list[Event]:

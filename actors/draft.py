@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from perdure.actors.evolve import evolve
-from perdure.actors.state import SETTLED, BodyState, NodeState, Started
+from perdure.actors.state import BodyState, NodeState, Started
 from perdure.definitions.expressions import MOMENT, Moment
 from perdure.definitions.nodes import ForeachNode, LoopNode, StatechartNode
 from perdure.definitions.paths import UNDO, body_of, inner_body, is_within, name_of, node_in, owner_of, steps_to
@@ -196,12 +196,6 @@ class Draft:
                 return None
             owner, _ = owner_of(body)
             body = body_of(owner) if owner else ""
-
-    def is_settled(self, body: str, name: str) -> bool:
-        """Say whether a node will not change any more."""
-        state = self.state.body(body)
-        node = state.nodes.get(name) if state is not None else None
-        return node is not None and node.status in SETTLED
 
 
 def _of_chart(body: BodyState | None) -> dict[str, Any]:

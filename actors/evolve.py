@@ -17,7 +17,7 @@ from perdure.actors.state import (
     Started,
     still_done,
 )
-from perdure.actors.tree import known, with_body, with_node, without, without_node
+from perdure.actors.tree import known, to_undo_anew, with_body, with_node, without, without_node
 from perdure.definitions.paths import UNDO, is_within, owner_of
 from perdure.events.vocabulary import (
     BodyFailed,
@@ -34,6 +34,8 @@ from perdure.events.vocabulary import (
     EventIgnored,
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionPaused,
@@ -107,12 +109,15 @@ def _resumed(state: Started, event: NodeResumed) -> Started:
 
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     before = known(state, event.node)
-    if not event.node.endswith(UNDO) and chart_fold.around(state, event.node) is not None:
-        return without_node(state, event.node)  # nobody reads it: its chart is told
     bodies = _to_keep(before.bodies)
+    by_its_child = before.status == "waiting" and before.child not in state.children  # else by hand
+    of_chart = not event.node.endswith(UNDO) and chart_fold.around(state, event.node) is not None
+    if of_chart and not (by_its_child and before.child):
+        return without_node(state, event.node)  # nobody reads it: its chart is told
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
         input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
+        child=before.child if by_its_child else "",
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -257,7 +262,7 @@ def _retried(state: Started, _: ExecutionRetried) -> Started:
         kept = Map({name: node for name, node in nodes.items() if node is not None})
         main = BodyState(nodes=kept, settled=len(kept))
     return Started(
-        state.started, main, signals=state.signals, children=state.children,
+        state.started, main, signals=state.signals, signalled=state.signalled, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
     )  # fmt: skip
 
@@ -270,7 +275,7 @@ def _child_requested(state: Started, event: ChildRequested) -> Started:
     given: dict[str, Any] = {"child": event.child}
     if chart_fold.around(state, event.node) is not None:
         given |= {"id": None, "input": event.input}  # what another attempt begins with
-    node = NodeState("waiting", event.attempt, input=given, order=state.completed)
+    node = NodeState("waiting", event.attempt, input=given, order=state.completed, child=event.child)
     return _replace(with_node(state, event.node, node), completed=state.completed + 1)
 
 
@@ -293,14 +298,16 @@ def _timer_held(state: Started, event: TimerHeld) -> Started:
 
 def _signal_received(state: Started, event: SignalReceived) -> Started:
     queue = (*state.signals.get(event.signal, ()), event.data)
-    return _replace(state, signals=state.signals.set(event.signal, queue))
+    return _replace(state, signals=state.signals.set(event.signal, queue), signalled=(*state.signalled, event.signal))
 
 
 def _signal_taken(state: Started, event: SignalTaken) -> Started:
     before = state.signals[event.signal]
     queue = before[: event.number] + before[event.number + 1 :]
     signals = state.signals.set(event.signal, queue) if queue else state.signals.delete(event.signal)
-    return _replace(state, signals=signals)
+    places = [place for place, name in enumerate(state.signalled) if name == event.signal]
+    gone = places[event.number]
+    return _replace(state, signals=signals, signalled=state.signalled[:gone] + state.signalled[gone + 1 :])
 
 
 def _paused(state: Started, event: ExecutionPaused) -> Started:
@@ -317,6 +324,12 @@ def _being_failed(state: Started, event: ExecutionFailing) -> Started:
 
 def _being_cancelled(state: Started, event: ExecutionCancelling) -> Started:
     return _replace(state, cancelling=event, paused=None)
+
+
+def _being_compensated(state: Started, event: ExecutionCompensating) -> Started:
+    """Let an execution that has ended be at work again, on its end: nothing in it begins but what undoes it."""
+    main = _replace(to_undo_anew(state.main), status="succeeded")
+    return _replace(state, main=main, outcome=None, compensating=event)
 
 
 def _ended(state: Started, event: Outcome) -> Started:
@@ -364,6 +377,8 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     ExecutionFailed: _ended,
     ExecutionCancelled: _ended,
     ExecutionTerminated: _ended,
+    ExecutionCompensated: _ended,
+    ExecutionCompensating: _being_compensated,
 }
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from uuid import uuid4
 
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
+from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     Command,
+    CompensateExecution,
     Continue,
     Control,
     FireTimer,
@@ -27,6 +29,7 @@ from perdure.actors.inputs import (
     StartExecution,
 )
 from perdure.actors.loading import load
+from perdure.actors.log_context import about
 from perdure.actors.outgoing import Outgoing, Post
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
@@ -38,6 +41,7 @@ from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
+from perdure.events.subjects import partition_of
 from perdure.events.vocabulary import CommandRefused, Event
 
 _log = logging.getLogger("perdure.execution")
@@ -51,11 +55,18 @@ _Attempt = tuple[Any, ...]
 """One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
 
 
+async def _open() -> None:
+    """Let everything pass: there is one owner."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What an execution acts through. near: timers due within so many seconds stay in this process.
 
-    apart: says whether a node's work, whose tool is at this place, runs in a process of its own.
+    apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
+    its own. fence: awaited before
+    every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an execution that waits
+    for the outside world is kept at hand.
     """
 
     log: Log
@@ -66,8 +77,10 @@ class Surroundings:
     near: float = NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
-    apart: Callable[[PlanNode, str | None], bool] = lambda _node, _place: False
+    apart: Callable[[PlanNode, str | None, int], bool] = lambda _node, _place, _resumed: False
     secrets: Secrets = field(default_factory=Secrets)
+    fence: Callable[[], Awaitable[None]] = _open
+    quiet: Callable[[], float] = lambda: 0.0
 
 
 class Execution:
@@ -76,6 +89,8 @@ class Execution:
     def __init__(self, execution: str, surroundings: Surroundings) -> None:
         self.id = execution
         self.closed = False
+        self._leaving = False
+        self._spoken = asyncio.Event()
         self._around = surroundings
         self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[None] | None]] = asyncio.Queue()
         self._folded: Folded | None = None
@@ -91,24 +106,35 @@ class Execution:
         if self.closed:
             return False
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._mailbox.put_nowait((given, decided))
+        self._put(given, decided)
         await decided
         return True
 
-    async def run(self, first: Input | None = None) -> None:
+    def hurry(self) -> None:
+        """Leave at once when it is quiet: others wait for its place."""
+        self._spoken.set()
+
+    def leave(self) -> None:
+        """Begin nothing more, and leave as soon as what is under way has come to its end and is recorded."""
+        self._leaving = True
+        self._put(Continue())
+
+    async def run(self, *first: Input) -> bool:
         """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
 
-        Raises Deposed when a newer owner has taken over, and LogUnavailable when it cannot be loaded; what was decided
-        is appended for as long as the log is away.
+        Returns whether there is such an execution: False where it never began. Raises Deposed when a newer owner has
+        taken over, and LogUnavailable when it cannot be loaded; what was decided is appended for as long as the log is
+        away.
         """
         waiting: list[asyncio.Future[None]] = []
+        about(execution=self.id, partition=partition_of(self.id))
         try:
             await self._transact([Recover()])
-            inputs: list[Input] = [first] if first else []
+            inputs: list[Input] = list(first)
             while True:
                 if inputs:
                     await self._transact(inputs)
-                    self._refuse_starts(inputs)
+                    self._refuse(inputs)
                 for decided in waiting:
                     if not decided.done():
                         decided.set_result(None)
@@ -118,8 +144,10 @@ class Execution:
                 elif self._outgoing is not None and self._outgoing.busy:
                     inputs, waiting = [], []
                     await self._outgoing.sent()
+                elif await self._stays_quiet():
+                    return self._begun()
                 else:
-                    return
+                    inputs, waiting = await self._drain()
         except BaseException as error:
             self._fail_tellers(waiting, error)
             raise
@@ -134,6 +162,28 @@ class Execution:
             taken.append(self._mailbox.get_nowait())
         return [given for given, _ in taken], [decided for _, decided in taken if decided]
 
+    async def _stays_quiet(self) -> bool:
+        """Wait until it has been quiet for long enough; False when it was spoken to."""
+        state = self._folded.state if self._folded else None
+        over = not isinstance(state, Started) or state.outcome is not None
+        self._spoken.clear()
+        until = asyncio.get_running_loop().time() + self._around.quiet()
+        while self._mailbox.empty() and not over and not self._leaving and self._around.quiet():
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._spoken.wait()
+                self._spoken.clear()
+            except TimeoutError:
+                break
+        return self._mailbox.empty()
+
+    def _begun(self) -> bool:
+        return self._folded is not None and self._folded.n > 0
+
+    def _put(self, given: Input, decided: asyncio.Future[None] | None = None) -> None:
+        self._mailbox.put_nowait((given, decided))
+        self._spoken.set()
+
     async def _transact(self, inputs: list[Input]) -> None:
         """Load, decide, append as one entry, evolve; when another writer was first, load and decide again.
 
@@ -143,7 +193,7 @@ class Execution:
             folded = self._folded or await self._load()
             at = datetime.now(UTC)
             causes = [given.id for given in inputs if isinstance(given, Command)]
-            fresh = [given for given in inputs if getattr(given, "id", None) not in folded.handled]
+            fresh = [given for given in inputs if not (isinstance(given, Command) and folded.knows(given.id))]
             events = await self._decide(folded.state, fresh, at)
             told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
@@ -159,7 +209,7 @@ class Execution:
             else:
                 self._folded = folded.after(recorded, entry)
                 if len(events) > MANY:  # it was left off there
-                    self._mailbox.put_nowait((Continue(), None))
+                    self._put(Continue())
                 self._snapshot_when_due(self._folded, len(recorded.data))
                 return
 
@@ -167,6 +217,7 @@ class Execution:
         """Append, for as long as it takes: work goes on meanwhile, and the entry's id keeps it from counting twice."""
         pause = _PAUSE
         while True:
+            await self._around.fence()
             try:
                 return await self._around.log.append(self.id, entry, position)
             except LogUnavailable as error:
@@ -228,9 +279,11 @@ class Execution:
             return [CommandRefused(given.id, f"a fault in perdure: {type(error).__name__}: {error}")]
 
     def _apart(self, state: Started, plan: Plan) -> frozenset[str]:
-        nodes = {path: plan.node(path) for path in state.running}
-        places = state.started.tools
-        return frozenset(path for path, node in nodes.items() if self._around.apart(node, places.get(node.target)))
+        nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}
+        places, apart = state.started.tools, self._around.apart
+        return frozenset(
+            path for path, (node, resumed) in nodes.items() if apart(node, places.get(node.target), resumed)
+        )
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:
@@ -257,26 +310,32 @@ class Execution:
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
-        for key in wanted.keys() - self._running.keys():
+        new = set() if self._leaving else wanted.keys() - self._running.keys()
+        if new:
+            await self._around.fence()
+        for key in new:
             self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
 
-    def _refuse_starts(self, inputs: list[Input]) -> None:
-        """Tell a parent whose child cannot begin, for its id is taken; a start that comes again is told again."""
-        state, outgoing = self._folded.state if self._folded else None, self._outgoing
+    def _refuse(self, inputs: list[Input]) -> None:
+        """Tell a parent whose child cannot begin, for its id is taken, or cannot be undone; each time that it asks."""
+        folded, outgoing = self._folded, self._outgoing
+        if folded is None or outgoing is None:
+            return
         for given in inputs:
-            if not isinstance(given, StartExecution) or given.parent is None or outgoing is None:
-                continue
-            if not isinstance(state, Started) or state.started.parent != given.parent:
-                outgoing.refuse(given.id, given.parent)
+            if isinstance(given, StartExecution) and given.parent is not None:
+                if not isinstance(folded.state, Started) or folded.state.started.parent != given.parent:
+                    outgoing.refuse(given.id, given.parent)
+            elif isinstance(given, CompensateExecution) and (why := refusal(self.id, folded.state, given)):
+                outgoing.cannot_compensate(given, why)
 
     def _report(self, report: ReportChild) -> None:
-        self._mailbox.put_nowait((report, None))
+        self._put(report)
 
     def _fire(self, fired: FireTimer) -> None:
-        self._mailbox.put_nowait((fired, None))
+        self._put(fired)
 
     async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
@@ -286,11 +345,12 @@ class Execution:
         assert isinstance(folded.state, Started)  # noqa: S101
         node = plan.node(name)
         report: Input
+        about(node=name, attempt=attempt)
         try:
             place = folded.state.started.tools.get(node.target)
             value = secrets.reveal(state.input, state.secrets)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
-            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline)
+            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline, state.resumed)
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost:
             report = ReportLoss(name, attempt)
@@ -299,11 +359,11 @@ class Execution:
                 raise
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
-            self._mailbox.put_nowait((report, None))
+            self._put(report)
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
-        return self._mailbox.empty() and not self._running_now() and not self._alarms.near
+        return self._mailbox.empty() and not self._running_now() and (self._leaving or not self._alarms.near)
 
     def _running_now(self) -> bool:
         return any(not task.done() for task in self._running.values())

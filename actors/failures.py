@@ -8,7 +8,6 @@ from perdure.actors.containers import stops_whole
 from perdure.actors.draft import Draft
 from perdure.actors.retry_after import asked
 from perdure.actors.state import SETTLED, NodeState, nodes_in
-from perdure.definitions.chart_calls import STATE
 from perdure.definitions.parts import Retry
 from perdure.definitions.paths import UNDO, body_of, inner_body, is_within, node_in, owner_of, steps_to
 from perdure.definitions.plan_nodes import PlanCatch
@@ -145,7 +144,7 @@ def end_failed(draft: Draft, body: str, error: Error) -> None:
 
 
 def fail_open(draft: Draft, path: str, error: Error) -> None:
-    """Fail an attempt at a node with bodies: all of them end."""
+    """Fail an attempt at a node; all of its bodies end, if it has any."""
     draft.disarm(path, keep="deadline")
     stop(draft, path, error.message, node=True)
     if not compensate(draft, path, "node", error):
@@ -176,8 +175,6 @@ def stop(draft: Draft, within: str, reason: str, *, node: bool = False, undo: bo
     elif state is not None:
         inner = list(nodes_in(within, state))
     for path, each in sorted(inner, key=itemgetter(0)):
-        if draft.plan.node(path).kind == STATE:
-            continue  # it only holds its calls
         if each.status not in SETTLED and (undo or not path.endswith(UNDO)):
             draft.emit(NodeCancelled(path, reason))
             draft.disarm(path)

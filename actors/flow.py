@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from perdure.actors import charts, compensation, containers, ends, failures, kinds
+from perdure.actors import charts, compensated, compensation, containers, ends, failures, kinds
 from perdure.actors.draft import Draft
 from perdure.actors.joins import GOOD, why_not
 from perdure.actors.state import SETTLED, NodeState
@@ -210,6 +210,8 @@ def _undone(draft: Draft, within: str) -> None:
     if started.kind == "node":
         node = draft.state.node(within)
         failures.fail_attempt(draft, within, node.attempt if node else 1, started.error)
+    elif draft.state.compensating:
+        compensated.end(draft)
     else:
         failures.end_failed(draft, within, started.error)
 

@@ -159,6 +159,25 @@ class ReportChild(_Input, frozen=True):
     error: Error | None = None
 
 
+class CompensateExecution(_Input, frozen=True):
+    """Undo what an execution did that had succeeded: a parent, at this node, is being compensated for this error."""
+
+    id: str
+    execution: str
+    parent: Parent
+    error: Error
+
+
+class ReportCompensation(_Input, frozen=True):
+    """A child of the execution was undone, for the call at `node`; or not, or not wholly, because of the error."""
+
+    id: str
+    execution: str
+    node: str
+    child: str
+    error: Error | None = None
+
+
 class ReportSuccess(_Input, frozen=True):
     """An attempt at a node ended with this output."""
 
@@ -203,7 +222,9 @@ Control = (
 )
 """Commands of people and programs to an execution that has begun."""
 
-Command = StartExecution | FireTimer | ActivateExecution | ReportChild | Control
+Command = (
+    StartExecution | FireTimer | ActivateExecution | ReportChild | CompensateExecution | ReportCompensation | Control
+)
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
 Input = Command | ReportSuccess | ReportFailure | ReportLoss | Recover | Continue

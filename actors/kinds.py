@@ -11,6 +11,7 @@ import msgspec
 from perdure.actors.containers import open_chart, open_foreach, open_loop, open_parallel
 from perdure.actors.draft import Draft
 from perdure.actors.signals import misfit, next_signal
+from perdure.actors.state import NodeState
 from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.json_values import to_json_value
@@ -42,27 +43,29 @@ _TIMED_HERE = frozenset({"wait", "approval", "workflow", "foreach", "loop", "par
 """The kinds that no worker does, so that no worker sees to their `timeout`."""
 
 
-def start_undo(draft: Draft, path: str) -> None:
-    """Begin the call that undoes a node. Raises ExpressionError."""
-    node, undone = draft.plan.node(path), draft.state.node(path.removesuffix(UNDO))
-    value, secrets = draft.value(path, "with"), list(node.secrets)
-    if node.templates["with"] is None and path.endswith(ENTERED + UNDO):
-        value = {"state": name_of(owner_of(body_of(path))[0]), "context": draft.names(body_of(path), ())["context"]}
-    elif node.templates["with"] is None and undone is not None:
-        value = {"input": undone.input, "output": undone.output}
-        secrets = [f"/input{pointer}" for pointer in undone.secrets]
-    draft.schedule(path, 1, value, secrets)
-
-
 def _input(draft: Draft, path: str) -> Any:
     """Return what somebody gave a node by hand, or else what its `with` or config gives."""
+    if (undone := _undone_as_it_is(draft, path)) is not None:
+        if path.endswith(ENTERED + UNDO):
+            state, names = name_of(owner_of(body_of(path))[0]), draft.names(body_of(path), ())
+            return {"state": state, "context": names["context"]}
+        return {"input": undone.input, "output": undone.output}
     return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, draft.plan.node(path).given)
 
 
 def _secrets(draft: Draft, path: str) -> list[str]:
     """Return the pointers to the references to secrets in that input."""
+    if (undone := _undone_as_it_is(draft, path)) is not None:
+        return [f"/input{pointer}" for pointer in undone.secrets]
     node, given = draft.plan.node(path), draft.state.inputs
     return list(pointers_kept(node.templates[node.given], given[path]) if path in given else node.secrets)
+
+
+def _undone_as_it_is(draft: Draft, path: str) -> NodeState | None:
+    """Return the node that a call undoes which has no `with`, and so gets that node's input and output."""
+    if not path.endswith(UNDO) or draft.plan.node(path).templates["with"] is not None:
+        return None
+    return draft.state.node(path.removesuffix(UNDO))
 
 
 def _call(draft: Draft, path: str, attempt: int) -> None:
@@ -91,6 +94,12 @@ def request_child(draft: Draft, path: str, attempt: int, value: Any, wanted: Any
     draft.emit(ChildRequested(path, attempt, child, part.name, value, part.detach, part.on_parent_close))
     if part.detach:
         draft.finish(path, attempt, child)
+
+
+def _compensation(draft: Draft, path: str, attempt: int) -> None:
+    """Have the child undone by which a node succeeded, and wait until it says so."""
+    undone = draft.state.node(path.removesuffix(UNDO))
+    draft.emit(NodeWaiting(path, attempt, {"compensation": undone.child if undone else ""}))
 
 
 _LONGEST_ID = 200
@@ -228,6 +237,7 @@ _START: dict[str, Callable[[Draft, str, int], None]] = {
     "tool": _call,
     "custom": _call,
     "workflow": _workflow,
+    "compensation": _compensation,
     "set": _set,
     "fail": _fail,
     "switch": _switch,

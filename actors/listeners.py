@@ -8,7 +8,7 @@ from perdure.actors.chart_state import ChartState
 from perdure.actors.draft import Draft
 from perdure.actors.state import BodyState, Started, nodes_in
 from perdure.definitions.chart_plan import DONE_INVOKE, DONE_STATE, ERROR_ACTION, ERROR_EXECUTION, ERROR_INVOKE
-from perdure.definitions.paths import inner_body
+from perdure.definitions.paths import inner_body, node_in
 from perdure.definitions.plan import Plan
 
 OURS = (DONE_STATE, DONE_INVOKE, ERROR_ACTION, ERROR_EXECUTION, ERROR_INVOKE)
@@ -24,6 +24,26 @@ def charts_in(plan: Plan, state: Started) -> Iterator[tuple[str, ChartState]]:
     elif plan.has_charts:
         for root, body in (("", state.main), *sorted(state.ends.items())):
             yield from _within(root, body)
+
+
+def active_states(state: Started) -> list[str]:
+    """Return the paths of the active states, also of a chart at its end; a node's are `node/chart/state`."""
+    main = [] if state.main.chart is None else [("", state.main.chart)]
+    charts_of = main or [each for root, body in (("", state.main), *state.ends.items()) for each in _within(root, body)]
+    return [node_in(path, each) for path, chart in charts_of for each in chart.configuration]
+
+
+def accepted(plan: Plan, state: Started) -> list[str]:
+    """Return the events and signals that something waits for now: names, or descriptors such as `order.*`."""
+    found: dict[str, None] = {}
+    for path, chart in charts_in(plan, state):
+        compiled = plan.body(path).chart
+        if compiled is not None and not chart.ended:
+            found.update(dict.fromkeys(statechart.accepts(compiled, chart)))
+    for node in state.waiting.values():
+        if (signal := node.input.get("signal")) is not None:
+            found[signal] = None
+    return [each for each in found if not each.startswith(OURS)]
 
 
 def _within(root: str, body: BodyState) -> Iterator[tuple[str, ChartState]]:

@@ -60,7 +60,7 @@ class Macrostep:
     """What happened in a step.
 
     context, history: what changed of them. ignored: events that no transition took. failed: an error that none took.
-    ended: the chart came to a final state at the top, with this output.
+    ended: the chart came to a final state at the top, with this output, or the error that it is to fail with.
     """
 
     steps: list[Microstep] = field(default_factory=list)
@@ -73,6 +73,7 @@ class Macrostep:
     failed: Error | None = None
     ended: bool = False
     output: Any = None
+    error: Error | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +402,7 @@ class _Step:
             self.execute(state, state.exit)
             if state.kind == "final" and state.parent is None:
                 self.out.output = self._rendered(state, state.output)
+                self.out.error = self._error_of(state)
         failed = next((event.error for event in self.internal if event.error is not None), None)
         self.out.failed = self.out.failed or failed
 
@@ -466,6 +468,12 @@ class _Step:
         except ExpressionError as error:
             self._raise_error(state, error)
             return None
+
+    def _error_of(self, state: PlanState) -> Error | None:
+        if state.error_type is None:
+            return None
+        given = self._rendered(state, state.error) or {}
+        return Error(state.error_type, str(given.get("message", "")), given.get("data"))
 
     def _raise_error(self, state: PlanState, error: ExpressionError) -> None:
         what = Error("ExpressionError", f"state {state.path!r}: {error}")

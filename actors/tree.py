@@ -77,3 +77,13 @@ def without_node(state: Started, path: str) -> Started:
         return with_node(state, owner, _replace(node, bodies=bodies))
     outer = state.body(body_of(owner)) or BodyState()
     return with_body(state, body_of(owner), _replace(outer, nodes=without(outer.nodes, name_of(owner))))
+
+
+def to_undo_anew(body: BodyState) -> BodyState:
+    """Return a body without the calls that could not undo what is in it: they are made again."""
+    nodes = Map[str, NodeState]()
+    for name, node in body.nodes.items():
+        if not (name.endswith(UNDO) and node.status == "failed"):
+            inner = Map({key: to_undo_anew(each) for key, each in node.bodies.items()})
+            nodes = nodes.set(name, _replace(node, bodies=inner) if inner else node)
+    return _replace(body, nodes=nodes)

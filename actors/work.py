@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ class WorkerLost(PerdureError):
 class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
-    undone: how often it was compensated. deadline: when the node is given up.
+    undone: how often it was compensated. deadline: when the node is given up. resumed: how often its process was lost.
     """
 
     execution: str
@@ -39,6 +39,7 @@ class Work(msgspec.Struct, frozen=True):
     place: str | None
     undone: int = 0
     deadline: datetime | None = None
+    resumed: int = 0
 
     def tool(self) -> tools.Tool:
         """Return the tool that it calls; it was located before the start."""
@@ -66,15 +67,24 @@ Worker = Callable[[Work], Awaitable[Any]]
 """Does the work and returns its JSON output, or raises."""
 
 
-def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
+Send = Callable[[str, str, Any, str], Coroutine[Any, Any, None]]
+"""Gives another execution a signal: its id, the signal, its data, and the id by which it counts once."""
+
+
+def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send | None = None) -> Worker:
     """Return the worker that does agents, own kinds and `async def` tools on the loop, plain `def` tools elsewhere."""
+    isolates = call_elsewhere is not call_in_thread
 
     async def do(work: Work) -> Any:
         node = work.node
+        if node.calls == "send":
+            assert send is not None  # noqa: S101 (only tests have no post)
+            to, event, data = work.input["to"], work.input["event"], work.input["data"]
+            return await in_time(send(to, event, data, work.context().idempotency_key), node.timeout)
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
-        if runs_apart(node, work.place):
+        if runs_apart(node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
         beats = Beats()
         context = heard(work.context(), beats.beat)
@@ -87,10 +97,15 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
     return do
 
 
-def runs_apart(node: PlanNode, place: str | None) -> bool:
-    """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there."""
+def runs_apart(node: PlanNode, place: str | None, resumed: int = 0) -> bool:
+    """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there.
+
+    And any tool whose process was lost once: it may have been the cause, and must not take others down with it again.
+    """
     if node.calls != "tool" or place is None:
         return False
+    if resumed:
+        return True
     try:
         return (node.run_on or ("loop" if tools.find(place).is_async else "actor")) == "actor"
     except PerdureError:

@@ -61,8 +61,21 @@ class Settings(BaseSettings):
     isolation: Literal["shared", "process"] = Field(
         default="shared", description="Whether executions share their host's process, or have a Ray actor each."
     )
+    passivate_after: float = Field(
+        default=5.0,
+        ge=0,
+        description="Seconds for which an execution that only waits is kept at hand, while there is room.",
+    )
+    drain_timeout: float = Field(
+        default=20.0,
+        ge=0,
+        description="Seconds that running work may take to end before its execution goes to another host, or down.",
+    )
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="How `perdure up` and the hosts write their log: lines for people, or JSON."
     )
     user: str | None = Field(
         default=None,

@@ -7,7 +7,7 @@ from perdure.definitions.nodes import AgentNode, SendNode, SetNode, ToolNode, Wo
 from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanNode
 from perdure.definitions.states import Action, Invoke, StateCompensation
 from perdure.definitions.templates import Template, compile_template
-from perdure.definitions.undo_calls import undo_of
+from perdure.definitions.undo_calls import undo_of, undo_of_child
 
 STATE = "state"
 """The kind of node that stands for a state."""
@@ -24,7 +24,7 @@ def compile_states(chart: PlanChart, output: Template = None) -> PlanBody:
 
 def _call(name: str, call: Action | Invoke | StateCompensation | None) -> PlanNode:
     if name == ENTERED:
-        undo = undo_of(call, compile_template(call.with_)) if isinstance(call, StateCompensation) else None
+        undo = _undo(call) if isinstance(call, StateCompensation) else None
         return _node(name, ENTERED, SetNode(set=None), undo=undo)
     assert call is not None  # noqa: S101 (every other name is that of a call)
     limits = {"retry": call.retry, "timeout": call.timeout}
@@ -38,7 +38,13 @@ def _call(name: str, call: Action | Invoke | StateCompensation | None) -> PlanNo
         return _node(name, "workflow", WorkflowNode(workflow=call.start.model_copy(update={"detach": True}), **limits))
     assert isinstance(call, Invoke)  # noqa: S101 (the other kinds have gone)
     assert call.workflow is not None  # noqa: S101
-    return _node(name, "workflow", WorkflowNode(workflow=call.workflow, **limits))
+    model = WorkflowNode(workflow=call.workflow, **limits)
+    return _node(name, "workflow", model, undo=undo_of_child(model))
+
+
+def _undo(call: StateCompensation) -> PlanNode:
+    child = compile_template(call.workflow.id) if call.workflow is not None else None
+    return undo_of(call, {"with": compile_template(call.with_), "workflow/id": child})
 
 
 def _node(name: str, kind: str, model: Any, **parts: Any) -> PlanNode:

@@ -69,7 +69,10 @@ class PlanInvoke:
 
 @dataclass(eq=False, slots=True)
 class PlanState:
-    """A compiled state. `index`: its place in document order; `last`: that of the last state within it."""
+    """A compiled state. `index`: its place in document order; `last`: that of the last state within it.
+
+    error_type, error: of a final state that fails the execution, the type, and the template of message and data.
+    """
 
     path: str
     kind: str
@@ -87,6 +90,8 @@ class PlanState:
     delays: tuple[Template, ...] = ()
     invokes: tuple[PlanInvoke, ...] = ()
     output: Template = None
+    error_type: str | None = None
+    error: Template = None
     undoable: bool = False
 
     @property
@@ -163,6 +168,9 @@ def _complete(chart: Chart, states: Mapping[str, PlanState], each: ChartState, c
     state.invokes = calls.invokes()
     state.delays = tuple(compile_template(delay) for delay in model.after)
     state.output = compile_template(model.output)
+    if model.fail is not None:
+        state.error_type = model.fail.type
+        state.error = compile_template({"message": model.fail.message, "data": model.fail.data})
     state.undoable = model.compensate is not None
     for on, listed, exact in _triggers(each):
         for way in listed:

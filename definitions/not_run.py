@@ -28,5 +28,3 @@ def _in_node(node: Node, at: Path) -> Iterator[Finding]:
     for key in _NODE:
         if getattr(node, key) is not None:
             yield Finding((*at, key), f"{key!r} is checked, and has no effect yet", key=True)
-    if node.compensate is not None and node.compensate.workflow is not None:
-        yield Finding((*at, "compensate"), "a compensation by a workflow is checked, and does not run yet", key=True)

@@ -17,6 +17,7 @@ from perdure.definitions.nodes import (
     Node,
     StatechartNode,
     SwitchNode,
+    WorkflowNode,
     kind_of,
 )
 from perdure.definitions.parts import Agent
@@ -25,7 +26,7 @@ from perdure.definitions.places import Field, Inner, fields_of, inner_of
 from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanCatch, PlanNode, key_of_input
 from perdure.definitions.secret_references import names_in, pointers_in
 from perdure.definitions.templates import Template, compile_condition, compile_template, expressions
-from perdure.definitions.undo_calls import undo_of
+from perdure.definitions.undo_calls import undo_of, undo_of_child
 from perdure.definitions.yaml_source import Path
 
 
@@ -213,7 +214,7 @@ class _Draft:
             bodies=self.bodies | _chart_of(self.node),
             arm_of=arm_of,
             handler_of=handler_of,
-            undo=undo_of(self.node.compensate, self.templates.get("compensate/with")) if self.node.compensate else None,
+            undo=_undo(self.node, self.templates),
             secrets=tuple(pointers_in(self.templates.get(key_of_input(self.node)))),
             mixed_needs=tuple(sorted(needs, key=lambda need: crc32(need.encode()))),
         )
@@ -221,6 +222,13 @@ class _Draft:
 
 def _chart_of(node: Node) -> dict[str, PlanBody]:
     return {"chart": compile_states(compile_chart(node.statechart))} if isinstance(node, StatechartNode) else {}
+
+
+def _undo(node: Node, templates: Mapping[str, Template]) -> PlanNode | None:
+    """Compile the call that undoes a node; what a child did, its parent has undone by that child."""
+    if node.compensate is not None:
+        return undo_of(node.compensate, {key: templates.get(f"compensate/{key}") for key in ("with", "workflow/id")})
+    return undo_of_child(node) if isinstance(node, WorkflowNode) else None
 
 
 def _compile_inner(inner: Inner) -> PlanBody:

@@ -285,7 +285,7 @@ class MacrostepTaken(_Event, frozen=True):
     chart: the path of its body, "" for the main one. event: "" when it began. of: the call whose end the event tells.
     held: it had come during a pause. context, history: what changed. calls, invokes: the paths of the nodes asked for.
     undo: those that stand for states which a compensation can undo. ignored: its own events that no transition took.
-    ended: it came to a final state at the top.
+    ended: it came to a final state at the top, with this output, or failed there.
     """
 
     chart: str
@@ -303,6 +303,7 @@ class MacrostepTaken(_Event, frozen=True):
     ignored: list[str] = []
     ended: bool = False
     output: Any = None
+    failed: Error | None = None
 
 
 class EventIgnored(_Event, frozen=True):
@@ -362,6 +363,13 @@ class ExecutionCancelling(_Event, frozen=True):
     by: str = ""
 
 
+class ExecutionCompensating(_Event, frozen=True):
+    """An execution that had succeeded is undone, for its parent is, because of this error: what it completed goes."""
+
+    command: str
+    error: Error
+
+
 class CommandRefused(_Event, frozen=True):
     """A command could not be carried out in the state that it met."""
 
@@ -394,6 +402,12 @@ class ExecutionTerminated(_Event, frozen=True):
 
     reason: str = ""
     by: str = ""
+
+
+class ExecutionCompensated(_Event, frozen=True):
+    """An execution that had succeeded was undone, for its parent was; `error` says what could not be."""
+
+    error: Error | None = None
 
 
 class ExecutionPurged(_Event, frozen=True):
@@ -449,13 +463,15 @@ Event = (
     | ExecutionResumed
     | ExecutionFailing
     | ExecutionCancelling
+    | ExecutionCompensating
     | CommandRefused
     | ExecutionSucceeded
     | ExecutionFailed
     | ExecutionCancelled
     | ExecutionTerminated
+    | ExecutionCompensated
     | ExecutionPurged
 )
 
-Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated
+Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated | ExecutionCompensated
 """How an execution ended."""

@@ -153,9 +153,11 @@ async def _driven(asked: _Asked) -> Any:
 
 async def _let_children_end(client: "AsyncClient", execution: str) -> None:
     """Go on driving children that are still at work: detached ones, and those that are being closed."""
+    from perdure.cluster.run import ENDED
+
     for child in sorted((await client.get(execution).state()).children):
         run = client.get(child)
-        if await run.status() not in ("succeeded", "failed", "cancelled", "terminated"):
+        if await run.status() not in ENDED:
             say(f"child {child} is still at work; Ctrl-C leaves it, and the same command with --id goes on with it")
             async for _ in run.events():
                 pass

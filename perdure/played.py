@@ -10,6 +10,7 @@ from perdure.events.vocabulary import (
     Error,
     Event,
     ExecutionCancelled,
+    ExecutionCompensated,
     ExecutionSucceeded,
     ExecutionTerminated,
 )
@@ -65,7 +66,7 @@ class Played:
 
     @property
     def status(self) -> str:
-        """How it stands: `succeeded`, `failed`, `cancelled`, `terminated`; else `running`, `paused`, `cancelling`."""
+        """How it stands: `succeeded`, `failed`, `cancelled`, `terminated`, `compensated`, or that it has not ended."""
         return self.state.status
 
     @property
@@ -79,6 +80,8 @@ class Played:
                 raise ExecutionFailed(self.id, node, attempt, told)
             case ExecutionCancelled(reason) | ExecutionTerminated(reason):
                 raise ExecutionStopped(self.id, self.status, reason)
+            case ExecutionCompensated(error):
+                raise ExecutionStopped(self.id, self.status, error.message if error else "")
         raise NotEnded(f"the execution is {self.status} and has not ended: {self._why()}")
 
     @property

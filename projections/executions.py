@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, select, update
+from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionPaused,
     ExecutionPurged,
@@ -73,11 +75,17 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
         elif isinstance(event, ExecutionCancelled | ExecutionTerminated):
             status = "cancelled" if isinstance(event, ExecutionCancelled) else "terminated"
             _set(connection, item.execution, status=status, ended_at=at, error_message=event.reason or None)
+        elif isinstance(event, ExecutionCompensated):
+            _set(
+                connection, item.execution, status="compensated", ended_at=at,
+                error_type=event.error and event.error.type, error_message=event.error and event.error.message,
+            )  # fmt: skip
         elif type(event) in _STATUS:
             _set(connection, item.execution, status=_STATUS[type(event)])
-        elif isinstance(event, ExecutionRetried):
+        elif isinstance(event, ExecutionRetried | ExecutionCompensating):
             none = dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
-            _set(connection, item.execution, status="running", **none)
+            status = "running" if isinstance(event, ExecutionRetried) else "compensating"
+            _set(connection, item.execution, status=status, **none)
         elif isinstance(event, ExecutionPurged):
             connection.execute(delete(executions).where(executions.c.id == item.execution))
         elif isinstance(event, ExecutionFailed):
@@ -102,6 +110,12 @@ def newest(connection: Connection, status: str | None = None, limit: int = 50) -
     if status:
         query = query.where(executions.c.status == status)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Return how many executions there are in each state."""
+    query = select(executions.c.status, func.count()).group_by(executions.c.status)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _set(connection: Connection, execution: str, **values: Any) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from perdure.errors import CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
 from perdure.events.log import Log
-from perdure.projections.executions import ended_before, executions, metadata, newest, project, tracking
+from perdure.projections.executions import counts, ended_before, executions, metadata, newest, project, tracking
 
 _NAME = "executions"
 _BATCH = 1000
@@ -53,6 +53,20 @@ class Projections:
         def read() -> list[str]:
             with self._engine.connect() as connection:
                 return ended_before(connection, before, statuses)
+
+        return await asyncio.to_thread(read)
+
+    async def lag(self, log: Log) -> int:
+        """Return how many positions of the log are not folded yet."""
+        await asyncio.to_thread(self._prepare, await log.identity())
+        return await log.last() - await asyncio.to_thread(self._position)
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many executions there are in each state."""
+
+        def read() -> dict[str, int]:
+            with self._engine.connect() as connection:
+                return counts(connection)
 
         return await asyncio.to_thread(read)
 

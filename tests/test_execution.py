@@ -228,7 +228,7 @@ async def test_of_two_owners_at_once_the_newer_wins_and_every_result_is_recorded
     gate.set()
     outcomes = await asyncio.gather(old, new, return_exceptions=True)
     assert isinstance(outcomes[0], Deposed)
-    assert outcomes[1] is None
+    assert outcomes[1] is True
     succeeded = Counter(event.node for event in await world.events() if isinstance(event, NodeSucceeded))
     assert succeeded == dict.fromkeys(DIAMOND.main.nodes, 1)
 
