@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from scenario import BOOM, EXECUTION, due, failure, output, running
+from scenario import BOOM, EXECUTION, NOW, due, failure, output, plan_of, running, start
 
 from perdure.actors.children import to_close, to_start
+from perdure.actors.decisions import decide
 from perdure.actors.inputs import (
     CancelExecution,
     CompleteNode,
@@ -18,9 +19,11 @@ from perdure.actors.inputs import (
     RetryExecution,
     SignalExecution,
 )
+from perdure.actors.state import INITIAL
 from perdure.events.vocabulary import (
     BodyFailed,
     BodySucceeded,
+    ChildRequested,
     CommandRefused,
     CompensationStarted,
     Error,
@@ -215,7 +218,7 @@ def test_a_child_whose_input_or_id_does_not_fit_fails_with_the_reason() -> None:
     leaf = {**LEAF, "input": {"type": "object", "properties": {"n": {"type": "integer"}}}}
     node = {"workflow": "leaf", "with": {"n": "${{ input }}"}}
     error = failure(running({"a": node}, "text", workflows={"leaf": leaf}))
-    assert error.message.startswith("the input of workflow 'leaf' does not fit: input")
+    assert error.message.startswith("the input of workflow 'leaf' does not fit: input.n ")
     nodes = {"a": {"workflow": {"name": "leaf", "id": "a\tb"}}}
     error = failure(running(nodes, workflows={"leaf": LEAF}))
     assert error == Error("Invalid", "the id of a child has 1 to 200 printable characters, not 'a\\tb'")
@@ -262,3 +265,57 @@ def test_an_answer_to_a_name_that_is_nearly_right_says_the_right_one() -> None:
     given.when(DecideApproval("d", EXECUTION, "confrm", approved=True))
     assert isinstance(given.events[-1], CommandRefused)
     assert "did you mean 'confirm'?" in given.events[-1].reason
+
+
+# small numbers and names
+
+
+def test_a_node_of_finally_that_failed_is_named_though_others_before_it_never_began() -> None:
+    last: dict[str, Any] = {"slow": {"tool": "t"}, "soon": {"tool": "t"}}
+    last |= {"never": {"set": 1, "needs": "slow"}, "bad": {"fail": "no", "needs": "soon"}}
+    given = running({"x": {"set": 1}}, **{"finally": last}).when(ReportSuccess("finally/soon", 1))
+    assert given.events[-1] == ExecutionFailed(Error("Failed", "no"), "finally/bad")
+
+
+@pytest.mark.parametrize(
+    ("node", "value"),
+    [
+        ({"switch": {"cases": [{"when": "True", "then": "b"}]}}, ["b"]),
+        ({"aggregate": {"items": [1], "how": "collect"}}, [1]),
+        ({"set": 1}, 1),
+    ],
+)
+def test_what_succeeds_at_once_does_so_at_its_first_attempt(node: dict[str, Any], value: Any) -> None:
+    assert NodeSucceeded("a", 1, value) in running({"a": node, "b": {"tool": "t"}}).events
+
+
+def test_a_wait_for_no_time_is_over_at_once() -> None:
+    given = running({"a": {"wait": 0}})
+    assert given.now.timers["wait/a"] == NOW
+
+
+@pytest.mark.parametrize(
+    ("wait", "message"),
+    [
+        ({"until": "${{ input }}"}, "'until' of node 'a' gave 'soon', which is no time with a zone"),
+        ({"duration": "${{ input }}"}, "'duration' of node 'a': "),
+        ({"signal": "go", "timeout": "${{ input }}"}, "'timeout' of node 'a': "),
+    ],
+)
+def test_a_time_that_is_none_is_told_with_its_place(wait: dict[str, Any], message: str) -> None:
+    error = failure(running({"a": {"wait": wait}}, "soon"))
+    assert (error.type, error.message[: len(message)]) == ("ExpressionError", message)
+
+
+def test_the_shortest_id_of_a_child_has_one_character() -> None:
+    assert set(running({"a": {"workflow": {"name": "leaf", "id": "c"}}}, workflows={"leaf": LEAF}).now.children) == {
+        "c"
+    }
+
+
+def test_the_made_id_of_a_child_begins_with_that_of_its_parent_or_what_fits_of_it() -> None:
+    plan = plan_of({"a": {"workflow": "leaf"}}, workflows={"leaf": LEAF})
+    events = decide(plan, "e" * 199, INITIAL, start(plan), NOW)
+    (asked,) = [event for event in events if isinstance(event, ChildRequested)]
+    assert asked.child[:101] == "e" * 100 + "."
+    assert len(asked.child) == 133
