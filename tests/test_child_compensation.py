@@ -268,15 +268,20 @@ def test_a_child_tells_what_it_could_not_undo_and_tries_that_again_when_it_is_to
     ]
 
 
-def test_a_child_names_only_some_of_many_nodes_that_it_could_not_undo() -> None:
-    many = TOLD + 2
+@pytest.mark.parametrize(("many", "last"), [(TOLD, "'n09' (Boom)"), (TOLD + 2, "'n09' (Boom), and 2 more")])
+def test_a_child_names_only_some_of_many_nodes_that_it_could_not_undo(many: int, last: str) -> None:
     given = child({f"n{number:02}": TAKE for number in range(many)})
     given.when(*[ReportSuccess(f"n{number:02}", 1) for number in range(many)], COMMAND)
     for number in reversed(range(many)):
         given.when(ReportFailure(f"n{number:02}~undo", 1, BOOM))
     assert isinstance(given.now.outcome, ExecutionCompensated)
     assert given.now.outcome.error is not None
-    assert given.now.outcome.error.message.endswith("'n09' (Boom), and 2 more")
+    assert given.now.outcome.error.message.endswith(last)
+
+
+def test_an_execution_without_a_parent_is_nobodys_to_undo() -> None:
+    given = running({"a": {"set": 1}})
+    assert refusal(EXECUTION, given.state, COMMAND) == "execution 'x-1' is no child of that node"
 
 
 def test_a_paused_child_holds_its_undoing_until_it_is_resumed() -> None:
