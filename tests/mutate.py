@@ -34,9 +34,9 @@ from mutants import Mutant, mutants_of
 ROOT = Path(__file__).parent.parent
 CORE = ("decisions", "evolve", "flow", "joins", "failures", "compensation", "compensated", "containers", "controls",
         "timers", "children", "ends", "answers", "signals", "mending", "tree", "kinds", "draft")  # fmt: skip
-TESTS = ("decisions", "failures", "controls", "kinds", "mending", "edges", "finer_points", "finest_points",
-         "decided_semantics", "semantics_docs", "playing", "children", "child_compensation", "secrets", "retry_after",
-         "own_kinds", "engine_oracle", "engine_properties")  # fmt: skip
+TESTS = ("decisions", "failures", "controls", "kinds", "mending", "edges", "fine_data", "fine_errors", "fine_children",
+         "fine_commands", "decided_semantics", "semantics_docs", "playing", "children", "child_compensation", "secrets",
+         "retry_after", "own_kinds", "engine_oracle", "engine_properties")  # fmt: skip
 EXTRA, TIMES = 2, 2
 """The seconds that a test of a mutant has, and how often the time that it took, before it counts as hung."""
 
