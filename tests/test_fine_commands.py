@@ -11,13 +11,16 @@ from perdure.actors.inputs import (
     CancelExecution,
     ChangeInput,
     CompleteNode,
+    Continue,
     DecideApproval,
     ExtendDeadline,
+    PauseExecution,
     Recover,
     ReportChild,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
+    ResumeExecution,
     RetryExecution,
     SignalExecution,
     SkipNode,
@@ -235,3 +238,56 @@ def test_a_call_that_undoes_and_a_node_of_an_item_that_is_undone_cannot_be_settl
     assert isinstance(first, CommandRefused)
     assert first.reason.startswith("there is no node 'all[0]/take~undo' in this workflow")
     assert second == CommandRefused("k-2", "what node 'all[0]/more' is part of does not run now")
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (PauseExecution("x", EXECUTION), "the execution is being cancelled"),
+        (CancelExecution("x", EXECUTION), "the execution is at its end already; terminate it to end it at once"),
+    ],
+)
+def test_a_command_at_the_end_is_refused_by_its_id(command: PauseExecution | CancelExecution, why: str) -> None:
+    ends = {name: {"x": {"tool": "t"}} for name in ("on_cancel", "on_failure")}
+    given = running({"a": {"tool": "t"}}, **ends)
+    first = CancelExecution("c", EXECUTION) if isinstance(command, PauseExecution) else ReportFailure("a", 1, BOOM)
+    assert given.when(first, command).events[-1] == CommandRefused("x", why)
+
+
+def test_a_new_owner_goes_on_with_what_runs_at_the_end() -> None:
+    last = {"all": {"foreach": {"items": list(range(2000))}, "do": {"x": {"set": 1}}}}
+    given = running({"a": {"set": 1}}, **{"finally": last})
+    assert given.now.outcome is None
+    for _ in range(20):
+        given.when(Continue())
+    assert output(given) == {"a": 1}
+
+
+def test_a_resume_begins_what_was_held_in_every_body() -> None:
+    nodes = {
+        "all": {"foreach": {"items": [1]}, "do": {"x": {"tool": "t"}, "y": {"tool": "t", "needs": "x"}}},
+        "race": {"parallel": {"branches": {"l": {"do": {"x": {"tool": "t"}, "y": {"tool": "t", "needs": "x"}}}}}},
+    }
+    given = running(nodes).when(PauseExecution("p", EXECUTION))
+    given.when(ReportSuccess("all[0]/x", 1), ReportSuccess("race/l/x", 1))
+    assert not given.now.running
+    assert set(given.when(ResumeExecution("r", EXECUTION)).now.running) == {"all[0]/y", "race/l/y"}
+
+
+def test_a_node_that_is_cancelled_says_why_and_keeps_its_input() -> None:
+    given = running({"a": {"tool": "t"}, "b": {"tool": "t", "with": {"n": 1}}}).when(ReportFailure("a", 1, BOOM))
+    node = given.now.nodes["b"]
+    assert (node.status, node.reason, node.input) == ("cancelled", "node 'a' failed", {"n": 1})
+
+
+def test_a_signal_that_nobody_took_is_kept_for_a_retry() -> None:
+    nodes = {"a": {"tool": "t"}, "b": {"wait": {"signal": "go"}, "needs": "a"}}
+    given = running(nodes).when(SignalExecution("s", EXECUTION, "go", 1), ReportFailure("a", 1, BOOM))
+    given.when(RetryExecution("y", EXECUTION), ReportSuccess("a", 1))
+    assert output(given) == {"b": 1}
+
+
+def test_nothing_is_held_any_more_at_the_end() -> None:
+    given = running({"a": {"wait": "1h"}, "b": {"tool": "t"}}).when(PauseExecution("p", EXECUTION))
+    given.when(due(given, "wait/a")).when(TerminateExecution("t", EXECUTION))
+    assert given.now.held == ()

@@ -12,6 +12,7 @@ from perdure.actors.inputs import (
     ReportFailure,
     ReportSuccess,
     ResumeExecution,
+    SignalExecution,
 )
 from perdure.actors.signals import misfit
 from perdure.actors.state import INITIAL
@@ -302,3 +303,80 @@ def test_a_long_loop_is_decided_in_portions() -> None:
     given = running({"a": {"loop": {"max_iterations": 2 * MANY}, "do": {"x": {"set": 1}}}})
     assert given.now.outcome is None
     assert MANY < len(given.events) < MANY + 10
+
+
+@pytest.mark.parametrize(
+    ("node", "value"),
+    [
+        ({"switch": {"cases": [{"when": "False", "then": "b"}], "default": "b"}}, ["b"]),
+        ({"workflow": {"name": "leaf", "id": "c", "detach": True}}, "c"),
+    ],
+)
+def test_a_default_arm_and_a_detached_child_succeed_at_their_first_attempt(node: dict[str, Any], value: Any) -> None:
+    given = running({"a": node, "b": {"tool": "t"}}, workflows={"leaf": LEAF})
+    assert NodeSucceeded("a", 1, value) in given.events
+
+
+def test_a_signal_that_came_before_is_taken_at_the_first_attempt() -> None:
+    nodes = {"a": {"tool": "t"}, "b": {"wait": {"signal": "go"}, "needs": "a"}, "c": {"tool": "t"}}
+    given = running(nodes).when(SignalExecution("s", EXECUTION, "go", 7), ReportSuccess("a", 1))
+    assert NodeSucceeded("b", 1, 7) in given.events
+
+
+def test_a_condition_that_has_no_value_fails_its_node_at_its_first_attempt_and_can_be_caught() -> None:
+    node = {"tool": "t", "if": "input.gone"}
+    given = running({"a": node}, {})
+    assert isinstance(given.now.outcome, ExecutionFailed)
+    assert (given.now.outcome.attempt, given.now.outcome.error.type) == (1, "ExpressionError")
+    assert output(running({"a": {**node, "catch": [{"on": "ExpressionError", "output": 0}]}}, {})) == {"a": 0}
+
+
+def test_a_condition_that_gives_no_truth_names_itself() -> None:
+    error = failure(running({"a": {"tool": "t", "if": "input"}}, 1))
+    assert error.message == "'if' of node 'a' gave 1; a condition gives true or false"
+    loop = {"loop": {"until": "input", "max_iterations": 2}, "do": {"x": {"set": 1}}}
+    assert failure(running({"a": loop}, 1)).message == "'until' of node 'a' gave 1; a condition gives true or false"
+
+
+def test_a_switch_without_a_match_says_so() -> None:
+    error = failure(running({"a": {"switch": {"cases": [{"when": "input", "then": "b"}]}}, "b": {"set": 1}}, False))
+    assert error == Error("NoMatch", "no arm of switch 'a' holds, and it has no default")
+
+
+def test_an_aggregate_takes_caught_nodes_too() -> None:
+    nodes = {
+        "a": {"set": 1},
+        "b": {"fail": "no", "catch": [{"output": 2}]},
+        "c": {"set": 3, "if": False},
+        "all": {"aggregate": {"from": ["a", "b", "c"], "how": "collect"}},
+    }
+    assert output(running(nodes))["all"] == [1, 2]
+
+
+def test_most_votes_win_whatever_order_they_came_in() -> None:
+    given = running({"a": {"aggregate": {"items": ["z", "a", "a"], "how": "vote"}}})
+    assert output(given) == {"a": {"winner": "a", "votes": 2, "of": 3}}
+
+
+def test_while_is_asked_with_the_number_of_the_pass_to_come_and_until_with_that_of_the_pass_done() -> None:
+    loop = {"while": "loop.index < 2", "max_iterations": 9}
+    given = running({"a": {"loop": loop, "do": {"x": {"set": "${{ loop.index }}"}}}})
+    assert output(given) == {"a": {"x": 1}}
+    loop = {"until": "loop.index == 2", "max_iterations": 9}
+    assert output(running({"a": {"loop": loop, "do": {"x": {"set": "${{ loop.index }}"}}}})) == {"a": {"x": 2}}
+
+
+def test_a_catch_within_an_item_may_read_the_item() -> None:
+    body = {"a": {"fail": "no", "catch": [{"output": "${{ item }}"}]}}
+    assert output(running({"all": {"foreach": {"items": [7]}, "do": body}})) == {"all": [{"a": 7}]}
+
+
+def test_a_catch_whose_output_cannot_be_made_is_not_caught_by_the_next() -> None:
+    catches = [{"on": "Failed", "output": "${{ input.gone }}"}, {"output": 0}]
+    assert failure(running({"a": {"fail": "no", "catch": catches}}, {})).type == "ExpressionError"
+
+
+def test_what_is_stopped_by_an_error_of_no_node_has_its_message() -> None:
+    given = running({"a": {"tool": "t"}}, timeout="1m")
+    given.when(due(given, "execution/"))
+    assert given.now.nodes["a"].reason == "the execution took longer than 60 s"
