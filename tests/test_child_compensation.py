@@ -279,6 +279,12 @@ def test_a_child_names_only_some_of_many_nodes_that_it_could_not_undo(many: int,
     assert given.now.outcome.error.message.endswith(last)
 
 
+def test_a_late_report_means_nothing_to_a_child_that_has_ended() -> None:
+    given = child({"a": {"set": 1}})
+    before = len(given.events)
+    assert len(given.when(ReportSuccess("a", 1), ReportFailure("a", 1, BOOM)).events) == before
+
+
 def test_an_execution_without_a_parent_is_nobodys_to_undo() -> None:
     given = running({"a": {"set": 1}})
     assert refusal(EXECUTION, given.state, COMMAND) == "execution 'x-1' is no child of that node"

@@ -215,6 +215,10 @@ def test_the_made_id_of_a_child_begins_with_that_of_its_parent_or_what_fits_of_i
     (asked,) = [event for event in events if isinstance(event, ChildRequested)]
     assert asked.child[:101] == "e" * 100 + "."
     assert len(asked.child) == 133
+    (asked,) = [
+        event for event in decide(plan, "e" * 198, INITIAL, start(plan), NOW) if isinstance(event, ChildRequested)
+    ]
+    assert asked.child == "e" * 198 + ".a"
 
 
 # what is recorded

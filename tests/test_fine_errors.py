@@ -18,6 +18,7 @@ from perdure.actors.inputs import (
     ReportSuccess,
     ResumeExecution,
     RetryExecution,
+    SkipNode,
 )
 from perdure.actors.state import Purged
 from perdure.events.vocabulary import (
@@ -330,3 +331,18 @@ def test_an_item_that_fails_leaves_the_timer_of_the_workflow_armed() -> None:
         "b": {"tool": "t"},
     }
     assert set(running(nodes, timeout="1h").now.timers) == {"execution/"}
+
+
+def test_items_that_were_done_are_undone_with_their_item_though_the_rest_was_skipped_by_hand() -> None:
+    call = {"tool": "give", "with": {"what": "${{ item }}"}}
+    node = {"foreach": {"items": ["i", "j"], "max_parallel": 1}, "do": {"take": {**TAKE, "compensate": call}}}
+    given = running({"all": node, "bad": {"tool": "t"}}).when(ReportSuccess("all[0]/take", 1))
+    given.when(SkipNode("k", EXECUTION, "all"), ReportFailure("bad", 1, BOOM))
+    assert given.events[-1] == NodeScheduled("all[0]/take~undo", 1, {"what": "i"})
+
+
+def test_a_deadline_that_is_held_counts_at_the_resume_and_not_before() -> None:
+    given = running({"a": {"tool": "t", "deadline": "1m", "retry": {"attempts": 2, "delay": 1}}}).when(PAUSE)
+    given.when(due(given, "deadline/a")).when(ReportFailure("a", 1, BOOM))
+    assert given.now.nodes["a"].status == "retrying"
+    assert failure(given.when(RESUME)) == Error("Timeout", "it was not done within 60 s, its deadline")
