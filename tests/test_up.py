@@ -1,5 +1,6 @@
 """`perdure up` on a real local Ray: what is killed comes back, what runs moves or ends, and nothing runs twice."""
 
+import asyncio
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ import pytest
 from test_nats_server import process_ids, wait_until_gone
 
 import perdure
-from perdure import Client, Settings
+from perdure import ExecutionFailed, Settings
+from perdure.cluster.client import AsyncClient
+from perdure.cluster.status import status
+from perdure.cluster.sync_client import Client
 from perdure.events.vocabulary import NodeResumed, NodeSucceeded
 
 pytestmark = pytest.mark.timeout(180)
@@ -38,6 +42,11 @@ async def on_loop(key: str, gate: str) -> str:
         await asyncio.sleep(0.01)
     note(f"end {key}")
     return key
+
+@tool
+async def die(key: str, gate: str) -> None:
+    note(f"begin {key}")
+    os._exit(1)
 
 @tool
 def in_actor(key: str, gate: str) -> str:
@@ -67,8 +76,11 @@ class Up:
         return done
 
     def status(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.perdure("status", "--json").stdout)
-        return told
+        async def ask() -> dict[str, Any]:
+            async with await AsyncClient.open(Settings(store=self.store), "none") as client:
+                return await status(client._connection, self.store / "projections.sqlite")
+
+        return asyncio.run(ask())
 
     def workflow(self, tool: str, gate: str) -> dict[str, Any]:
         first = {"tool": tool, "with": {"key": "${{ input }}-first", "gate": gate}}
@@ -102,7 +114,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(cluster: Up) -> None:
     assert "is up already; look at it with perdure status" in cluster.perdure("up", code=3).stderr
     assert "is up already" in cluster.perdure("up", "--detach", code=3).stderr
-    told = cluster.status()
+    told = json.loads(cluster.perdure("status", "--json").stdout)
     assert [host["state"] for host in told["hosts"]] == ["serving"]
     assert told["hosts"][0]["partitions"] == list(range(64))
     assert told["up"] is True
@@ -157,6 +169,22 @@ def host_processes(supervisor: int) -> list[int]:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_tool_that_kills_its_process_each_time_ends_in_worker_lost_and_takes_its_neighbours_down_only_once(
+    cluster: Up,
+) -> None:
+    gate = "gate-die"
+    with cluster.client() as client:
+        neighbour = client.start(cluster.workflow("on_loop", gate), "neighbour")
+        until(lambda: cluster.effects()["begin neighbour-first"] == 1)
+        with pytest.raises(ExecutionFailed, match=r"'first' \(attempt 1\): WorkerLost: .*lost 4 times"):
+            client.start(cluster.workflow("die", gate), "poison").result(timeout=60)
+        (cluster.folder / gate).touch()
+        assert neighbour.result(timeout=60) == {"second": "neighbour-second"}
+        resumed = [each.event for each in neighbour.events() if isinstance(each.event, NodeResumed)]
+    assert len(resumed) == 1
+    assert cluster.effects()["begin poison-first"] == 4
 
 
 def test_a_client_of_a_cluster_that_is_up_starts_no_ray_of_its_own(cluster: Up) -> None:
