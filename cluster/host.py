@@ -4,22 +4,22 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from perdure.actors.inputs import CancelExecution as Cancel
-from perdure.actors.inputs import Command, Control, StartExecution, TerminateExecution, decode_command
+from perdure.actors.inputs import Command, Control, TerminateExecution, decode_command
+from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import ACK_WAIT, Consumer, acknowledge, still_working
-from perdure.cluster.inbox import Inbox, Lanes, lane_in
+from perdure.cluster.inbox import Lanes, lane_in
 from perdure.cluster.leases import Embodied, Lease, sequence
 from perdure.cluster.ownership import Fence, Ownership
+from perdure.cluster.starts import Starts
 from perdure.cluster.tasks import stop
 from perdure.errors import Deposed, LogUnavailable
 
@@ -27,6 +27,7 @@ _log = logging.getLogger("perdure.host")
 _RESTART_AFTER = 1.0  # seconds before an execution whose actor broke is embodied again; doubled each time
 _LONGEST_PAUSE = 60.0
 _TRY_AGAIN = 0.5  # seconds
+_COMMANDS = 256  # in one request; those for active executions, and for those that they wake, are never held back
 
 
 class Host:
@@ -34,8 +35,7 @@ class Host:
 
     def __init__(
         self,
-        nats: Nats,
-        inbox: Inbox,
+        connection: Connection,
         own: Ownership,
         embody: Callable[[str], Embodied],
         capacity: int,
@@ -44,12 +44,13 @@ class Host:
         self.own = own
         self.fence = Fence(own.verify)
         self.stale = asyncio.Event()
-        self._nats = nats
-        self._inbox = inbox
+        self._nats = connection.nats
+        self._inbox = connection.inbox
+        self._log = connection.log
         self._embody = embody
         self._capacity = capacity
         self._active: dict[str, Lease] = {}
-        self._held: deque[Msg] = deque()  # starts that came while older ones were recovered, and wait for room
+        self._starts: Starts | None = None
         self._early: dict[str, dict[int, Msg]] = {}  # commands that overtook the start of their execution
         self._leaving: set[str] = set()
         self._answering: Subscription | None = None
@@ -91,20 +92,19 @@ class Host:
         self.stale.clear()
         await stop(*self._pulling)
         await self.own.move(lanes)
-        self._held.clear()  # all of it comes again
-        mine, epoch = self.own.lanes, self.own.epoch
+        mine, epoch, self._starts = self.own.lanes, self.own.epoch, None
         if not mine.names:
             return
-        starts = Consumer(self._nats, f"{self.name}-starts-{epoch}", mine.starts, self._take)
+        self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun)
         commands = Consumer(self._nats, f"{self.name}-commands-{epoch}", mine.commands, self._take)
         await starts.create()
         await commands.create()
         recover = max((self.own.delivered.get(lane, 0) for lane in mine.names), default=0)
         self._pulling = [
             asyncio.create_task(
-                self._pull(starts, lambda: self._capacity - len(self._active) - len(self._held), recover)
+                self._guard(starts.pull(lambda: self._capacity - len(self._active), self._changed, recover))
             ),
-            asyncio.create_task(self._pull(commands, lambda: self._capacity, 0)),
+            asyncio.create_task(self._guard(commands.pull(_COMMANDS))),
         ]
 
     async def ended(self) -> None:
@@ -137,9 +137,9 @@ class Host:
         """Stop what is still active on these lanes; the next owner runs it again."""
         await stop(*(lease.task for lease in self.active_on(lanes)))
 
-    async def _pull(self, consumer: Consumer, credit: Callable[[], int], recover: int) -> None:
+    async def _guard(self, pulling: Coroutine[Any, Any, None]) -> None:
         try:
-            await consumer.pull(credit, self._changed, recover)
+            await pulling
         except Exception as error:
             _log.warning("host %s looks again what it owns: %s", self.name, error or type(error).__name__)
             self.stale.set()
@@ -159,13 +159,16 @@ class Host:
             self._spawn(self._tell(lease, command, message))
         elif lane_in(message.subject) in self._leaving:
             return  # the next owner of the lane gets it
-        elif isinstance(command, StartExecution) and self.crowded and not self._was_active(message):
-            self._held.append(message)
         else:
             self._activate(command, message)
 
-    def _was_active(self, message: Msg) -> bool:
-        return sequence(message) <= self.own.delivered.get(lane_in(message.subject), 0)
+    async def _had_begun(self, message: Msg) -> bool:
+        """Say whether a start was active under some owner: one was, where it is recorded."""
+        if sequence(message) > self.own.delivered.get(lane_in(message.subject), 0):
+            return False
+        with contextlib.suppress(msgspec.DecodeError):
+            return await self._log.last(decode_command(message.data).execution) > 0
+        return True  # it cannot be read, and is to be removed
 
     def _activate(self, command: Command, message: Msg) -> None:
         lease = Lease(message, lambda: self._embody(command.execution))
@@ -208,13 +211,7 @@ class Host:
             if self._active.get(command.execution) is lease:
                 del self._active[command.execution]
             self._changed.set()  # however it ended, there is room for another
-            self._admit()
             lease.renewed.set()
-
-    def _admit(self) -> None:
-        while self._held and not self.crowded and not self._broken.done():
-            message = self._held.popleft()
-            self._activate(decode_command(message.data), message)
 
     async def _tell(self, lease: Lease, command: Command, message: Msg) -> None:
         """Tell the execution, or the next one that embodies it where this one has broken or just left."""
@@ -249,7 +246,8 @@ class Host:
         while True:
             await asyncio.sleep(ACK_WAIT / 3)
             early = [message for messages in self._early.values() for message in messages.values()]
-            kept = [*(lease.message for lease in self._active.values()), *self._held, *early]
+            held = self._starts.held if self._starts else []
+            kept = [*(lease.message for lease in self._active.values()), *held, *early]
             await asyncio.gather(*(still_working(self._nats, message) for message in kept), return_exceptions=True)
 
     def _break(self, error: Exception) -> None:
