@@ -171,7 +171,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_a_tool_that_kills_its_process_each_time_ends_in_worker_lost_and_takes_its_neighbours_down_only_once(
+def test_a_tool_that_kills_its_process_each_time_ends_in_worker_lost_and_takes_its_neighbours_down_only_twice(
     cluster: Up,
 ) -> None:
     gate = "gate-die"
@@ -183,7 +183,7 @@ def test_a_tool_that_kills_its_process_each_time_ends_in_worker_lost_and_takes_i
         (cluster.folder / gate).touch()
         assert neighbour.result(timeout=60) == {"second": "neighbour-second"}
         resumed = [each.event for each in neighbour.events() if isinstance(each.event, NodeResumed)]
-    assert len(resumed) == 1
+    assert len(resumed) == 2
     assert cluster.effects()["begin poison-first"] == 4
 
 
