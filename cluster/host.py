@@ -16,7 +16,7 @@ from perdure.actors.inputs import CancelExecution as Cancel
 from perdure.actors.inputs import Command, Control, TerminateExecution, decode_command
 from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import ACK_WAIT, Consumer, acknowledge, still_working
-from perdure.cluster.inbox import Lanes, lane_in
+from perdure.cluster.inbox import Lanes, is_solo, lane_in
 from perdure.cluster.leases import Embodied, Lease, sequence
 from perdure.cluster.ownership import Fence, Ownership
 from perdure.cluster.starts import Starts
@@ -53,7 +53,7 @@ class Host:
         self._starts: Starts | None = None
         self._early: dict[str, dict[int, Msg]] = {}  # commands that overtook the start of their execution
         self._leaving: set[str] = set()
-        self._answering: Subscription | None = None
+        self._answering: dict[str, Subscription] = {}
         self._changed = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
         self._pulling: list[asyncio.Task[None]] = []
@@ -70,10 +70,11 @@ class Host:
 
     def status(self) -> dict[str, Any]:
         """Return what there is to say of it, as JSON data."""
-        lanes = [int(lane) if lane.isdecimal() else lane for lane in self.own.lanes.names]
+        names = self.own.lanes.names
         return {
             "host": self.name, "epoch": self.own.epoch, "active": len(self._active), "capacity": self._capacity,
-            "partitions": lanes, "leaving": len(self._leaving),
+            "partitions": [int(lane) for lane in names if lane.isdecimal()], "leaving": len(self._leaving),
+            "adopted": [lane for lane in names if is_solo(lane)],
         }  # fmt: skip
 
     async def answer(self, about: Callable[[], dict[str, Any]]) -> None:
@@ -82,7 +83,16 @@ class Host:
         async def respond(message: Msg) -> None:
             await message.respond(json.dumps(about()).encode())
 
-        self._answering = await self._nats.subscribe(f"perdure.host.{self.name}", cb=respond)
+        self._respond = respond
+        await self._answer_for({self.name})
+
+    async def _answer_for(self, names: set[str]) -> None:
+        """Answer under these names: its own, and those of the drivers whose lanes it has adopted."""
+        for gone in self._answering.keys() - names:
+            with contextlib.suppress(NatsError, OSError):
+                await self._answering.pop(gone).unsubscribe()
+        for name in names - self._answering.keys():
+            self._answering[name] = await self._nats.subscribe(f"perdure.host.{name}", cb=self._respond)
 
     async def serve(self, lanes: Lanes) -> None:
         """Begin a new epoch with these lanes, but for those that others have; what is active goes on.
@@ -93,6 +103,7 @@ class Host:
         await stop(*self._pulling)
         await self.own.move(lanes)
         mine, epoch, self._starts = self.own.lanes, self.own.epoch, None
+        await self._answer_for({self.name, *filter(is_solo, mine.names)})
         if not mine.names:
             return
         self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun)
@@ -117,9 +128,8 @@ class Host:
 
     async def close(self) -> None:
         """Stop answering and all that is active; the leases wait for the next owner."""
-        if self._answering is not None and not self._nats.is_closed:
-            with contextlib.suppress(NatsError, OSError):
-                await self._answering.unsubscribe()
+        if not self._nats.is_closed:
+            await self._answer_for(set())
         await stop(*self._pulling, *self._telling, *(lease.task for lease in self._active.values()))
         with contextlib.suppress(LogUnavailable):
             await self.own.rest()

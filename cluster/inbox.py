@@ -77,8 +77,8 @@ class Lanes:
 
     @property
     def solo(self) -> bool:
-        """Whether they are of executions that are driven apart from the others."""
-        return any(map(is_solo, self.names))
+        """Whether all of them are of executions that are driven apart from the others."""
+        return all(map(is_solo, self.names))
 
     def starts_of(self, priority: str) -> tuple[str, ...]:
         """Return the subjects of starts of one priority."""

@@ -446,7 +446,9 @@ async def test_a_host_that_is_there_and_silent_is_missing_after_a_while(
     assert await watch.missing([name]) == []
     await until(lambda: _is_missing(watch, name))
     speaks.set()
-    assert await watch.missing([name]) == []
+    with monkeypatch.context() as patient:
+        patient.setattr("perdure.cluster.watching._ANSWER_SECONDS", 20)
+        assert await watch.missing([name]) == []
     speaks.clear()
     assert await watch.missing([name]) == []  # its silence begins anew
     await answering.unsubscribe()

@@ -122,7 +122,7 @@ def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(clust
     assert "host0  serving" in cluster.perdure("status").stderr
 
 
-@pytest.mark.parametrize("victim", ["host", "supervisor", "server", "standby"])
+@pytest.mark.parametrize("victim", ["host", "supervisor", "server", "standby", "workers"])
 def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster: Up, victim: str) -> None:
     gate = f"gate-{victim}"
     keys = [f"{victim}{number}" for number in range(10)]
@@ -130,27 +130,30 @@ def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster
         runs = client.start_many(cluster.workflow("on_loop", gate), keys)
         until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
         before = cluster.status()
-        os.kill(pid_of(cluster, victim), signal.SIGKILL)
+        for pid in victims(cluster, victim):
+            os.kill(pid, signal.SIGKILL)
         (cluster.folder / gate).touch()
         assert [run.result(timeout=60) for run in runs] == [{"second": f"{key}-second"} for key in keys]
         for run in runs:
             succeeded = [each.event.node for each in run.events() if isinstance(each.event, NodeSucceeded)]
             assert sorted(succeeded) == ["first", "second"]
             resumed = [each.event.node for each in run.events() if isinstance(each.event, NodeResumed)]
-            assert resumed == (["first"] if victim == "host" else [])
+            assert resumed == (["first"] if victim in ("host", "workers") else [])
     until(lambda: cluster.status()["supervisor"] is not None)
     until(lambda: cluster.status()["supervisor"]["standing_by"] == 1)
     assert before["hosts"][0]["state"] == cluster.status()["hosts"][0]["state"] == "serving"
 
 
-def pid_of(cluster: Up, victim: str) -> int:
-    if victim == "server":
-        return int(json.loads((cluster.store / "server.json").read_text())["pid"])
+def victims(cluster: Up, what: str) -> list[int]:
+    if what == "server":
+        return [json.loads((cluster.store / "server.json").read_text())["pid"]]
     told = cluster.status()
-    if victim == "standby":
-        (pid,) = set(host_processes(told["supervisor"]["pid"])) - {told["hosts"][0]["pid"]}
-        return pid
-    return int(told["supervisor"]["pid"] if victim == "supervisor" else told["hosts"][0]["pid"])
+    supervisor, host = told["supervisor"]["pid"], told["hosts"][0]["pid"]
+    others = set(host_processes(supervisor)) - {host}
+    assert len(others) == 1
+    return {"supervisor": [supervisor], "host": [host], "standby": [*others], "workers": [supervisor, host, *others]}[
+        what
+    ]
 
 
 def host_processes(supervisor: int) -> list[int]:
@@ -169,6 +172,23 @@ def host_processes(supervisor: int) -> list[int]:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_an_execution_whose_own_driver_was_killed_goes_on_in_the_cluster(cluster: Up) -> None:
+    (cluster.folder / "driven.yaml").write_text(json.dumps(cluster.workflow("on_loop", "gate-driven")))
+    words = ["run", str(cluster.folder / "driven.yaml"), "--local", "--id", "driven", "--input", '"driven"']
+    command = [sys.executable, "-m", "perdure.cli", *words]
+    driver = subprocess.Popen(command, env=cluster.environment, stderr=subprocess.DEVNULL)
+    until(lambda: cluster.effects()["begin driven-first"] == 1)
+    driver.kill()
+    driver.wait()
+    until(lambda: cluster.effects()["begin driven-first"] == 2)
+    (cluster.folder / "gate-driven").touch()
+    with cluster.client() as client:
+        assert client.get("driven").result(timeout=60) == {"second": "driven-second"}
+    again = cluster.perdure(*words)  # and who goes on with it finds that it has ended
+    assert json.loads(again.stdout) == {"second": "driven-second"}
+    until(lambda: cluster.status()["hosts"][0]["adopted"] == [])
 
 
 def test_a_tool_that_kills_its_process_each_time_ends_in_worker_lost_and_takes_its_neighbours_down_only_twice(
