@@ -55,7 +55,7 @@ class World:
         return self.plan
 
     def actor(self, epoch: int = 1, near: float = 3600) -> Execution:
-        return Execution(EXECUTION, Surroundings(self.log, self.plan_for, self.work, self, epoch, near))
+        return Execution(EXECUTION, Surroundings(self.log, self.plan_for, self.work, self, epoch, lambda: near))
 
     async def state(self) -> Started:
         folded = Folded()
