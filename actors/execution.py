@@ -19,7 +19,6 @@ from perdure.actors.inputs import (
     CompensateExecution,
     Continue,
     Control,
-    FireTimer,
     Input,
     Recover,
     ReportChild,

@@ -1,6 +1,6 @@
 """Durable timers on a real server: what is armed, what replaces it, who removes it, and what wakes whom."""
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -29,8 +29,12 @@ def key() -> str:
 
 
 @pytest.fixture
-def lab(server: NatsServer, connection: Connection) -> Lab:
-    return Lab(server, connection)
+async def lab(server: NatsServer, connection: Connection) -> AsyncIterator[Lab]:
+    """A lab that leaves nothing in the inbox, which other tests look into."""
+    lab = Lab(server, connection)
+    yield lab
+    for subject in ("perdure.timer.>", f"perdure.cmd.{lab.lane}.>", f"perdure.start.*.{lab.lane}.>"):
+        await connection.nats.jetstream().purge_stream(STREAM, subject=subject)
 
 
 async def stored(connection: Connection, subject: str) -> int:
