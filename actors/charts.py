@@ -9,7 +9,7 @@ from perdure.actors.compensation import to_keep
 from perdure.actors.draft import Draft
 from perdure.actors.ends import main_done
 from perdure.actors.failures import leave
-from perdure.actors.inputs import ReportFailure, ReportLoss, ReportSuccess
+from perdure.actors.inputs import ReportFailure, ReportLoss, ReportQueued, ReportSuccess
 from perdure.actors.signals import misfit
 from perdure.actors.state import SETTLED
 from perdure.actors.statechart import Macrostep, Surroundings
@@ -183,10 +183,10 @@ def fire(draft: Draft, path: str) -> None:
     receive(draft, body_of(owner), ChartEvent(f"after.{state}", timer=(state, int(entry), int(name_of(path)))))
 
 
-def come_late(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss) -> None:
+def come_late(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss | ReportQueued) -> None:
     """Record that an invocation ended when its state had been left; for any other node there is nothing to record."""
     body = draft.plan.body(body_of(report.node))
-    if not body.calls or isinstance(report, ReportLoss) or draft.state.node(report.node) is not None:
+    if not body.calls or isinstance(report, ReportLoss | ReportQueued) or draft.state.node(report.node) is not None:
         return
     state, plan = name_of(owner_of(body_of(report.node))[0]), plan_of(draft, chart_of(report.node))
     invoked = next((each for each in plan.states[state].invokes if each.call == name_of(report.node)), None)
