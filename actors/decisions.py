@@ -11,10 +11,12 @@ from perdure.actors.inputs import (
     FireTimer,
     Input,
     Recover,
+    Report,
     ReportChild,
     ReportCompensation,
     ReportFailure,
     ReportLoss,
+    ReportProgress,
     ReportQueued,
     ReportSuccess,
     StartExecution,
@@ -57,7 +59,7 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
 def _react(draft: Draft, given: Input) -> None:
     state = draft.state
     match given:
-        case ReportSuccess() | ReportFailure() | ReportLoss() | ReportQueued():
+        case ReportSuccess() | ReportFailure() | ReportLoss() | ReportQueued() | ReportProgress():
             _hear(draft, given)
         case Recover(apart):
             for node in sorted(set(state.running) - apart):
@@ -72,7 +74,7 @@ def _react(draft: Draft, given: Input) -> None:
             controls.control(draft, given)
 
 
-def _hear(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss | ReportQueued) -> None:
+def _hear(draft: Draft, report: Report) -> None:
     """Take the report on an attempt; one that is not wanted any more counts only for a statechart, as ignored."""
     if not _is_running(draft.state, report.node, report.attempt):
         charts.come_late(draft, report)
@@ -84,6 +86,8 @@ def _hear(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss | Rep
             failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss() | ReportQueued():
             _from_actor(draft, report)
+        case ReportProgress(node, _, data):
+            charts.progress(draft, node, data)
 
 
 def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecution, at: datetime) -> list[Event]:

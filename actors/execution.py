@@ -24,6 +24,7 @@ from perdure.actors.inputs import (
     ReportChild,
     ReportFailure,
     ReportLoss,
+    ReportProgress,
     ReportQueued,
     ReportSuccess,
     StartExecution,
@@ -35,6 +36,7 @@ from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
+from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
@@ -371,12 +373,21 @@ class Execution:
 
     def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
         """Return what is told for what an attempt waits."""
-        return lambda waits_for: self._mailbox.put_nowait((ReportQueued(name, attempt, waits_for), None))
+        return lambda waits_for: self._put(ReportQueued(name, attempt, waits_for))
 
     def _progress(self, name: str, attempt: int) -> Callable[[Any], None]:
         """Return what is told how far an attempt is, from any thread."""
-        tell, redact = self._around.tell, self._around.secrets.redact
-        return lambda progress: tell(self.id, name, attempt, redact(progress)) if tell is not None else None
+        tell, redact, loop = self._around.tell, self._around.secrets.redact, asyncio.get_running_loop()
+        of_chart = self._plan is not None and self._plan.body(body_of(name)).calls
+
+        def told(progress: Any) -> None:
+            progress = redact(progress)
+            if tell is not None:
+                tell(self.id, name, attempt, progress)
+            if of_chart:
+                loop.call_soon_threadsafe(self._put, ReportProgress(name, attempt, progress))
+
+        return told
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""

@@ -215,6 +215,14 @@ class ReportQueued(_Input, frozen=True):
     waits_for: str
 
 
+class ReportProgress(_Input, frozen=True):
+    """An attempt at a node has told how far it is."""
+
+    node: str
+    attempt: int
+    data: Any = None
+
+
 class Recover(_Input, frozen=True):
     """A new owner took over; whatever was under way is not any more.
 
@@ -241,7 +249,10 @@ Command = (
 )
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
-Input = Command | ReportSuccess | ReportFailure | ReportLoss | ReportQueued | Recover | Continue
+Report = ReportSuccess | ReportFailure | ReportLoss | ReportQueued | ReportProgress
+"""What the work on an attempt says."""
+
+Input = Command | Report | Recover | Continue
 
 _decoder = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()

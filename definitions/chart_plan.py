@@ -12,6 +12,7 @@ from perdure.definitions.templates import Template, compile_condition, compile_t
 Trigger = Literal["event", "timer", "always"]
 
 DONE_STATE, DONE_INVOKE, ERROR_INVOKE, ERROR_ACTION = "done.state.", "done.invoke.", "error.invoke.", "error.action."
+PROGRESS_INVOKE = "progress.invoke."
 ERROR_EXECUTION = "error.execution"
 """The names, or their beginnings, of the events that perdure raises itself (SCXML 3.12.2, 5.10.1)."""
 
