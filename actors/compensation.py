@@ -3,7 +3,7 @@
 from typing import Literal
 
 from perdure.actors.draft import Draft
-from perdure.actors.kinds import start_undo
+from perdure.actors.kinds import Failed, start
 from perdure.actors.state import BodyState, NodeState
 from perdure.definitions.paths import UNDO, inner_body, node_in
 from perdure.errors import ExpressionError
@@ -38,9 +38,11 @@ def go_on(draft: Draft, within: str) -> None:
         if draft.state.paused or draft.state.node(call) is not None:  # it is under way
             return
         try:
-            start_undo(draft, call)
+            start(draft, call, 1)
         except ExpressionError as problem:
             draft.emit(NodeFailed(call, 1, Error("ExpressionError", str(problem))))
+        except Failed as failure:
+            draft.emit(NodeFailed(call, 1, failure.error))
     draft.later("undone", within)
 
 
@@ -74,7 +76,8 @@ def _in_body(draft: Draft, at: str, body: BodyState) -> list[_Found]:
 
 
 def _in_node(draft: Draft, path: str, node: NodeState, call: NodeState | None) -> list[_Found]:
-    if node.status == "succeeded" and draft.plan.node(path).undo is not None:  # which stands for what is within it
+    undo = draft.plan.node(path).undo if node.status == "succeeded" else None
+    if undo is not None and (undo.kind != "compensation" or node.child):  # which stands for what is within it
         # One that could not be undone is not tried again by an error that goes out further.
         return [] if call is not None and call.status == "failed" else [(call is not None, node.order, path)]
     return [each for key, body in node.bodies.items() for each in _in_body(draft, inner_body(path, key), body)]

@@ -1,8 +1,8 @@
-"""Nodes with bodies of their own: how foreach, loop and parallel begin, go on, and come to their end."""
+"""Nodes with bodies of their own: how foreach, loop, parallel and statechart begin, go on, and come to their end."""
 
 from perdure.actors.draft import Draft
 from perdure.actors.state import NodeState
-from perdure.definitions.nodes import Foreach, ForeachNode, LoopNode, Parallel, ParallelNode, Threshold
+from perdure.definitions.nodes import Foreach, ForeachNode, LoopNode, Parallel, ParallelNode, StatechartNode, Threshold
 from perdure.definitions.paths import inner_body
 from perdure.definitions.places import items_of, share_of
 from perdure.events.vocabulary import Error, NodeOpened
@@ -34,6 +34,12 @@ def open_parallel(draft: Draft, path: str, attempt: int) -> None:
         draft.begin_body(inner_body(path, branch))
 
 
+def open_chart(draft: Draft, path: str, attempt: int) -> None:
+    """Enter a statechart, whose input is the node's. Raises ExpressionError."""
+    draft.emit(NodeOpened(path, attempt, draft.value(path, "with")))
+    draft.begin_body(inner_body(path, "chart"))
+
+
 def progress(draft: Draft, path: str) -> Error | None:
     """Go on with an open node: begin what is next, or let it succeed. Returns the error of which it fails.
 
@@ -47,6 +53,10 @@ def progress(draft: Draft, path: str) -> Error | None:
         return _foreach_goes_on(draft, path)
     if isinstance(model, LoopNode):
         return _loop_goes_on(draft, path)
+    if isinstance(model, StatechartNode):
+        if (chart := node.bodies["chart"]).status == "succeeded":
+            draft.finish(path, node.attempt, chart.output)
+        return None
     assert isinstance(model, ParallelNode)  # noqa: S101 (no other node is ever open)
     return _parallel_goes_on(draft, path, model)
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from perdure.actors import children, flow, mending
 from perdure.actors.answers import decide
+from perdure.actors.chart_state import ChartEvent
+from perdure.actors.charts import receive
 from perdure.actors.compensation import compensate
 from perdure.actors.draft import Draft
 from perdure.actors.failures import stop
@@ -17,12 +19,14 @@ from perdure.actors.inputs import (
     ExtendDeadline,
     PauseExecution,
     ReportChild,
+    ReportCompensation,
     ResumeExecution,
     RetryExecution,
     SignalExecution,
     SkipNode,
     TerminateExecution,
 )
+from perdure.actors.listeners import OURS, listener, schema_of
 from perdure.actors.signals import misfit, waiting_for
 from perdure.actors.timers import fire, try_again
 from perdure.definitions.hints import did_you_mean
@@ -38,7 +42,7 @@ from perdure.events.vocabulary import (
 )
 
 
-def control(draft: Draft, given: Control | ReportChild) -> None:
+def control(draft: Draft, given: Control | ReportChild | ReportCompensation) -> None:
     """Carry out a command, or refuse it."""
     _CONTROLS[type(given)](draft, given)
 
@@ -56,6 +60,10 @@ def after_end(draft: Draft, given: Control) -> None:
 def _signal(draft: Draft, given: SignalExecution) -> None:
     """Give a signal to the node that has waited for it longest, or keep it for one that will."""
     known = draft.plan.signals
+    if given.signal.startswith(OURS):
+        what = f"{given.signal!r} is an event that only perdure raises; give yours another name"
+        draft.emit(CommandRefused(given.id, what))
+        return
     if known is not None and given.signal not in known:
         hint = did_you_mean(given.signal, known) or f"; it takes {', '.join(sorted(known)) or 'none'}"
         draft.emit(CommandRefused(given.id, f"the workflow takes no signal {given.signal!r}{hint}"))
@@ -69,8 +77,13 @@ def _signal(draft: Draft, given: SignalExecution) -> None:
         if refusal is None:
             flow.complete(draft, path, node.attempt, given.data)
             return
+    chart = listener(draft, given.signal)
+    if refusal is None and chart is not None:
+        refusal = misfit(schema_of(draft, chart, given.signal), given.data)
     if refusal is not None:
         draft.emit(CommandRefused(given.id, f"the data of signal {given.signal!r} does not fit: {refusal}"))
+    elif chart is not None:
+        receive(draft, chart, ChartEvent(given.signal, given.data))
     else:
         draft.emit(SignalReceived(given.signal, given.data))
 
@@ -153,4 +166,5 @@ _CONTROLS: dict[type, Callable[[Draft, Any], None]] = {
     ChangeInput: mending.change_input,
     ExtendDeadline: mending.extend_deadline,
     ReportChild: children.ended,
+    ReportCompensation: children.undone,
 }

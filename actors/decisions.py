@@ -2,17 +2,21 @@
 
 from datetime import datetime
 
-from perdure.actors import children, controls, failures, flow, timers
+from perdure.actors import charts, children, compensated, controls, failures, flow, timers
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
+    CompensateExecution,
     Continue,
     Control,
     FireTimer,
     Input,
     Recover,
+    Report,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportLoss,
+    ReportProgress,
     ReportQueued,
     ReportSuccess,
     StartExecution,
@@ -42,11 +46,12 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     if state.outcome is not None:
         if isinstance(given, Control):
             controls.after_end(draft, given)
-            flow.run(draft)
         elif isinstance(given, ReportChild):
             children.ended(draft, given)
-        return draft.events
-    _react(draft, given)
+        elif isinstance(given, CompensateExecution):
+            compensated.begin(draft, given)
+    else:
+        _react(draft, given)
     flow.run(draft)
     return draft.events
 
@@ -54,12 +59,8 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
 def _react(draft: Draft, given: Input) -> None:
     state = draft.state
     match given:
-        case ReportSuccess(node, attempt, output) if _is_running(state, node, attempt):
-            flow.complete(draft, node, attempt, output)
-        case ReportFailure(node, attempt, error) if _is_running(state, node, attempt):
-            failures.fail_attempt(draft, node, attempt, error)
-        case ReportLoss() | ReportQueued() if _is_running(state, given.node, given.attempt):
-            _from_actor(draft, given)
+        case ReportSuccess() | ReportFailure() | ReportLoss() | ReportQueued() | ReportProgress():
+            _hear(draft, given)
         case Recover(apart):
             for node in sorted(set(state.running) - apart):
                 if node in draft.state.running and not draft.over:
@@ -67,10 +68,26 @@ def _react(draft: Draft, given: Input) -> None:
             flow.wake(draft)
         case Continue():
             flow.wake(draft)
-        case FireTimer(timer=timer, due=due) if state.timers.get(timer) == due:  # else it was armed anew since
-            timers.fire(draft, timer)
-        case _ if isinstance(given, Control | ReportChild):
+        case FireTimer(timer=timer, due=due):
+            timers.come(draft, timer, due)
+        case _ if isinstance(given, Control | ReportChild | ReportCompensation):
             controls.control(draft, given)
+
+
+def _hear(draft: Draft, report: Report) -> None:
+    """Take the report on an attempt; one that is not wanted any more counts only for a statechart, as ignored."""
+    if not _is_running(draft.state, report.node, report.attempt):
+        charts.come_late(draft, report)
+        return
+    match report:
+        case ReportSuccess(node, attempt, output):
+            flow.complete(draft, node, attempt, output)
+        case ReportFailure(node, attempt, error):
+            failures.fail_attempt(draft, node, attempt, error)
+        case ReportLoss() | ReportQueued():
+            _from_actor(draft, report)
+        case ReportProgress(node, _, data):
+            charts.progress(draft, node, data)
 
 
 def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecution, at: datetime) -> list[Event]:
@@ -88,6 +105,8 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
     draft.events.append(started)
     if plan.timeout is not None:
         draft.arm("execution", "", plan.timeout)
+    if plan.main.chart is not None:
+        draft.later("chart", "")
     for name in plan.main.roots:
         draft.later("consider", name)
     flow.run(draft)

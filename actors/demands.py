@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from perdure.definitions.placement import placement_of
-from perdure.definitions.plan import Plan, PlanNode
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 
 CODE = "code:"
 """What stands before the digest of a package where the places of an execution's tools name one."""

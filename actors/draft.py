@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from perdure.actors.evolve import evolve
-from perdure.actors.state import SETTLED, NodeState, Started
+from perdure.actors.state import BodyState, NodeState, Started
 from perdure.definitions.expressions import MOMENT, Moment
-from perdure.definitions.nodes import ForeachNode, LoopNode
+from perdure.definitions.nodes import ForeachNode, LoopNode, StatechartNode
 from perdure.definitions.paths import UNDO, body_of, inner_body, is_within, name_of, node_in, owner_of, steps_to
 from perdure.definitions.plan import Plan
 from perdure.definitions.templates import render
@@ -60,7 +60,10 @@ class Draft:
     def begin_body(self, body: str, forgets: str = "") -> None:
         """Begin a body: its first nodes are considered next."""
         self.emit(BodyStarted(body, forgets))
-        for name in self.plan.body(body).roots:
+        plan = self.plan.body(body)
+        if plan.chart is not None:
+            self.later("chart", body)
+        for name in plan.roots:
             self.later("consider", node_in(body, name))
 
     def is_live(self, body: str) -> bool:
@@ -135,6 +138,8 @@ class Draft:
             # What was decided before marks the place, so that no two evaluations give the same ids.
             MOMENT: Moment(self.at, f"{self.execution}/{path or body}/{len(self.events)}"),
         }
+        if self.plan.main.chart is not None and not steps_to(body)[0]:
+            names |= _of_chart(self.state.main)
         error = self._error_at(body, path)
         if error is not None:
             names["error"] = {"type": error.type, "message": error.message, "data": error.data}
@@ -147,8 +152,7 @@ class Draft:
 
     def _names_around(self, body: str) -> dict[str, Any]:
         names: dict[str, Any] = {}
-        at, (root, steps) = "", steps_to(body)
-        at = root
+        at, steps = steps_to(body)
         for name, key in steps:
             path = node_in(at, name)
             names.update(self.inner_names(path, key))
@@ -163,6 +167,8 @@ class Draft:
         if node is not None and isinstance(model, LoopNode):
             before = node.bodies.get(str(int(key) - 1))
             return {"loop": {"index": int(key), "last": before.output if before else node.input}}
+        if node is not None and isinstance(model, StatechartNode):
+            return {"input": node.input, **_of_chart(node.bodies.get(key))}
         return {}
 
     def _error_at(self, body: str, path: str) -> Error | None:
@@ -188,13 +194,13 @@ class Draft:
             if not body:
                 return None
             owner, _ = owner_of(body)
-            body = body_of(owner) if owner else ""
+            body = body_of(owner)
 
-    def is_settled(self, body: str, name: str) -> bool:
-        """Say whether a node will not change any more."""
-        state = self.state.body(body)
-        node = state.nodes.get(name) if state is not None else None
-        return node is not None and node.status in SETTLED
+
+def _of_chart(body: BodyState | None) -> dict[str, Any]:
+    """Return what is readable of a statechart outside of its steps."""
+    chart = body.chart if body is not None else None
+    return {"context": chart.context if chart is not None else {}, "event": {"name": "", "data": None}}
 
 
 def _visible(node: NodeState | None) -> dict[str, Any]:

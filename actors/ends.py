@@ -33,8 +33,6 @@ def main_done(draft: Draft) -> None:
 def end(draft: Draft) -> None:
     """Begin the next of the bodies that run at the end, or end."""
     state = draft.state
-    if draft.over or "" in state.undoing:
-        return
     first = "on_cancel" if state.cancelling else "on_failure" if state.failing else None
     for name in (first, "finally"):
         if name is None or name not in draft.plan.ends:
@@ -57,11 +55,14 @@ def end(draft: Draft) -> None:
 
 def _failed_in(draft: Draft, name: str) -> str | None:
     nodes = draft.state.ends[name].nodes
-    return next((f"{name}/{node}" for node in sorted(nodes) if nodes[node].status == "failed"), None)
+    failed = (each for each in draft.plan.ends[name].nodes if each in nodes and nodes[each].status == "failed")
+    return next((f"{name}/{each}" for each in failed), None)
 
 
 def _output(draft: Draft) -> Any:
     main = draft.plan.main
+    if main.chart is not None and main.output is None:
+        return draft.state.main.chart.output if draft.state.main.chart is not None else None
     if main.output is not None:
         return render(main.output, draft.names("", main.output_reads))
     return {name: draft.state.main.nodes[name].output for name in main.leaves}

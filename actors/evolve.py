@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from immutables import Map
 
+from perdure.actors import chart_fold
 from perdure.actors.state import (
     INITIAL,
     BodyState,
@@ -16,20 +17,25 @@ from perdure.actors.state import (
     Started,
     still_done,
 )
-from perdure.actors.tree import known, with_body, with_node, without
+from perdure.actors.tree import known, to_undo_anew, with_body, with_node, without, without_node
 from perdure.definitions.paths import UNDO, is_within, owner_of
 from perdure.events.vocabulary import (
     BodyFailed,
     BodyStarted,
     BodySucceeded,
     BranchTaken,
+    CallQueued,
     ChildEnded,
     ChildRequested,
     CommandRefused,
     CompensationStarted,
     Event,
+    EventHeld,
+    EventIgnored,
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionPaused,
@@ -41,6 +47,7 @@ from perdure.events.vocabulary import (
     ExecutionTerminated,
     InputChanged,
     Intervened,
+    MacrostepTaken,
     NodeAttemptFailed,
     NodeCancelled,
     NodeCatching,
@@ -85,7 +92,7 @@ def _scheduled(state: Started, event: NodeScheduled) -> Started:
     node = NodeState(
         "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0
     )
-    return with_node(state, event.node, node)
+    return with_node(chart_fold.call_begun(state, event.node), event.node, node)
 
 
 def _waiting(state: Started, event: NodeWaiting) -> Started:
@@ -110,9 +117,14 @@ def _queued(state: Started, event: NodeQueued | NodePlaced) -> Started:
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     before = known(state, event.node)
     bodies = _to_keep(before.bodies)
+    by_its_child = before.status == "waiting" and before.child not in state.children  # else by hand
+    of_chart = not event.node.endswith(UNDO) and chart_fold.around(state, event.node) is not None
+    if of_chart and not (by_its_child and before.child):
+        return without_node(state, event.node)  # nobody reads it: its chart is told
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
         input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
+        child=before.child if by_its_child else "",
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -201,7 +213,8 @@ def _body_succeeded(state: Started, event: BodySucceeded) -> Started:
     if not owner_of(event.body)[0]:  # the main one, or one of the end: its nodes are shown
         return with_body(state, event.body, _replace(before, status="succeeded", output=event.output))
     nodes = Map({name: before.nodes[name] for name in event.keep})
-    return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output))
+    chart = before.chart if nodes else None
+    return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output, chart=chart))
 
 
 def _with_end(state: Started, path: str, body: BodyState) -> Started:
@@ -250,19 +263,27 @@ def _intervened(state: Started, _: Intervened) -> Started:
 
 def _retried(state: Started, _: ExecutionRetried) -> Started:
     """Forget all that did not succeed, or was undone, and whatever was on its way to an end."""
-    nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
-    kept = Map({name: node for name, node in nodes.items() if node is not None})
+    if state.main.chart is not None:
+        main = chart_fold.retried(state.main)
+    else:
+        nodes = {name: still_done(node) for name, node in state.main.nodes.items() if not name.endswith(UNDO)}
+        kept = Map({name: node for name, node in nodes.items() if node is not None})
+        main = BodyState(nodes=kept, settled=len(kept))
     return Started(
-        state.started, BodyState(nodes=kept, settled=len(kept)), signals=state.signals, children=state.children,
+        state.started, main, signals=state.signals, signalled=state.signalled, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
     )  # fmt: skip
 
 
 def _child_requested(state: Started, event: ChildRequested) -> Started:
     state = _replace(state, children=state.children.set(event.child, event))
+    state = chart_fold.call_begun(state, event.node)
     if event.detached:
         return state
-    node = NodeState("waiting", event.attempt, input={"child": event.child}, order=state.completed)
+    given: dict[str, Any] = {"child": event.child}
+    if chart_fold.around(state, event.node) is not None:
+        given |= {"id": None, "input": event.input}  # what another attempt begins with
+    node = NodeState("waiting", event.attempt, input=given, order=state.completed, child=event.child)
     return _replace(with_node(state, event.node, node), completed=state.completed + 1)
 
 
@@ -285,14 +306,16 @@ def _timer_held(state: Started, event: TimerHeld) -> Started:
 
 def _signal_received(state: Started, event: SignalReceived) -> Started:
     queue = (*state.signals.get(event.signal, ()), event.data)
-    return _replace(state, signals=state.signals.set(event.signal, queue))
+    return _replace(state, signals=state.signals.set(event.signal, queue), signalled=(*state.signalled, event.signal))
 
 
 def _signal_taken(state: Started, event: SignalTaken) -> Started:
     before = state.signals[event.signal]
     queue = before[: event.number] + before[event.number + 1 :]
     signals = state.signals.set(event.signal, queue) if queue else state.signals.delete(event.signal)
-    return _replace(state, signals=signals)
+    places = [place for place, name in enumerate(state.signalled) if name == event.signal]
+    gone = places[event.number]
+    return _replace(state, signals=signals, signalled=state.signalled[:gone] + state.signalled[gone + 1 :])
 
 
 def _paused(state: Started, event: ExecutionPaused) -> Started:
@@ -309,6 +332,12 @@ def _being_failed(state: Started, event: ExecutionFailing) -> Started:
 
 def _being_cancelled(state: Started, event: ExecutionCancelling) -> Started:
     return _replace(state, cancelling=event, paused=None)
+
+
+def _being_compensated(state: Started, event: ExecutionCompensating) -> Started:
+    """Let an execution that has ended be at work again, on its end: nothing in it begins but what undoes it."""
+    main = _replace(to_undo_anew(state.main), status="succeeded")
+    return _replace(state, main=main, outcome=None, compensating=event)
 
 
 def _ended(state: Started, event: Outcome) -> Started:
@@ -344,6 +373,10 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     TimerFired: _timer_gone,
     TimerCancelled: _timer_gone,
     TimerHeld: _timer_held,
+    MacrostepTaken: chart_fold.macrostep,
+    EventIgnored: chart_fold.ignored,
+    EventHeld: chart_fold.held,
+    CallQueued: chart_fold.call_queued,
     SignalReceived: _signal_received,
     SignalTaken: _signal_taken,
     ExecutionPaused: _paused,
@@ -354,6 +387,8 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     ExecutionFailed: _ended,
     ExecutionCancelled: _ended,
     ExecutionTerminated: _ended,
+    ExecutionCompensated: _ended,
+    ExecutionCompensating: _being_compensated,
 }
 
 

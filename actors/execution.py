@@ -9,35 +9,41 @@ from typing import Any
 from uuid import uuid4
 
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
+from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     Command,
+    CompensateExecution,
     Continue,
     Control,
-    FireTimer,
     Input,
     Recover,
     ReportChild,
     ReportFailure,
     ReportLoss,
+    ReportProgress,
     ReportQueued,
     ReportSuccess,
     StartExecution,
 )
 from perdure.actors.loading import load
+from perdure.actors.log_context import about
 from perdure.actors.outgoing import Outgoing, Post
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
-from perdure.definitions.plan import Plan, PlanNode
+from perdure.definitions.paths import body_of
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
+from perdure.events.subjects import partition_of
 from perdure.events.vocabulary import CommandRefused, Event, ExecutionStarted
 
 _log = logging.getLogger("perdure.execution")
@@ -51,12 +57,18 @@ _Attempt = tuple[Any, ...]
 """One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
 
 
+async def _open() -> None:
+    """Let everything pass: there is one owner."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
-    """What an execution acts through. near: timers due within so many seconds stay in this process.
+    """What an execution acts through. near: timers due within so many seconds stay in this process, now.
 
-    apart: says whether a node's work, whose tool is at this place, runs in a process of its own. bring: brings the code
-    at these places to this machine. tell: tells who listens how far an attempt is: execution, node, attempt, progress.
+    apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
+    its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
+    execution, node, attempt, progress. fence: awaited before every effect; it raises Deposed where this is no owner any
+    more. quiet: for how many seconds an execution that waits for the outside world is kept at hand.
     """
 
     log: Log
@@ -64,13 +76,15 @@ class Surroundings:
     work: Worker
     timers: TimerQueue
     epoch: int = 0
-    near: float = NEAR
+    near: Callable[[], float] = lambda: NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
-    apart: Callable[[Plan, PlanNode, str | None], bool] = lambda _plan, _node, _place: False
+    apart: Callable[[Plan, PlanNode, str | None, int], bool] = lambda _plan, _node, _place, _resumed: False
     bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
     tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
+    fence: Callable[[], Awaitable[None]] = _open
+    quiet: Callable[[], float] = lambda: 0.0
 
 
 class Execution:
@@ -79,12 +93,14 @@ class Execution:
     def __init__(self, execution: str, surroundings: Surroundings) -> None:
         self.id = execution
         self.closed = False
+        self._leaving = False
+        self._spoken = asyncio.Event()
         self._around = surroundings
         self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[None] | None]] = asyncio.Queue()
         self._folded: Folded | None = None
         self._plan: Plan | None = None
         self._running: dict[_Attempt, asyncio.Task[None]] = {}
-        self._alarms = Alarms(execution, surroundings.timers, surroundings.near, self._fire)
+        self._alarms = Alarms(execution, surroundings.timers, surroundings.near, surroundings.fence, self._put)
         self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
         self._saving: asyncio.Task[None] | None = None
         self._outgoing = Outgoing(execution, surroundings.post, self._report) if surroundings.post else None
@@ -94,24 +110,38 @@ class Execution:
         if self.closed:
             return False
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._mailbox.put_nowait((given, decided))
+        self._put(given, decided)
         await decided
         return True
 
-    async def run(self, first: Input | None = None) -> None:
+    def hurry(self) -> None:
+        """Leave at once when it is quiet: others wait for its place. Its near timers are left to the inbox then."""
+        self._spoken.set()
+        if self._alarms.near and self._mailbox.empty():
+            self._put(Continue())
+
+    def leave(self) -> None:
+        """Begin nothing more, and leave as soon as what is under way has come to its end and is recorded."""
+        self._leaving = True
+        self._put(Continue())
+
+    async def run(self, *first: Input) -> bool:
         """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
 
-        Raises Deposed when a newer owner has taken over, and LogUnavailable when it cannot be loaded; what was decided
-        is appended for as long as the log is away.
+        Returns whether there is such an execution: False where it never began. Raises Deposed when a newer owner has
+        taken over, and LogUnavailable when it cannot be loaded; what was decided is appended for as long as the log is
+        away.
         """
         waiting: list[asyncio.Future[None]] = []
+        about(execution=self.id, partition=partition_of(self.id))
         try:
             await self._transact([Recover()])
-            inputs: list[Input] = [first] if first else []
+            inputs: list[Input] = list(first)
             while True:
                 if inputs:
                     await self._transact(inputs)
-                    self._refuse_starts(inputs)
+                    self._refuse(inputs)
+                    self._alarms.hear(inputs)
                 for decided in waiting:
                     if not decided.done():
                         decided.set_result(None)
@@ -121,8 +151,10 @@ class Execution:
                 elif self._outgoing is not None and self._outgoing.busy:
                     inputs, waiting = [], []
                     await self._outgoing.sent()
+                elif await self._stays_quiet():
+                    return self._begun()
                 else:
-                    return
+                    inputs, waiting = await self._drain()
         except BaseException as error:
             self._fail_tellers(waiting, error)
             raise
@@ -137,6 +169,28 @@ class Execution:
             taken.append(self._mailbox.get_nowait())
         return [given for given, _ in taken], [decided for _, decided in taken if decided]
 
+    async def _stays_quiet(self) -> bool:
+        """Wait until it has been quiet for long enough; False when it was spoken to."""
+        state = self._folded.state if self._folded else None
+        over = not isinstance(state, Started) or state.outcome is not None
+        self._spoken.clear()
+        until = asyncio.get_running_loop().time() + self._around.quiet()
+        while self._mailbox.empty() and not over and not self._leaving and self._around.quiet():
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._spoken.wait()
+                self._spoken.clear()
+            except TimeoutError:
+                break
+        return self._mailbox.empty()
+
+    def _begun(self) -> bool:
+        return self._folded is not None and self._folded.n > 0
+
+    def _put(self, given: Input, decided: asyncio.Future[None] | None = None) -> None:
+        self._mailbox.put_nowait((given, decided))
+        self._spoken.set()
+
     async def _transact(self, inputs: list[Input]) -> None:
         """Load, decide, append as one entry, evolve; when another writer was first, load and decide again.
 
@@ -146,7 +200,7 @@ class Execution:
             folded = self._folded or await self._load()
             at = datetime.now(UTC)
             causes = [given.id for given in inputs if isinstance(given, Command)]
-            fresh = [given for given in inputs if getattr(given, "id", None) not in folded.handled]
+            fresh = [given for given in inputs if not (isinstance(given, Command) and folded.knows(given.id))]
             events = await self._decide(folded.state, fresh, at)
             told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
@@ -162,7 +216,7 @@ class Execution:
             else:
                 self._folded = folded.after(recorded, entry)
                 if len(events) > MANY:  # it was left off there
-                    self._mailbox.put_nowait((Continue(), None))
+                    self._put(Continue())
                 self._snapshot_when_due(self._folded, len(recorded.data))
                 return
 
@@ -170,6 +224,7 @@ class Execution:
         """Append, for as long as it takes: work goes on meanwhile, and the entry's id keeps it from counting twice."""
         pause = _PAUSE
         while True:
+            await self._around.fence()
             try:
                 return await self._around.log.append(self.id, entry, position)
             except LogUnavailable as error:
@@ -231,10 +286,11 @@ class Execution:
             return [CommandRefused(given.id, f"a fault in perdure: {type(error).__name__}: {error}")]
 
     def _apart(self, state: Started, plan: Plan) -> frozenset[str]:
-        nodes = {path: plan.node(path) for path in state.running}
-        places = state.started.tools
-        apart = self._around.apart
-        return frozenset(path for path, node in nodes.items() if apart(plan, node, places.get(node.target)))
+        nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}
+        places, apart = state.started.tools, self._around.apart
+        return frozenset(
+            path for path, (node, resumed) in nodes.items() if apart(plan, node, places.get(node.target), resumed)
+        )
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:
@@ -259,7 +315,10 @@ class Execution:
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
-        for key in wanted.keys() - self._running.keys():
+        new = set() if self._leaving else wanted.keys() - self._running.keys()
+        if new:
+            await self._around.fence()
+        for key in new:
             self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=self._called(key[0]))
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
@@ -270,20 +329,20 @@ class Execution:
         node = self._plan.node(path) if self._plan is not None else None
         return f"{node.calls} {node.target!r} (node {path!r} of execution {self.id!r})" if node is not None else path
 
-    def _refuse_starts(self, inputs: list[Input]) -> None:
-        """Tell a parent whose child cannot begin, for its id is taken; a start that comes again is told again."""
-        state, outgoing = self._folded.state if self._folded else None, self._outgoing
+    def _refuse(self, inputs: list[Input]) -> None:
+        """Tell a parent whose child cannot begin, for its id is taken, or cannot be undone; each time that it asks."""
+        folded, outgoing = self._folded, self._outgoing
+        if folded is None or outgoing is None:
+            return
         for given in inputs:
-            if not isinstance(given, StartExecution) or given.parent is None or outgoing is None:
-                continue
-            if not isinstance(state, Started) or state.started.parent != given.parent:
-                outgoing.refuse(given.id, given.parent)
+            if isinstance(given, StartExecution) and given.parent is not None:
+                if not isinstance(folded.state, Started) or folded.state.started.parent != given.parent:
+                    outgoing.refuse(given.id, given.parent)
+            elif isinstance(given, CompensateExecution) and (why := refusal(self.id, folded.state, given)):
+                outgoing.cannot_compensate(given, why)
 
     def _report(self, report: ReportChild) -> None:
-        self._mailbox.put_nowait((report, None))
-
-    def _fire(self, fired: FireTimer) -> None:
-        self._mailbox.put_nowait((fired, None))
+        self._put(report)
 
     async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
@@ -293,6 +352,7 @@ class Execution:
         assert isinstance(folded.state, Started)  # noqa: S101
         node = plan.node(name)
         report: Input
+        about(node=name, attempt=attempt)
         try:
             places = folded.state.started.tools
             value = secrets.reveal(state.input, state.secrets)
@@ -309,20 +369,29 @@ class Execution:
                 raise
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
-            self._mailbox.put_nowait((report, None))
+            self._put(report)
 
     def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
         """Return what is told for what an attempt waits."""
-        return lambda waits_for: self._mailbox.put_nowait((ReportQueued(name, attempt, waits_for), None))
+        return lambda waits_for: self._put(ReportQueued(name, attempt, waits_for))
 
     def _progress(self, name: str, attempt: int) -> Callable[[Any], None]:
         """Return what is told how far an attempt is, from any thread."""
-        tell, redact = self._around.tell, self._around.secrets.redact
-        return lambda progress: tell(self.id, name, attempt, redact(progress)) if tell is not None else None
+        tell, redact, loop = self._around.tell, self._around.secrets.redact, asyncio.get_running_loop()
+        of_chart = self._plan is not None and self._plan.body(body_of(name)).calls
+
+        def told(progress: Any) -> None:
+            progress = redact(progress)
+            if tell is not None:
+                tell(self.id, name, attempt, progress)
+            if of_chart:
+                loop.call_soon_threadsafe(self._put, ReportProgress(name, attempt, progress))
+
+        return told
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
-        return self._mailbox.empty() and not self._running_now() and not self._alarms.near
+        return self._mailbox.empty() and not self._running_now() and (self._leaving or not self._alarms.near)
 
     def _running_now(self) -> bool:
         return any(not task.done() for task in self._running.values())

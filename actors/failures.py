@@ -9,8 +9,8 @@ from perdure.actors.draft import Draft
 from perdure.actors.retry_after import asked
 from perdure.actors.state import SETTLED, NodeState, nodes_in
 from perdure.definitions.parts import Retry
-from perdure.definitions.paths import UNDO, body_of, inner_body, node_in, owner_of, steps_to
-from perdure.definitions.plan import PlanCatch
+from perdure.definitions.paths import UNDO, body_of, inner_body, is_within, node_in, owner_of, steps_to
+from perdure.definitions.plan_nodes import PlanCatch
 from perdure.definitions.templates import render
 from perdure.errors import ExpressionError
 from perdure.events.vocabulary import (
@@ -25,6 +25,7 @@ from perdure.events.vocabulary import (
     NodeCaught,
     NodeFailed,
     NodeStuck,
+    TimerCancelled,
 )
 
 
@@ -93,7 +94,7 @@ def fail(draft: Draft, path: str, attempt: int, error: Error) -> None:
 def fail_uncaught(draft: Draft, path: str, attempt: int, error: Error) -> None:
     """Fail a node, and let its error go on where the workflow does not drain."""
     draft.emit(NodeFailed(path, attempt, error))
-    if draft.plan.drains:
+    if draft.plan.drains or draft.plan.body(body_of(path)).calls:  # of a statechart, which is told
         draft.later("settled", path)
     else:
         leave(draft, body_of(path), error, path, attempt)
@@ -143,7 +144,7 @@ def end_failed(draft: Draft, body: str, error: Error) -> None:
 
 
 def fail_open(draft: Draft, path: str, error: Error) -> None:
-    """Fail an attempt at a node with bodies: all of them end."""
+    """Fail an attempt at a node; all of its bodies end, if it has any."""
     draft.disarm(path, keep="deadline")
     stop(draft, path, error.message, node=True)
     if not compensate(draft, path, "node", error):
@@ -177,5 +178,9 @@ def stop(draft: Draft, within: str, reason: str, *, node: bool = False, undo: bo
         if each.status not in SETTLED and (undo or not path.endswith(UNDO)):
             draft.emit(NodeCancelled(path, reason))
             draft.disarm(path)
+    for timer in [*draft.state.timers, *draft.state.held]:
+        kind, _, path = timer.partition("/")
+        if kind == "after" and is_within(path, within):
+            draft.emit(TimerCancelled(timer))
     if not within:
         draft.disarm("")  # the execution's own

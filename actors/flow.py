@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from perdure.actors import compensation, containers, ends, failures, kinds
+from perdure.actors import charts, compensated, compensation, containers, ends, failures, kinds
 from perdure.actors.draft import Draft
 from perdure.actors.joins import GOOD, why_not
 from perdure.actors.state import SETTLED, NodeState
 from perdure.definitions.paths import UNDO, body_of, inner_body, name_of, node_in, owner_of, steps_to
-from perdure.definitions.plan import PlanNode
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.definitions.templates import render
 from perdure.errors import ExpressionError
 from perdure.events.vocabulary import BodySucceeded, Error, NodeCaught, NodeSkipped
@@ -34,6 +34,9 @@ def wake(draft: Draft) -> None:
 def _wake_body(draft: Draft, body: str) -> None:
     state = draft.state.body(body)
     if state is None or state.status != "running":
+        return
+    if draft.plan.body(body).chart is not None:
+        charts.wake(draft, body)
         return
     nodes = draft.plan.body(body).nodes
     if state.settled == len(nodes) and draft.is_live(body):  # a retry found nothing to do again but the end
@@ -122,6 +125,9 @@ def _settled(draft: Draft, path: str) -> None:
             compensation.go_on(draft, within)
         return
     state, plan = draft.state.body(body), draft.plan.body(body)
+    if plan.calls:
+        charts.settled(draft, path)
+        return
     if state is None or state.status != "running":
         return
     node = plan.nodes[name]
@@ -204,6 +210,8 @@ def _undone(draft: Draft, within: str) -> None:
     if started.kind == "node":
         node = draft.state.node(within)
         failures.fail_attempt(draft, within, node.attempt if node else 1, started.error)
+    elif draft.state.compensating:
+        compensated.end(draft)
     else:
         failures.end_failed(draft, within, started.error)
 
@@ -215,4 +223,6 @@ _TASKS: dict[str, Callable[..., None]] = {
     "lose": _lose,
     "undone": _undone,
     "end": ends.end,
+    "chart": charts.begin,
+    "chart_end": charts.end,
 }

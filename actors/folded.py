@@ -14,11 +14,15 @@ from perdure.events.vocabulary import (
     ExecutionPurged,
 )
 
+REMEMBERED = 10_000
+"""Commands that are remembered at least. An inbox repeats those that it has no acknowledgement for: fewer by far."""
+
 
 class Folded(msgspec.Struct, frozen=True):
     """An execution as of its entry number `n`: its state, and what the next append needs to know.
 
-    handled: ids of the commands already answered. epoch: the newest owner's. last: the last entry as it is stored.
+    handled, before: ids of the commands already answered, the newest, and as many at most that were before. epoch: the
+    newest owner's. last: the last entry as it is stored.
     """
 
     state: ExecutionState = INITIAL
@@ -26,12 +30,17 @@ class Folded(msgspec.Struct, frozen=True):
     position: int = 0
     epoch: int = 0
     handled: Map[str, None] = Map()
+    before: Map[str, None] = Map()
     last: Recorded | None = None
 
     @property
     def prev(self) -> str:
         """The digest of the last entry, which the next one names; "" before the first."""
         return self.last.digest if self.last is not None else ""
+
+    def knows(self, command: str) -> bool:
+        """Say whether a command was answered, unless many thousands were since."""
+        return command in self.handled or command in self.before
 
     def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
         """Fold one more stored entry (decoded already, where the caller has it)."""
@@ -40,7 +49,9 @@ class Folded(msgspec.Struct, frozen=True):
             raise CorruptEntry(
                 f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
             )
-        handled, state = self.handled, self.state
+        handled, before, state = self.handled, self.before, self.state
+        if len(handled) >= REMEMBERED:
+            handled, before = Map[str, None](), handled
         for cause in entry.causes:
             handled = handled.set(cause, None)
         for event in entry.events:
@@ -51,5 +62,6 @@ class Folded(msgspec.Struct, frozen=True):
             position=recorded.position,
             epoch=max(self.epoch, entry.epoch),
             handled=handled,
+            before=before,
             last=recorded,
         )

@@ -34,6 +34,11 @@ class FireTimer(_Input, frozen=True):
     timer: str
     due: datetime
 
+    @classmethod
+    def of(cls, execution: str, timer: str, due: datetime) -> "FireTimer":
+        """Return the command of a timer: the same, and so counted once, from wherever it comes."""
+        return cls(f"{execution}/{timer}/{due.isoformat()}", execution, timer, due)
+
 
 class ActivateExecution(_Input, frozen=True):
     """Wake an execution whose history came from elsewhere: whatever was under way there goes on here."""
@@ -159,6 +164,25 @@ class ReportChild(_Input, frozen=True):
     error: Error | None = None
 
 
+class CompensateExecution(_Input, frozen=True):
+    """Undo what an execution did that had succeeded: a parent, at this node, is being compensated for this error."""
+
+    id: str
+    execution: str
+    parent: Parent
+    error: Error
+
+
+class ReportCompensation(_Input, frozen=True):
+    """A child of the execution was undone, for the call at `node`; or not, or not wholly, because of the error."""
+
+    id: str
+    execution: str
+    node: str
+    child: str
+    error: Error | None = None
+
+
 class ReportSuccess(_Input, frozen=True):
     """An attempt at a node ended with this output."""
 
@@ -191,6 +215,14 @@ class ReportQueued(_Input, frozen=True):
     waits_for: str
 
 
+class ReportProgress(_Input, frozen=True):
+    """An attempt at a node has told how far it is."""
+
+    node: str
+    attempt: int
+    data: Any = None
+
+
 class Recover(_Input, frozen=True):
     """A new owner took over; whatever was under way is not any more.
 
@@ -212,10 +244,15 @@ Control = (
 )
 """Commands of people and programs to an execution that has begun."""
 
-Command = StartExecution | FireTimer | ActivateExecution | ReportChild | Control
+Command = (
+    StartExecution | FireTimer | ActivateExecution | ReportChild | CompensateExecution | ReportCompensation | Control
+)
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
-Input = Command | ReportSuccess | ReportFailure | ReportLoss | ReportQueued | Recover | Continue
+Report = ReportSuccess | ReportFailure | ReportLoss | ReportQueued | ReportProgress
+"""What the work on an attempt says."""
+
+Input = Command | Report | Recover | Continue
 
 _decoder = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()

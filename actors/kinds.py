@@ -8,13 +8,15 @@ from typing import Any
 
 import msgspec
 
-from perdure.actors.containers import open_foreach, open_loop, open_parallel
+from perdure.actors.containers import open_chart, open_foreach, open_loop, open_parallel
 from perdure.actors.draft import Draft
 from perdure.actors.signals import misfit, next_signal
+from perdure.actors.state import NodeState
+from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.nodes import AggregateNode, ApprovalNode, FailNode, SwitchNode, WaitNode, WorkflowNode
-from perdure.definitions.paths import UNDO, body_of, node_in
+from perdure.definitions.paths import UNDO, body_of, name_of, node_in, owner_of
 from perdure.definitions.places import items_of
 from perdure.definitions.secret_references import pointers_kept
 from perdure.errors import ExpressionError
@@ -32,30 +34,38 @@ class Failed(Exception):
 def start(draft: Draft, path: str, attempt: int) -> None:
     """Begin an attempt at a node. Raises ExpressionError or Failed, of which the attempt fails."""
     node = draft.plan.node(path)
-    if node.model.timeout is not None and node.kind in ("wait", "approval", "workflow", "foreach", "loop", "parallel"):
+    if node.model.timeout is not None and node.kind in _TIMED_HERE:
         draft.arm("timeout", path, node.model.timeout)
     _START[node.kind](draft, path, attempt)
 
 
-def start_undo(draft: Draft, path: str) -> None:
-    """Begin the call that undoes a node. Raises ExpressionError."""
-    node, undone = draft.plan.node(path), draft.state.node(path.removesuffix(UNDO))
-    value, secrets = draft.value(path, "with"), list(node.secrets)
-    if node.templates["with"] is None and undone is not None:
-        value = {"input": undone.input, "output": undone.output}
-        secrets = [f"/input{pointer}" for pointer in undone.secrets]
-    draft.schedule(path, 1, value, secrets)
+_TIMED_HERE = frozenset({"wait", "approval", "workflow", "foreach", "loop", "parallel", "statechart"})
+"""The kinds that no worker does, so that no worker sees to their `timeout`."""
 
 
 def _input(draft: Draft, path: str) -> Any:
     """Return what somebody gave a node by hand, or else what its `with` or config gives."""
+    if (undone := _undone_as_it_is(draft, path)) is not None:
+        if path.endswith(ENTERED + UNDO):
+            state, names = name_of(owner_of(body_of(path))[0]), draft.names(body_of(path), ())
+            return {"state": state, "context": names["context"]}
+        return {"input": undone.input, "output": undone.output}
     return draft.state.inputs[path] if path in draft.state.inputs else draft.value(path, draft.plan.node(path).given)
 
 
 def _secrets(draft: Draft, path: str) -> list[str]:
     """Return the pointers to the references to secrets in that input."""
+    if (undone := _undone_as_it_is(draft, path)) is not None:
+        return [f"/input{pointer}" for pointer in undone.secrets]
     node, given = draft.plan.node(path), draft.state.inputs
     return list(pointers_kept(node.templates[node.given], given[path]) if path in given else node.secrets)
+
+
+def _undone_as_it_is(draft: Draft, path: str) -> NodeState | None:
+    """Return the node that a call undoes which has no `with`, and so gets that node's input and output."""
+    if not path.endswith(UNDO) or draft.plan.node(path).templates["with"] is not None:
+        return None
+    return draft.state.node(path.removesuffix(UNDO))
 
 
 def _call(draft: Draft, path: str, attempt: int) -> None:
@@ -66,8 +76,14 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
     """Ask for a child; the node waits until that says that it has ended, unless it is detached."""
     model = draft.plan.node(path).model
     assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
-    part, value = model.workflow, _input(draft, path)
-    child = draft.value(path, "workflow/id") or _child_id(draft, path, attempt)
+    request_child(draft, path, attempt, _input(draft, path), draft.value(path, "workflow/id"))
+
+
+def request_child(draft: Draft, path: str, attempt: int, value: Any, wanted: Any) -> None:
+    """Ask for a child with this input, and the id that is wanted or one made for it. Raises Failed."""
+    model = draft.plan.node(path).model
+    assert isinstance(model, WorkflowNode)  # noqa: S101 (by its kind)
+    part, child = model.workflow, wanted or _child_id(draft, path, attempt)
     known = draft.plan.workflows.get(part.name)
     if known is not None and (problem := misfit(known.input, value, "input")):
         raise Failed("Invalid", f"the input of workflow {part.name!r} does not fit: {problem}")
@@ -78,6 +94,12 @@ def _workflow(draft: Draft, path: str, attempt: int) -> None:
     draft.emit(ChildRequested(path, attempt, child, part.name, value, part.detach, part.on_parent_close))
     if part.detach:
         draft.finish(path, attempt, child)
+
+
+def _compensation(draft: Draft, path: str, attempt: int) -> None:
+    """Have the child undone by which a node succeeded, and wait until it says so."""
+    undone = draft.state.node(path.removesuffix(UNDO))
+    draft.emit(NodeWaiting(path, attempt, {"compensation": undone.child if undone else ""}))
 
 
 _LONGEST_ID = 200
@@ -215,6 +237,7 @@ _START: dict[str, Callable[[Draft, str, int], None]] = {
     "tool": _call,
     "custom": _call,
     "workflow": _workflow,
+    "compensation": _compensation,
     "set": _set,
     "fail": _fail,
     "switch": _switch,
@@ -224,4 +247,5 @@ _START: dict[str, Callable[[Draft, str, int], None]] = {
     "foreach": open_foreach,
     "loop": open_loop,
     "parallel": open_parallel,
+    "statechart": open_chart,
 }

@@ -1,19 +1,23 @@
-"""What an execution owes to others: its children's starts and ends, and its own end to its parent."""
+"""What an execution owes to others: to its children their starts, ends and undoing, to its parent its own end."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from perdure.actors.children import to_close, to_start
-from perdure.actors.inputs import ReportChild
+import msgspec
+
+from perdure.actors.children import to_close, to_compensate, to_start
+from perdure.actors.inputs import CompensateExecution, ReportChild, ReportCompensation
 from perdure.actors.state import Started
+from perdure.definitions.paths import UNDO
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, LogUnavailable
 from perdure.events.vocabulary import (
     ChildRequested,
     Error,
     ExecutionCancelled,
+    ExecutionCompensated,
     ExecutionFailed,
     ExecutionSucceeded,
     ExecutionTerminated,
@@ -36,8 +40,12 @@ class Post(Protocol):
         """Cancel or terminate a child."""
         ...
 
-    async def report(self, parent: Parent, report: ReportChild) -> None:
-        """Tell the parent that its child has ended. Raises BadInput where what it gave is too large to be sent."""
+    async def compensate_child(self, state: Started, command: CompensateExecution) -> None:
+        """Have a child that succeeded undo what it did. Raises BadInput where the error is too large to be sent."""
+        ...
+
+    async def report(self, parent: Parent, report: ReportChild | ReportCompensation) -> None:
+        """Tell the parent that its child has ended, or is undone. Raises BadInput where it is too large to be sent."""
         ...
 
     async def close(self) -> None:
@@ -66,8 +74,15 @@ class Outgoing:
             self._owe("start", request.child, lambda each=request: self._start(state, plan, each))  # type: ignore[misc]
         for request in to_close(state):
             self._owe("close", request.child, lambda each=request: self._post.close_child(state, each))  # type: ignore[misc]
+        for command in to_compensate(self._id, state):
+            self._owe("undoing", command.id, lambda each=command: self._compensate(state, each))  # type: ignore[misc]
         parent, outcome = state.started.parent, state.outcome
-        if parent is not None and outcome is not None and not parent.detached:
+        if parent is None or outcome is None or parent.detached:
+            return
+        if state.compensating is not None:
+            report = _report_undone(self._id, state.compensating.command, parent, outcome)
+            self._owe("undone", report.id, lambda: self._post.report(parent, report))
+        else:
             self._owe("report", parent.execution, lambda: self._tell_end(parent, outcome))
 
     def refuse(self, start: str, parent: Parent) -> None:
@@ -75,6 +90,12 @@ class Outgoing:
         error = Error("ExecutionExists", f"the execution id {self._id!r} is taken by another execution")
         report = ReportChild(f"{start}/refused", parent.execution, self._id, error=error)
         self._owe("refusal", start, lambda: self._post.report(parent, report))
+
+    def cannot_compensate(self, command: CompensateExecution, why: str) -> None:
+        """Tell a parent that its child is not undone, and why."""
+        parent, error = command.parent, Error("CompensationFailed", why)
+        report = ReportCompensation(f"{command.id}/refused", parent.execution, parent.node, self._id, error)
+        self._owe("refusal", command.id, lambda: self._post.report(parent, report))
 
     async def sent(self) -> None:
         """Return when everything is sent."""
@@ -112,6 +133,14 @@ class Outgoing:
             told = Error(type(error).__name__, f"child {self._id!r} cannot say how it ended: {error}")
             await self._post.report(parent, ReportChild(report.id, parent.execution, self._id, error=told))
 
+    async def _compensate(self, state: Started, command: CompensateExecution) -> None:
+        """Have a child undone; where the error is too large to be sent, it goes without."""
+        try:
+            await self._post.compensate_child(state, command)
+        except BadInput as problem:
+            error = Error(command.error.type, f"its message cannot be sent: {problem}")
+            await self._post.compensate_child(state, msgspec.structs.replace(command, error=error))
+
     async def _start(self, state: Started, plan: Plan, request: ChildRequested) -> None:
         try:
             await self._post.start_child(self._id, state, plan, request)
@@ -121,14 +150,22 @@ class Outgoing:
 
 
 def _report(execution: str, parent: Parent, outcome: Outcome) -> ReportChild:
-    name = f"{execution}/ended"
+    output = outcome.output if isinstance(outcome, ExecutionSucceeded) else None
+    return ReportChild(f"{execution}/ended", parent.execution, execution, output, _error_of(execution, outcome))
+
+
+def _report_undone(execution: str, command: str, parent: Parent, outcome: Outcome) -> ReportCompensation:
+    error = _error_of(execution, outcome)
+    return ReportCompensation(f"{command}/done", parent.execution, parent.node + UNDO, execution, error)
+
+
+def _error_of(execution: str, outcome: Outcome) -> Error | None:
     match outcome:
-        case ExecutionSucceeded(output):
-            return ReportChild(name, parent.execution, execution, output)
-        case ExecutionFailed(error):
-            return ReportChild(name, parent.execution, execution, error=error)
+        case ExecutionSucceeded():
+            return None
+        case ExecutionFailed(error) | ExecutionCompensated(error):
+            return error
         case ExecutionCancelled(reason):
-            error = Error("Cancelled", f"child {execution!r} was cancelled" + (f": {reason}" if reason else ""))
+            return Error("Cancelled", f"child {execution!r} was cancelled" + (f": {reason}" if reason else ""))
         case ExecutionTerminated(reason):
-            error = Error("Terminated", f"child {execution!r} was terminated" + (f": {reason}" if reason else ""))
-    return ReportChild(name, parent.execution, execution, error=error)
+            return Error("Terminated", f"child {execution!r} was terminated" + (f": {reason}" if reason else ""))

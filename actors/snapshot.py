@@ -8,7 +8,7 @@ from immutables import Map
 from perdure.actors.folded import Folded
 from perdure.actors.state import Started
 
-STATE_FORMAT = 5
+STATE_FORMAT = 7
 """Raised whenever `state.py` changes what a state holds or how events fold into it."""
 
 EVERY = 200
@@ -22,6 +22,7 @@ class _Saved(msgspec.Struct):
     prev: str
     epoch: int
     handled: list[str]
+    before: list[str]
     state: Started
 
 
@@ -49,9 +50,9 @@ def pack(folded: Folded) -> bytes | None:
     """Return the saved form; None where there is nothing to save yet."""
     if not isinstance(folded.state, Started):
         return None
-    handled = list(folded.handled)
+    handled, before = list(folded.handled), list(folded.before)
     return _encoder.encode(
-        _Saved(STATE_FORMAT, folded.n, folded.position, folded.prev, folded.epoch, handled, folded.state)
+        _Saved(STATE_FORMAT, folded.n, folded.position, folded.prev, folded.epoch, handled, before, folded.state)
     )
 
 
@@ -66,5 +67,5 @@ def unpack(data: bytes) -> tuple[Folded, str] | None:
         saved = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    handled = Map(dict.fromkeys(saved.handled))
-    return Folded(saved.state, saved.n, saved.position, saved.epoch, handled), saved.prev
+    handled, before = Map(dict.fromkeys(saved.handled)), Map(dict.fromkeys(saved.before))
+    return Folded(saved.state, saved.n, saved.position, saved.epoch, handled, before), saved.prev

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from immutables import Map
 
+from perdure.actors.chart_state import ChartState
 from perdure.definitions.paths import UNDO, body_of, inner_body, node_in, steps_to
 from perdure.events.vocabulary import (
     ChildRequested,
@@ -14,6 +15,8 @@ from perdure.events.vocabulary import (
     Error,
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionFailing,
     ExecutionPaused,
@@ -28,6 +31,10 @@ NodeStatus = Literal[
     "running", "waiting", "open", "retrying", "stuck", "catching",
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
 ]  # fmt: skip
+Status = Literal[
+    "running", "paused", "cancelling", "compensating",
+    "succeeded", "failed", "cancelled", "terminated", "compensated",
+]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
 
 
@@ -37,7 +44,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     resumed: how often the current attempt was run again by a new owner. order: its place in the order in which nodes
     completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
     its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
-    secrets: JSON pointers to the references to secrets in its input. waits_for: what its call waits for in a queue.
+    secrets: JSON pointers to the references to secrets in its input. child: the one that it waits for, or succeeded by.
+    waits_for: what its call waits for in a queue.
     """
 
     status: NodeStatus
@@ -54,17 +62,22 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     before: int = 0
     bodies: "Map[str, BodyState]" = Map()
     secrets: list[str] = []
+    child: str = ""
     waits_for: str = ""
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where one body stands: its nodes, how many of them will not change any more, and how it ended."""
+    """Where one body stands: its nodes, how many of them will not change any more, and how it ended.
+
+    chart: of a statechart, whose states are its nodes.
+    """
 
     status: Literal["running", "succeeded", "failed"] = "running"
     nodes: Map[str, NodeState] = Map()
     settled: int = 0
     output: Any = None
     error: Error | None = None
+    chart: ChartState | None = None
 
 
 class NotStarted(msgspec.Struct, frozen=True):
@@ -76,7 +89,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ends: the bodies that run at its end, by name. running: the nodes that should be at work now, by path. waiting:
     those that wait for the outside. undoing: what is still to be compensated, by the body or the node around it.
-    signals: those that nobody has taken, by name. children: those that have not said that they ended, by their ids.
+    signals: those that nobody has taken, by name; signalled: their names in the order in which they came.
+    children: those that have not said that they ended, by their ids.
     inputs: those given by hand to nodes that have not begun. undone: how often nodes were compensated. retries: how
     often it went on after it had failed. held: timers that came due during a pause. completed: how many nodes
     completed, or began to wait.
@@ -90,6 +104,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     timers: Map[str, datetime] = Map()
     undoing: Map[str, CompensationStarted] = Map()
     signals: Map[str, tuple[Any, ...]] = Map()
+    signalled: tuple[str, ...] = ()
     children: Map[str, ChildRequested] = Map()
     inputs: Map[str, Any] = Map()
     undone: Map[str, int] = Map()
@@ -99,6 +114,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     paused: ExecutionPaused | None = None
     failing: ExecutionFailing | None = None
     cancelling: ExecutionCancelling | None = None
+    compensating: ExecutionCompensating | None = None
     outcome: Outcome | None = None
 
     @property
@@ -108,11 +124,13 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
         return {path: node for body, state in roots for path, node in nodes_in(body, state)}
 
     @property
-    def status(self) -> Literal["running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]:
+    def status(self) -> Status:
         """The execution's status in one word."""
         match self.outcome:
             case None:
-                return "cancelling" if self.cancelling else "paused" if self.paused else "running"
+                if self.cancelling:
+                    return "cancelling"
+                return "paused" if self.paused else "compensating" if self.compensating else "running"
             case ExecutionSucceeded():
                 return "succeeded"
             case ExecutionFailed():
@@ -121,6 +139,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
                 return "cancelled"
             case ExecutionTerminated():
                 return "terminated"
+            case ExecutionCompensated():
+                return "compensated"
 
     def body(self, path: str) -> BodyState | None:
         """Return the body at a path, or None where it has not begun or is forgotten."""
@@ -146,16 +166,17 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
         tries: list[int] = []
         for name, key in steps:
             node = body.nodes.get(name) if body is not None else None
-            tries.append(node.attempt if node is not None else 1)
+            tries.append((node.attempt if node is not None else 0) or 1)  # a state has no attempts
             body = node.bodies.get(key) if node is not None else None
         return tuple(tries)
 
 
 def nodes_in(path: str, body: BodyState) -> Iterator[tuple[str, NodeState]]:
-    """Yield every node within a body with its path, outer ones first."""
+    """Yield every node within a body with its path, outer ones first; of a statechart only its calls."""
     for name, node in body.nodes.items():
         at = node_in(path, name)
-        yield at, node
+        if body.chart is None:
+            yield at, node
         for key, inner in node.bodies.items():
             yield from nodes_in(inner_body(at, key), inner)
 
@@ -175,7 +196,7 @@ def still_done(node: NodeState) -> NodeState | None:
         if None in kept.values():
             return None
         nodes = Map({name: each for name, each in kept.items() if each is not None})
-        bodies[key] = BodyState(body.status, nodes, body.settled, body.output, body.error)
+        bodies[key] = msgspec.structs.replace(body, nodes=nodes)
     return msgspec.structs.replace(node, bodies=Map(bodies)) if bodies else node
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -15,9 +15,12 @@ from perdure.actors.context import Beats, Context, idempotency_key
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
 from perdure.definitions.json_values import clean_text
 from perdure.definitions.placement import placement_of
-from perdure.definitions.plan import Plan, PlanNode
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
+
+_SUSPECT = 2  # losses of its process, after which work is no longer done in a process that others share
 
 
 class WorkerLost(PerdureError):
@@ -26,10 +29,6 @@ class WorkerLost(PerdureError):
 
 def _nobody(_what: Any) -> None:
     """Take what nobody wants to know."""
-
-
-ALONE_AFTER = 2
-"""Losses of one attempt after which an `async def` tool runs in a node actor, and takes no host down any more."""
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -81,30 +80,39 @@ Worker = Callable[[Work], Awaitable[Any]]
 """Does the work and returns its JSON output, or raises."""
 
 
-def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere) -> Worker:
+Send = Callable[[str, str, Any, str], Coroutine[Any, Any, None]]
+"""Gives another execution a signal: its id, the signal, its data, and the id by which it counts once."""
+
+
+def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send | None = None) -> Worker:
     """Return the worker that does agents, own kinds and `async def` tools on the loop, other tools elsewhere."""
+    isolates = call_elsewhere is not call_in_thread
 
     async def do(work: Work) -> Any:
         node = work.node
+        if node.calls == "send":
+            assert send is not None  # noqa: S101 (only tests have no post)
+            to, event, data = work.input["to"], work.input["event"], work.input["data"]
+            return await in_time(send(to, event, data, work.context().idempotency_key), node.timeout)
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
-        if runs_apart(work.plan, node, work.place) or _takes_down(work, call_elsewhere):
+        if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
         return await _on_loop(work)
 
     return do
 
 
-def _takes_down(work: Work, call_elsewhere: CallElsewhere) -> bool:
-    """Say whether a tool has gone down with its host so often that it should take nothing but itself down now."""
-    return work.node.calls == "tool" and work.resumed >= ALONE_AFTER and call_elsewhere is not call_in_thread
+def runs_apart(plan: Plan, node: PlanNode, place: str | None, resumed: int = 0) -> bool:
+    """Say whether node actors do a node's work: plain `def` tools, classes, and what asks for what only those give.
 
-
-def runs_apart(plan: Plan, node: PlanNode, place: str | None) -> bool:
-    """Say whether node actors do a node's work: plain `def` tools, classes, and what asks for what only those give."""
+    And any tool whose process was lost twice: it may be the cause, and must not take others down with it again.
+    """
     if node.calls != "tool" or place is None:
         return False
+    if resumed >= _SUSPECT:
+        return True
     if node.run_on is not None:
         return node.run_on == "actor"
     if placement_of(plan, node).asks:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
@@ -19,13 +20,14 @@ from perdure.events.snapshots import JetStreamSnapshots
 
 @dataclass
 class Connection:
-    """An open connection to the store's server."""
+    """An open connection to the store's server. reconnected: called when it is back after it was lost."""
 
     nats: Nats
     log: JetStreamLog
     snapshots: JetStreamSnapshots
     inbox: Inbox
     registry: Registry
+    reconnected: set[Callable[[], None]] = field(default_factory=set)
 
     async def close(self) -> None:
         """Close the connection; whatever was acknowledged is stored already."""
@@ -44,12 +46,15 @@ async def open_connection(
     """
     client = Client()
     log = JetStreamLog(client, timeout, replicas)
+    heard: set[Callable[[], None]] = set()
 
     async def disconnected() -> None:
         log.disconnected()
 
     async def reconnected() -> None:
         log.reconnected()
+        for tell in list(heard):
+            tell()
 
     await connect(client, url, token, disconnected, reconnected)
     try:
@@ -65,4 +70,4 @@ async def open_connection(
     except BaseException:
         await client.close()
         raise
-    return Connection(client, log, JetStreamSnapshots(client, timeout), Inbox(client, timeout), registry)
+    return Connection(client, log, JetStreamSnapshots(client, timeout), Inbox(client, timeout), registry, heard)

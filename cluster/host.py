@@ -2,221 +2,300 @@
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from perdure.actors.inputs import Command, decode_command
-from perdure.cluster.inbox import ACK_WAIT, Consumer, Lanes, acknowledge, still_working, take_over
+from perdure.actors.inputs import CancelExecution as Cancel
+from perdure.actors.inputs import Command, Control, TerminateExecution, decode_command
+from perdure.cluster.connection import Connection
+from perdure.cluster.consumer import ACK_WAIT, Consumer, acknowledge, still_working
+from perdure.cluster.inbox import Lanes, is_solo, lane_in
+from perdure.cluster.leases import Embodied, Lease, sequence
+from perdure.cluster.ownership import Fence, Ownership
+from perdure.cluster.starts import Starts
 from perdure.cluster.tasks import stop
-from perdure.errors import Deposed, LogUnavailable, PerdureError
+from perdure.errors import Deposed, LogUnavailable
 
 _log = logging.getLogger("perdure.host")
 _RESTART_AFTER = 1.0  # seconds before an execution whose actor broke is embodied again; doubled each time
 _LONGEST_PAUSE = 60.0
-
-
-class Embodied(Protocol):
-    """An execution that acts, in this process or in one of its own."""
-
-    async def run(self, first: Command | None = None) -> None:
-        """Act until the execution ends or can be left."""
-        ...
-
-    async def tell(self, given: Command) -> bool:
-        """Hand over a command; False when the execution has stopped acting."""
-        ...
-
-
-class _Lease:
-    """The command that made an execution active: acknowledged only when the execution ends or is left.
-
-    renewed: set when what embodies the execution was replaced, or has ended.
-    """
-
-    def __init__(self, message: Msg, embody: Callable[[], Embodied]) -> None:
-        self.message = message
-        self.renewed = asyncio.Event()
-        self.task: asyncio.Task[None]
-        self._embody = embody
-        self._execution: Embodied | None = None
-
-    def embodied(self) -> Embodied:
-        """Return what embodies the execution, made when it is first asked for."""
-        if self._execution is None:
-            self._execution = self._embody()
-        return self._execution
-
-    def renew(self) -> None:
-        """Have the execution embodied anew."""
-        self._execution = None
-        gone, self.renewed = self.renewed, asyncio.Event()
-        gone.set()
+_TRY_AGAIN = 0.5  # seconds
+_COMMANDS = 256  # in one request; those for active executions, and for those that they wake, are never held back
+_MOST_TOLD = 4096  # but by this: commands that are taken from the inbox, and not decided yet
 
 
 class Host:
-    """Serves lanes under one epoch; `run` returns never, and raises Deposed when a newer epoch took over."""
+    """Serves lanes while it owns them; `serve` replaces them. What breaks it for good is raised by `ended`."""
 
     def __init__(
         self,
-        name: str,
-        epoch: int,
-        lanes: Lanes,
-        nats: Nats,
+        connection: Connection,
+        own: Ownership,
         embody: Callable[[str], Embodied],
         capacity: int,
-        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self.name = name
-        self._nats = nats
-        self._lanes = lanes
+        self.name = own.host
+        self.own = own
+        self.fence = Fence(own.verify)
+        self.stale = asyncio.Event()
+        self._nats = connection.nats
+        self._inbox = connection.inbox
+        self._log = connection.log
         self._embody = embody
         self._capacity = capacity
-        self._close = close
-        self._active: dict[str, _Lease] = {}
-        self._answering: Subscription | None = None
+        self._active: dict[str, Lease] = {}
+        self._starts: Starts | None = None
+        self._early: dict[str, dict[int, Msg]] = {}  # commands that overtook the start of their execution
+        self._leaving: set[str] = set()
+        self._answering: dict[str, Subscription] = {}
         self._changed = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
+        self._pulling: list[asyncio.Task[None]] = []
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._consumers = [
-            Consumer(nats, f"{name}-starts-{epoch}", lanes.starts, self._take),
-            Consumer(nats, f"{name}-commands-{epoch}", lanes.commands, self._take),
-        ]
 
-    async def open(self) -> None:
-        """Depose the owner before, take over its lanes, and answer to `perdure.host.<name>` from now on.
+    @property
+    def crowded(self) -> bool:
+        """Whether no more executions may begin."""
+        return len(self._active) >= self._capacity
 
-        Raises LanesTaken when another host was faster.
+    def active_on(self, lanes: set[str]) -> list[Lease]:
+        """Return the leases of the executions that are active on these lanes."""
+        return [lease for lease in self._active.values() if lease.lane in lanes]
+
+    def status(self) -> dict[str, Any]:
+        """Return what there is to say of it, as JSON data."""
+        names = self.own.lanes.names
+        return {
+            "host": self.name, "epoch": self.own.epoch, "active": len(self._active), "capacity": self._capacity,
+            "partitions": [int(lane) for lane in names if lane.isdecimal()], "leaving": len(self._leaving),
+            "adopted": [lane for lane in names if is_solo(lane)],
+        }  # fmt: skip
+
+    async def answer(self, about: Callable[[], dict[str, Any]]) -> None:
+        """Answer to `perdure.host.<name>` from now on: whoever opens at the same moment must not take us for dead."""
+
+        async def respond(message: Msg) -> None:
+            await message.respond(json.dumps(about()).encode())
+
+        self._respond = respond
+        await self._answer_for({self.name})
+
+    async def _answer_for(self, names: set[str]) -> None:
+        """Answer under these names: its own, and those of the drivers whose lanes it has adopted."""
+        for gone in self._answering.keys() - names:
+            with contextlib.suppress(NatsError, OSError):
+                await self._answering.pop(gone).unsubscribe()
+        for name in names - self._answering.keys():
+            self._answering[name] = await self._nats.subscribe(f"perdure.host.{name}", cb=self._respond)
+
+    async def serve(self, lanes: Lanes) -> None:
+        """Begin a new epoch with these lanes, but for those that others have; what is active goes on.
+
+        Raises LanesTaken or Deposed, as Ownership.move does.
         """
-        # Answer first: who opens at the same moment must not take us for dead.
-        self._answering = await self._nats.subscribe(f"perdure.host.{self.name}", cb=self._answer)
-        try:
-            await take_over(self._nats, self.name, self._lanes)
-            for consumer in self._consumers:
-                await consumer.create()
-        except BaseException:
-            await self._stop_answering()
-            raise
-
-    async def run(self) -> None:
-        """Serve until cancelled, deposed, or cut off from the log."""
-        starts, commands = self._consumers
-        serving = [
-            asyncio.create_task(starts.pull(lambda: self._capacity - len(self._active), self._changed)),
-            asyncio.create_task(commands.pull(lambda: self._capacity, self._changed)),
-            asyncio.create_task(self._keep_leases()),
-            asyncio.create_task(self._watch()),
+        self.stale.clear()
+        await stop(*self._pulling)
+        await self.own.move(lanes)
+        mine, epoch, self._starts = self.own.lanes, self.own.epoch, None
+        await self._answer_for({self.name, *filter(is_solo, mine.names)})
+        if not mine.names:
+            return
+        self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun)
+        commands = Consumer(self._nats, f"{self.name}-commands-{epoch}", mine.commands, self._take)
+        await starts.create()
+        await commands.create()
+        recover = max((self.own.delivered.get(lane, 0) for lane in mine.names), default=0)
+        self._pulling = [
+            asyncio.create_task(
+                self._guard(starts.pull(lambda: self._capacity - len(self._active), self._changed, recover))
+            ),
+            asyncio.create_task(self._guard(commands.pull(_COMMANDS))),
         ]
+
+    async def ended(self) -> None:
+        """Keep the leases until this is cancelled, or raise what breaks the host: Deposed, above all."""
+        keeping = asyncio.create_task(self._keep_leases())
         try:
-            ended, _ = await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+            await self._broken
         finally:
-            await self._stop_answering()
-            await stop(*serving, *self._telling, *(lease.task for lease in self._active.values()))
-            for consumer in self._consumers:
-                await consumer.delete()
-            if self._close:
-                await self._close()
+            await stop(keeping)
+
+    async def close(self) -> None:
+        """Stop answering and all that is active; the leases wait for the next owner."""
+        if not self._nats.is_closed:
+            await self._answer_for(set())
+        await stop(*self._pulling, *self._telling, *(lease.task for lease in self._active.values()))
+        with contextlib.suppress(LogUnavailable):
+            await self.own.rest()
+
+    def leave(self, lanes: set[str]) -> None:
+        """Begin nothing more on these lanes, and on no others; what is under way there comes to its end."""
+        if (self._leaving - lanes) & set(self.own.lanes.names):
+            self.stale.set()  # what came on them meanwhile was left for another, and must come again
+        self._leaving = lanes
+        for lease in self.active_on(lanes):
+            if not lease.leaving:
+                lease.leave()
+
+    async def abandon(self, lanes: set[str]) -> None:
+        """Stop what is still active on these lanes; the next owner runs it again."""
+        await stop(*(lease.task for lease in self.active_on(lanes)))
+
+    async def _guard(self, pulling: Coroutine[Any, Any, None]) -> None:
+        try:
+            await pulling
+        except Exception as error:
+            _log.warning("host %s looks again what it owns: %s", self.name, error or type(error).__name__)
+            self.stale.set()
 
     async def _take(self, message: Msg) -> None:
         """Tell an active execution, or make the execution active with this command as its lease."""
+        while len(self._telling) >= _MOST_TOLD:
+            self._changed.clear()
+            await self._changed.wait()
         try:
             command = decode_command(message.data)
         except msgspec.DecodeError as error:
             _log.error("a command on %s cannot be read and is removed: %s", message.subject, error)
-            await acknowledge(self._nats, message)
+            await self._acknowledge(message)
             return
+        self._hand_over(command, message)
+
+    def _hand_over(self, command: Command, message: Msg) -> None:
         lease = self._active.get(command.execution)
-        if lease is None:
-            self._activate(command, message)
-        elif _sequence(lease.message) == _sequence(message):
+        if lease is not None and sequence(lease.message) == sequence(message):
             lease.message = message  # the server repeats the lease itself: from now on this one is acknowledged
-        else:
+        elif lease is not None:
+            lease.told[sequence(message)] = message
             self._spawn(self._tell(lease, command, message))
+        elif lane_in(message.subject) in self._leaving:
+            return  # the next owner of the lane gets it
+        else:
+            self._activate(command, message)
+
+    async def _had_begun(self, message: Msg) -> bool:
+        """Say whether a start was active under some owner: one was, where it is recorded."""
+        if sequence(message) > self.own.delivered.get(lane_in(message.subject), 0):
+            return False
+        with contextlib.suppress(msgspec.DecodeError):
+            return await self._log.last(decode_command(message.data).execution) > 0
+        return True  # it cannot be read, and is to be removed
 
     def _activate(self, command: Command, message: Msg) -> None:
-        lease = _Lease(message, lambda: self._embody(command.execution))
+        lease = Lease(message, lambda: self._embody(command.execution))
         self._active[command.execution] = lease
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
+        for early in self._early.pop(command.execution, {}).values():
+            self._spawn(self._tell(lease, decode_command(early.data), early))
+        if len(self._active) == self._capacity:
+            for other in self._active.values():
+                other.hurry()
 
-    async def _live(self, lease: _Lease, command: Command) -> None:
-        """Let an execution act; its lease is given up only in the end, so that whatever breaks, it comes back."""
-        pause = _RESTART_AFTER
+    async def _live(self, lease: Lease, command: Command) -> None:
+        """Let an execution act, and then whoever was told too late, in their order before any other command."""
         try:
-            while True:
-                try:
-                    await lease.embodied().run(command)
-                    break
-                except Deposed as error:  # a newer owner has this execution, though not our lanes: leave it to that one
-                    _log.warning("%s", error)
-                    self._active.pop(command.execution, None)
-                    return
-                except Exception:
-                    _log.exception("execution %s: its actor broke; embodied again in %g s", command.execution, pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-                lease.renew()
-            await acknowledge(self._nats, lease.message)
-            self._active.pop(command.execution, None)
-        except PerdureError as error:
-            self._active.pop(command.execution, None)
-            self._break(error)
-        finally:
-            self._changed.set()  # however it ended, there is room for another
-            lease.renewed.set()
-
-    async def _tell(self, lease: _Lease, command: Command, message: Msg) -> None:
-        """Tell the execution, or the next one that embodies it where this one has broken or just left."""
-        try:
-            while True:
-                renewed = lease.renewed
-                if await lease.embodied().tell(command):
-                    return await acknowledge(self._nats, message)
-                await renewed.wait()
-                if lease.task.done() or self._active.get(command.execution) is not lease:
-                    return await self._take(message)
+            await self._act(lease, command)
+            self._end(lease, command.execution)
+            for message in lease.told.values():
+                self._hand_over(decode_command(message.data), message)
         except Deposed as error:
             self._break(error)
-        except Exception:
-            # Not acknowledged: the server gives it to us again after ACK_WAIT, when the actor is back.
-            _log.exception("execution %s: a command was not decided", command.execution)
+        finally:
+            self._end(lease, command.execution)
+
+    async def _act(self, lease: Lease, command: Command) -> None:
+        """Let an execution act; its lease is given up only in the end, so that whatever breaks, it comes back."""
+        pause, commands = _RESTART_AFTER, [command]
+        while True:
+            try:
+                if await lease.embodied().run(*commands) or lease.leaving:
+                    break
+                queued = await self._inbox.queued_start(command.execution, lease.lane)
+                if queued is None or not isinstance(command, Control):
+                    break
+                if not isinstance(command, Cancel | TerminateExecution):
+                    self._early.setdefault(command.execution, {})[sequence(lease.message)] = lease.message
+                    return
+                commands = [queued, command]  # decided at once: it ends before anything of it begins
+            except Deposed as error:  # a newer owner has this execution, though not our lanes: leave it to that one
+                _log.warning("%s", error)
+                return
+            except Exception:
+                _log.exception("execution %s: its actor broke; embodied again in %g s", command.execution, pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            lease.renew()
+        if not lease.leaving:
+            await self._acknowledge(lease.message)
+
+    def _end(self, lease: Lease, execution: str) -> None:
+        lease.over = True
+        if self._active.get(execution) is lease:
+            del self._active[execution]
+        self._changed.set()  # however it ended, there is room for another
+        lease.renewed.set()
+
+    async def _tell(self, lease: Lease, command: Command, message: Msg) -> None:
+        """Tell the execution, or what embodies it next where that has broken; one that was left is told by another.
+
+        The newest command that was decided becomes the lease: whatever is older need not be remembered for ever.
+        """
+        try:
+            while not lease.over:
+                renewed = lease.renewed
+                if await self._decided(lease, command):
+                    del lease.told[sequence(message)]
+                    lease.message, older = message, lease.message
+                    return await self._acknowledge(older)
+                await renewed.wait()
+        except Deposed as error:
+            self._break(error)
+
+    async def _decided(self, lease: Lease, command: Command) -> bool:
+        try:
+            return await lease.embodied().tell(command)
+        except Deposed:
+            raise
+        except Exception:  # what embodied it broke, which says why, and is embodied again
+            return False
+
+    async def _acknowledge(self, message: Msg) -> None:
+        """Remove a command from the inbox, for as long as it takes; raise Deposed where this is no owner any more."""
+        while True:
+            try:
+                return await acknowledge(self._nats, message)
+            except Deposed:
+                with contextlib.suppress(LogUnavailable):
+                    await self.fence.look()
+                    return None  # our own next epoch gets it again, and then it decides to nothing
+            except LogUnavailable as error:
+                _log.warning("host %s: %s", self.name, error)
+            await asyncio.sleep(_TRY_AGAIN)
 
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(ACK_WAIT / 3)
-            try:
-                leases = list(self._active.values())
-                await asyncio.gather(*(still_working(self._nats, lease.message) for lease in leases))
-            except LogUnavailable as error:  # when the server is back it repeats the leases, to us
-                _log.warning("host %s: %s", self.name, error)
-
-    async def _watch(self) -> None:
-        await self._broken
+            early = [message for messages in self._early.values() for message in messages.values()]
+            held = self._starts.held if self._starts else []
+            kept = [*(lease.message for lease in self._active.values()), *held, *early]
+            await asyncio.gather(*(still_working(self._nats, message) for message in kept), return_exceptions=True)
 
     def _break(self, error: Exception) -> None:
         if not self._broken.done():
             self._broken.set_exception(error)
 
-    async def _answer(self, message: Msg) -> None:
-        await message.respond(str(len(self._active)).encode())
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        task.add_done_callback(self._told)
 
-    async def _stop_answering(self) -> None:
-        if self._answering is not None and not self._nats.is_closed:
-            with contextlib.suppress(NatsError, OSError):
-                await self._answering.unsubscribe()
-
-
-def _sequence(message: Msg) -> int:
-    return message.metadata.sequence.stream
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        self._changed.set()

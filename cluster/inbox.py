@@ -1,39 +1,20 @@
 """The inbox: commands on their way to executions, and timers that become commands, in one JetStream work queue."""
 
-import asyncio
-import contextlib
 import hashlib
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nats.aio.client import Client as Nats
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from nats.errors import (
-    ConnectionClosedError,
-    NoRespondersError,
-)
-from nats.errors import (
-    Error as NatsError,
-)
-from nats.errors import (
-    TimeoutError as NatsTimeout,
-)
-from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.errors import Error as NatsError
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
 
-from perdure.actors.inputs import Command, FireTimer, StartExecution, encode_command
-from perdure.errors import BadInput, Deposed, LogUnavailable, PerdureError
-from perdure.events.subjects import PARTITIONS, partition_of, token_of
+from perdure.actors.inputs import Command, FireTimer, StartExecution, decode_command, encode_command
+from perdure.errors import BadInput, LogUnavailable
+from perdure.events.subjects import partition_of, token_of
 
 STREAM = "PERDURE_INBOX"
-ACK_WAIT = 30.0  # seconds without a sign of life after which the server would give a command to nobody else but us
-_PULL_EXPIRES = 30.0
-_HEARTBEAT = 2.0
-_FORGOTTEN_AFTER = 600.0  # seconds after which the server drops the consumer of a host that is gone for good
-_NOT_UNIQUE = 10100  # the server's error for overlapping filters on a work queue
 _OVERHEAD = 4096  # bytes that headers and subject may take of the largest message
 
 _SOLO = "solo-"
@@ -74,34 +55,52 @@ def child_lane(parent: str, child: str) -> str:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The share of the inbox that one host serves: the subjects of starts, and those of commands."""
+    """A share of the inbox: lanes to serve. of: the token of the one execution that is served of them, or `*`."""
 
-    starts: tuple[str, ...]
-    commands: tuple[str, ...]
-
-    @classmethod
-    def of_partitions(cls, host: int, hosts: int) -> "Lanes":
-        """Return the lanes of host number `host` of `hosts`."""
-        mine = range(host, PARTITIONS, hosts)
-        return cls(
-            tuple(f"perdure.start.*.{part}.*" for part in mine),
-            tuple(f"perdure.cmd.{part}.*" for part in mine),
-        )
+    names: tuple[str, ...] = ()
+    of: str = "*"
 
     @classmethod
-    def of_solo(cls, lane: str) -> "Lanes":
-        """Return all of the lane of a driven execution."""
-        return cls((f"perdure.start.*.{lane}.*",), (f"perdure.cmd.{lane}.*",))
+    def of_partitions(cls, partitions: Iterable[int]) -> "Lanes":
+        """Return the lanes of these partitions."""
+        return cls(tuple(map(str, sorted(partitions))))
 
     @classmethod
     def of_execution(cls, execution: str, lane: str) -> "Lanes":
         """Return the share of a lane that is one execution's."""
-        token = token_of(execution)
-        return cls((f"perdure.start.*.{lane}.{token}",), (f"perdure.cmd.{lane}.{token}",))
+        return cls((lane,), token_of(execution))
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """The subjects of starts."""
+        return tuple(f"perdure.start.*.{lane}.{self.of}" for lane in self.names)
+
+    @property
+    def solo(self) -> bool:
+        """Whether all of them are of executions that are driven apart from the others."""
+        return all(map(is_solo, self.names))
+
+    def starts_of(self, priority: str) -> tuple[str, ...]:
+        """Return the subjects of starts of one priority."""
+        return tuple(f"perdure.start.{priority}.{lane}.{self.of}" for lane in self.names)
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The subjects of commands, and of timers that have come due."""
+        return tuple(f"perdure.cmd.{lane}.{self.of}" for lane in self.names)
+
+    def only(self, names: Collection[str]) -> "Lanes":
+        """Return those of the lanes that are among these."""
+        return Lanes(tuple(name for name in self.names if name in names), self.of)
+
+    def without(self, names: Collection[str]) -> "Lanes":
+        """Return those of the lanes that are not among these."""
+        return Lanes(tuple(name for name in self.names if name not in names), self.of)
 
 
-class LanesTaken(PerdureError):
-    """Another host consumes these lanes, or some of them."""
+def lane_in(subject: str) -> str:
+    """Return the lane of a start's or a command's subject."""
+    return subject.split(".")[-2]
 
 
 class Inbox:
@@ -126,14 +125,13 @@ class Inbox:
 
     async def arm(self, execution: str, lane: str, timer: str, due: datetime) -> None:
         """Schedule a FireTimer command for the UTC time `due` (NATS ADR-51); the same timer again replaces it."""
-        name = f"{execution}/{timer}/{due.isoformat()}"
         at = due.astimezone(UTC).isoformat().replace("+00:00", "Z")
         headers = {
             "Nats-Schedule": f"@at {at}",
             "Nats-Schedule-Target": f"perdure.cmd.{lane}.{token_of(execution)}",
         }
         await self._publish(
-            _timer_subject(execution, timer), encode_command(FireTimer(name, execution, timer, due)), headers
+            _timer_subject(execution, timer), encode_command(FireTimer.of(execution, timer, due)), headers
         )
 
     async def disarm(self, execution: str, timer: str) -> None:
@@ -142,6 +140,32 @@ class Inbox:
             await self._js.purge_stream(STREAM, subject=_timer_subject(execution, timer))
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the inbox did not remove a timer: {error or type(error).__name__}") from error
+
+    async def fire(self, execution: str, lane: str, timer: str, due: datetime) -> bool:
+        """Have a timer count now that was due at this UTC time; False where a command waits for the execution anyway.
+
+        The command is the one that the schedule makes: should that come as well, they count once.
+        """
+        subject = f"perdure.cmd.{lane}.{token_of(execution)}"
+        try:
+            await self._js.get_last_msg(STREAM, subject)
+        except NotFoundError:
+            await self._publish(subject, encode_command(FireTimer.of(execution, timer, due)))
+            return True
+        except (NatsError, ConnectionError) as error:
+            raise LogUnavailable(f"the inbox did not answer: {error or type(error).__name__}") from error
+        return False
+
+    async def queued_start(self, execution: str, lane: str) -> StartExecution | None:
+        """Return the start of an execution that waits in the inbox, or whose execution is at work; None without one."""
+        try:
+            found = await self._js.get_last_msg(STREAM, f"perdure.start.*.{lane}.{token_of(execution)}")
+        except NotFoundError:
+            return None
+        except (NatsError, ConnectionError) as error:
+            raise LogUnavailable(f"the inbox did not answer: {error or type(error).__name__}") from error
+        command = decode_command(found.data or b"")
+        return command if isinstance(command, StartExecution) else None
 
     def _fitting(self, command: Command, what: str, makes: str) -> bytes:
         data, limit = encode_command(command), self._nats.max_payload - _OVERHEAD
@@ -157,142 +181,6 @@ class Inbox:
             await self._js.publish(subject, data, headers=headers)
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the inbox did not take a command: {error or type(error).__name__}") from error
-
-
-class Consumer:
-    """A durable consumer that one host keeps pulling; it dies with its epoch, and then every ack says so."""
-
-    def __init__(
-        self, nats: Nats, name: str, subjects: tuple[str, ...], handle: Callable[[Msg], Awaitable[None]]
-    ) -> None:
-        self.name = name
-        self._nats = nats
-        self._js = nats.jetstream()
-        self._subjects = subjects
-        self._handle = handle
-        self._replies: Subscription | None = None
-
-    async def create(self) -> None:
-        """Create the consumer on the server: every command that nobody acknowledged is delivered to it at once.
-
-        Raises LanesTaken when another consumer filters any of its subjects.
-        """
-        config = ConsumerConfig(
-            durable_name=self.name,
-            filter_subjects=list(self._subjects),
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT,
-            max_deliver=-1,
-            max_ack_pending=-1,
-            inactive_threshold=_FORGOTTEN_AFTER,
-        )
-        try:
-            await self._js.add_consumer(STREAM, config)
-        except BadRequestError as error:
-            if error.err_code == _NOT_UNIQUE:
-                raise LanesTaken(f"another consumer has the lanes of {self.name}") from None
-            raise
-
-    async def delete(self) -> None:
-        """Give up the consumer: what it held goes to the next one. One that is gone already is no error."""
-        with contextlib.suppress(NatsError, ConnectionError):
-            await self._js.delete_consumer(STREAM, self.name)
-
-    async def pull(self, credit: Callable[[], int], changed: asyncio.Event) -> None:
-        """Keep one pull request outstanding for as many commands as `credit()` allows; handle each as it comes.
-
-        changed: set it when the credit has grown. Raises Deposed when the consumer is gone.
-        """
-        inbox = self._nats.new_inbox()
-        self._replies = await self._nats.subscribe(inbox)
-        try:
-            while True:
-                while (batch := credit()) <= 0:
-                    changed.clear()
-                    await changed.wait()
-                await self._request(inbox, batch)
-                await self._take(batch)
-        finally:
-            if not self._nats.is_closed:
-                await self._replies.unsubscribe()
-
-    async def _request(self, inbox: str, batch: int) -> None:
-        query = {"batch": batch, "expires": int(_PULL_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
-        await self._nats.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{self.name}", json.dumps(query).encode(), reply=inbox
-        )
-
-    async def _take(self, batch: int) -> None:
-        """Handle the messages of one pull request until it is used up or has expired."""
-        assert self._replies is not None  # noqa: S101 (pull subscribed)
-        while batch:
-            try:
-                message = await self._replies.next_msg(timeout=_HEARTBEAT * 2.5)
-            except NatsTimeout:
-                return  # the server was away and has forgotten the request; ask again
-            status = (message.headers or {}).get("Status") if not message.data else None
-            if status is None:
-                batch -= 1
-                await self._handle(message)
-            elif status == "100":
-                continue  # a heartbeat
-            elif status in ("503", "404") or (status == "409" and "Deleted" in str(message.headers)):
-                raise Deposed(f"the consumer {self.name} was replaced by a newer owner's")
-            else:
-                return
-
-
-async def acknowledge(nats: Nats, message: Msg) -> None:
-    """Remove a command from the inbox; raise Deposed when another owner has it now."""
-    await _say(nats, message, b"+ACK")
-
-
-async def still_working(nats: Nats, message: Msg) -> None:
-    """Keep the hold on a command for another ACK_WAIT; raise Deposed when another owner has it now."""
-    await _say(nats, message, b"+WPI")
-
-
-async def _say(nats: Nats, message: Msg, word: bytes) -> None:
-    try:
-        await nats.request(message.reply, word, timeout=ACK_WAIT / 3)
-    except NoRespondersError:
-        raise Deposed("a newer owner holds this command") from None
-    except (NatsTimeout, ConnectionClosedError, ConnectionError) as error:
-        raise LogUnavailable(f"the inbox did not answer: {error or type(error).__name__}") from error
-
-
-async def is_alive(nats: Nats, host: str) -> bool:
-    """Say whether there is a host of this name, here or anywhere else on this server; a slow one counts."""
-    try:
-        await nats.request(f"perdure.host.{host}", b"", timeout=2.0)
-    except NoRespondersError:
-        return False
-    except NatsTimeout:
-        return True
-    return True
-
-
-async def take_over(nats: Nats, host: str, lanes: Lanes) -> None:
-    """Delete the consumers of this host's earlier epochs, and those that hosts now gone left on the same lanes.
-
-    Whoever still pulls from one of them is deposed; the commands that it held go to the next consumer.
-    """
-    js = nats.jetstream()
-    mine = (*lanes.starts, *lanes.commands)
-    for info in await js.consumers_info(STREAM):
-        owner = str(info.name).rsplit("-", 2)[0]
-        theirs = info.config.filter_subjects or [str(info.config.filter_subject)]
-        in_the_way = any(overlap(one, other) for one in theirs for other in mine)
-        if owner == host or (in_the_way and not await is_alive(nats, owner)):
-            with contextlib.suppress(NotFoundError):  # someone else was faster
-                await js.delete_consumer(STREAM, str(info.name))
-
-
-def overlap(one: str, other: str) -> bool:
-    """Say whether two subjects, with `*` for one token, can match the same subject."""
-    pairs = zip(one.split("."), other.split("."), strict=False)
-    same_length = one.count(".") == other.count(".")
-    return same_length and all(left == right or "*" in (left, right) for left, right in pairs)
 
 
 def _timer_subject(execution: str, timer: str) -> str:

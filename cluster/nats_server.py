@@ -85,6 +85,17 @@ def nats_server(settings: Settings) -> NatsServer:
         ) from error
 
 
+def is_running(settings: Settings) -> bool:
+    """Say whether the server is there before anybody starts it: one that is given counts as such."""
+    if settings.nats_url:
+        return True
+    try:
+        with (settings.store / "server.lock").open("r+") as lock:
+            return not _try_lock(lock)
+    except OSError:
+        return False
+
+
 def _url_of_running(store: Path) -> str | None:
     with (store / "server.lock").open("w") as lock:
         if _try_lock(lock):

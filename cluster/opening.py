@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perdure.actors.work import call_in_thread
+from perdure.cluster.assignment import assign
 from perdure.cluster.connection import Connection, open_connection
-from perdure.cluster.hosting import Hosting, LocalHosts, lanes_for
-from perdure.cluster.nats_server import NatsServer, nats_server
+from perdure.cluster.hosting import SUPERVISOR, Hosting, LocalHosts, cluster_answers, needed_by
+from perdure.cluster.inbox import Lanes
+from perdure.cluster.nats_server import NatsServer, is_running, nats_server
+from perdure.cluster.ownership import is_alive
 from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
+from perdure.cluster.sweep import keep_sweeping
+from perdure.cluster.tasks import stop
 from perdure.errors import EnvironmentProblem
 
 Mode = Literal["ray", "local", "none"]
@@ -32,25 +37,35 @@ class Opened:
 
 async def open_store(settings: Settings, mode: Mode, drive: str | None) -> Opened:
     """Open a store, with hosts on Ray, in this process, or nowhere; see AsyncClient.open."""
-    if settings.ray_address and not settings.nats_url and mode == "ray":
+    if mode == "ray":
+        refuse_unreachable(settings)
+    async with AsyncExitStack() as closing:
+        ray = RayCluster(settings) if mode == "ray" else None
+        server, connection = await _open_with(ray, settings, closing)
+        theirs = reached(settings, server)
+        sees_secrets = mode != "none" and await _serve(connection, ray, theirs, drive, closing)
+        return Opened(theirs, connection, closing.pop_all(), sees_secrets)
+    raise AssertionError("the block returned or raised")
+
+
+def refuse_unreachable(settings: Settings) -> None:
+    """Raise EnvironmentProblem where Ray's processes could not reach the server."""
+    if settings.ray_address and not settings.nats_url:
         raise EnvironmentProblem(
             "a running Ray cluster cannot reach an embedded NATS server; set PERDURE_NATS_URL to a server that "
             "it can reach, or unset RAY_ADDRESS to start a local Ray"
         )
-    async with AsyncExitStack() as closing:
-        ray = RayCluster(settings) if mode == "ray" else None
-        server, connection = await _open_with(ray, settings, closing)
-        reached = _reached(settings, server)
-        sees_secrets = mode != "none" and await _serve(connection, ray, reached, drive, closing)
-        return Opened(reached, connection, closing.pop_all(), sees_secrets)
-    raise AssertionError("the block returned or raised")
 
 
 async def _open_with(
     ray: RayCluster | None, settings: Settings, closing: AsyncExitStack
 ) -> tuple[NatsServer, Connection]:
-    """Open the server and the connection while Ray starts; where one fails, the other is given up."""
-    opening = asyncio.create_task(ray.open()) if ray else None
+    """Open the server and the connection while Ray starts; where one fails, the other is given up.
+
+    Where a cluster is up already, its supervisor answers, and no Ray is needed.
+    """
+    may_be_up = await asyncio.to_thread(is_running, settings)
+    opening = asyncio.create_task(ray.open()) if ray and not may_be_up else None
     try:
         server = await asyncio.to_thread(nats_server, settings)
         closing.callback(server.close)
@@ -59,6 +74,8 @@ async def _open_with(
             synced=server.embedded or settings.assume_synced,
         )  # fmt: skip
         closing.push_async_callback(connection.close)
+        if ray and opening is None and not await is_alive(connection.nats, SUPERVISOR):
+            opening = asyncio.create_task(ray.open())
         if opening:
             await opening
     except BaseException:
@@ -78,14 +95,23 @@ async def _serve(
     if ray:
         closing.push_async_callback(ray.close)
     starter = ray or local
-    lanes = await lanes_for(connection, settings, drive)
-    hosting = Hosting(connection, lanes, lambda missing: starter.start(missing, settings))
+    if drive is None and settings.hosts is not None and not await cluster_answers(connection):
+        await assign(connection.registry, settings.hosts)
+    recorded = await needed_by(connection, settings, drive) if drive is not None else None
+
+    async def needed() -> dict[str, Lanes | None]:
+        return await needed_by(connection, settings, None) if recorded is None else recorded
+
+    hosting = Hosting(connection, needed, lambda missing: starter.start(missing, settings))
     closing.push_async_callback(hosting.close)
     await hosting.open()
+    if drive is None and starter.has_our_environment:  # else a supervisor does it, or whoever serves the store
+        sweeping = asyncio.create_task(keep_sweeping(connection, settings.projections_file), name="perdure-sweep")
+        closing.push_async_callback(stop, sweeping)
     return starter.has_our_environment
 
 
-def _reached(settings: Settings, server: NatsServer) -> Settings:
+def reached(settings: Settings, server: NatsServer) -> Settings:
     """Return the settings with the server as other processes reach it."""
     token_file = settings.store.absolute() / "token" if server.embedded else settings.nats_token_file
     return settings.model_copy(

@@ -1,8 +1,17 @@
 """The post between executions: children's starts and ends, and reports to parents, all through the inbox."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from perdure.actors.inputs import CancelExecution, Command, ReportChild, StartExecution, TerminateExecution
+from perdure.actors.inputs import (
+    CancelExecution,
+    Command,
+    CompensateExecution,
+    ReportChild,
+    ReportCompensation,
+    SignalExecution,
+    StartExecution,
+    TerminateExecution,
+)
 from perdure.actors.state import Started
 from perdure.cluster.checks import checked
 from perdure.cluster.code import CodeStore, shipped
@@ -12,11 +21,14 @@ from perdure.cluster.references import is_reference
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition
 from perdure.definitions.plan import Plan, digest_of
-from perdure.errors import BadInput
+from perdure.errors import BadInput, CommandNotAllowed, ExecutionNotFound
 from perdure.events.vocabulary import ChildRequested, Parent
 
 if TYPE_CHECKING:
     from perdure.cluster.workflows import Workflows
+
+
+_BEGINS_WITHIN = 5.0  # seconds
 
 
 class InboxPost:
@@ -57,9 +69,30 @@ class InboxPost:
         command: Command = kind(f"{request.child}/close", request.child, reason, by)
         await self._connection.inbox.send(command, child_lane(state.started.lane, request.child))
 
-    async def report(self, parent: Parent, report: ReportChild) -> None:
-        """Tell the parent that its child has ended; see Post."""
+    async def compensate_child(self, state: Started, command: CompensateExecution) -> None:
+        """Have a child undone; see Post."""
+        await self._connection.inbox.send(command, child_lane(state.started.lane, command.execution))
+
+    async def report(self, parent: Parent, report: ReportChild | ReportCompensation) -> None:
+        """Tell the parent that its child has ended, or is undone; see Post."""
         await self._connection.inbox.send(report, parent.lane)
+
+    async def signal(self, to: str, signal: str, data: Any, name: str) -> None:
+        """Give another execution a signal under the name by which it counts once, waiting a little for it to begin.
+
+        Raises ExecutionNotFound, CommandNotAllowed where it has ended, BadInput where the data is too large.
+        """
+        if not isinstance(to, str) or not isinstance(signal, str):
+            raise BadInput(f"a signal goes to an execution's id, not to {to!r}")
+        from perdure.cluster.run import AsyncRun  # which needs hosts, which need this
+
+        target = AsyncRun(to, self._connection)
+        if await target.begun(within=_BEGINS_WITHIN) is None:
+            raise ExecutionNotFound(f"there is no execution {to!r} in this store")
+        state = await target.state()
+        if state.outcome is not None:
+            raise CommandNotAllowed(f"execution {to!r} has ended: it is {state.status}")
+        await self._connection.inbox.send(SignalExecution(name, to, signal, data), state.started.lane)
 
     async def _registered(self, which: str) -> Definition:
         if not is_reference(which):

@@ -1,10 +1,11 @@
-"""What runs inside Ray's processes: the host actor, and the execution actor of `isolation: process`."""
+"""What runs inside Ray's processes: the actors of hosts, and the one that supervises them."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import msgspec
@@ -12,30 +13,37 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from perdure.actors.execution import Execution
-from perdure.actors.inputs import Command, decode_command, encode_command
 from perdure.actors.spawn import spawn
-from perdure.cluster.connection import Connection
+from perdure.cluster import logs
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.node_keeper import node_actors
+from perdure.cluster.ownership import Ownership
+from perdure.cluster.ray_executions import Apart
+from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
-from perdure.cluster.wiring import connect_to, keep_serving, open_host, surroundings
-from perdure.errors import Deposed
+from perdure.cluster.standby import HostProcess
+from perdure.cluster.supervisor import Supervisor
+from perdure.cluster.wiring import Opener, connect_to, keep_serving
 
 _log = logging.getLogger("perdure.host")
 _OPEN_AGAIN_AFTER = 2.0  # seconds
+_ANSWER_SECONDS = 5.0
 
 
 class HostConfig(msgspec.Struct, frozen=True):
-    """What a host actor needs to start, and to start again: plain data, and no secrets."""
+    """What a host's process needs to start, and to start again: plain data, and no secrets.
+
+    lanes: of a host that serves one execution that is driven. supervised: it stands by when it has nothing to serve.
+    """
 
     name: str
-    lanes: Lanes
     settings: dict[str, Any]
     namespace: str
+    lanes: Lanes | None = None
+    supervised: bool = False
 
 
-class _Loop:
+class OwnLoop:
     """An event loop of our own in a thread, so that Ray's way of running actors does not matter."""
 
     def __init__(self) -> None:
@@ -43,24 +51,41 @@ class _Loop:
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on it, and return its future."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
 
 class HostActor:
-    """The named, detached actor that runs a Host. Ray restarts it when its process dies; it then opens a new epoch."""
+    """The named actor that runs a host. Ray restarts it when its process dies; it then opens a new epoch."""
 
     def __init__(self, config: HostConfig) -> None:
         self._config = config
         self._settings = Settings(**config.settings)
-        self._loop = _Loop()
-        self._begin()
+        self._loop = OwnLoop()
+        self._process: HostProcess | None = None
+        logs.configure(self._settings.log_format)
+        if config.supervised:
+            self._loop.submit(self._stand_by())
+        else:
+            self._begin()
 
     def wait_open(self) -> int:
         """Return this process's id once the host serves; raise what keeps it from opening, and try again when asked."""
+        if self._config.supervised:
+            return os.getpid()  # the supervisor sees to it that somebody serves
         if self._opened.done() and self._opened.exception():
             self._begin()
         self._opened.result()
         return os.getpid()
+
+    async def serves(self) -> str | None:
+        """Return which host this process serves, "" while it stands by, None before it is ready for either."""
+        return self._process.serves if self._process is not None else None
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is under way come to its end, for so many seconds, and stop serving."""
+        if self._process is not None:
+            await asyncio.wrap_future(self._loop.submit(self._process.drain(seconds)))
 
     def _begin(self) -> None:
         self._opened = self._loop.submit(self._open())
@@ -73,112 +98,128 @@ class HostActor:
             # Nobody waits for us any more: what kept us from opening may be over soon.
             self._loop.loop.call_soon_threadsafe(self._loop.loop.call_later, _OPEN_AGAIN_AFTER, self._begin)
 
-    async def _open(self) -> Any:
-        self._connection = await connect_to(self._settings)
-        self._elsewhere = node_actors(self._settings, self._config.namespace)
-        return await self._host()
+    async def _open(self) -> Serving:
+        self._opener = await self._connected()
+        return await self._opener.open(self._config.name, self._config.lanes)
 
-    async def _host(self) -> Any:
-        embody = self._apart if self._settings.isolation == "process" else None
-        return await open_host(
-            self._config.name, self._config.lanes, self._connection, self._settings, self._elsewhere, embody
-        )
+    async def _connected(self) -> Opener:
+        connection = await connect_to(self._settings)
+        apart = self._apart if self._settings.isolation == "process" else None
+        return Opener(connection, self._settings, node_actors(self._settings, self._config.namespace), apart)
 
-    async def _serve(self, host: Any) -> None:
-        try:
-            await keep_serving(host, self._host)
-        except BaseException:
-            _log.exception("host %s broke; Ray restarts it", self._config.name)
-            os._exit(1)
+    async def _serve(self, serving: Serving) -> None:
+        name, lanes = self._config.name, self._config.lanes
+        async with _or_die(name):
+            await keep_serving(serving, lambda: self._opener.open(name, lanes))
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)  # deposed: never come back
 
-    def _apart(self, execution: str, epoch: int) -> "Apart":
-        return Apart(execution, epoch, self._config)
+    async def _stand_by(self) -> None:
+        async with _or_die(self._config.name):
+            opener = await self._connected()
+            logs.to_nats(opener.connection.nats, self._config.name)
+            self._process = HostProcess(opener, self._config.name)
+            await self._process.run()
+
+    def _apart(self, execution: str, own: Ownership) -> Apart:
+        return Apart(execution, own, self._config.settings, self._config.namespace)
 
 
-class ExecutionActor:
-    """One execution in a process of its own; its host routes commands to it and holds its lease."""
-
-    def __init__(self, execution: str, epoch: int, settings: dict[str, Any], namespace: str) -> None:
-        self._id = execution
-        self._namespace = namespace
-        self._epoch = epoch
-        self._settings = Settings(**settings)
-        self._connection: Connection | None = None
-        self._execution: Execution | None = None
-        self._ready = asyncio.Event()
-
-    async def run(self, first: bytes | None) -> str:
-        """Act until the execution ends or can be left; a newer owner's takeover is told as `deposed`."""
-        if self._connection is None:
-            self._connection = await connect_to(self._settings)
-        elsewhere = node_actors(self._settings, self._namespace)
-        self._execution = Execution(self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere))
-        self._ready.set()
-        try:
-            await self._execution.run(decode_command(first) if first else None)
-        except Deposed as error:
-            return f"deposed: {error}"
-        finally:
-            await elsewhere.close()
-        return "left"
-
-    async def tell(self, command: bytes) -> bool:
-        """Hand over a command; False when the execution does not act any more."""
-        await self._ready.wait()
-        return self._execution is not None and await self._execution.tell(decode_command(command))
+@contextlib.asynccontextmanager
+async def _or_die(name: str) -> AsyncIterator[None]:
+    """End the process where something breaks that nobody foresaw: Ray starts it again."""
+    try:
+        yield
+    except BaseException:
+        _log.exception("%s broke; Ray restarts it", name)
+        os._exit(1)
 
 
-class Apart:
-    """An execution in its own Ray actor, as its host sees it: spawned to run, spawned again when its process dies."""
+class SupervisorActor:
+    """The named, detached actor that supervises the hosts; Ray restarts it, and it finds them as they are."""
 
-    def __init__(self, execution: str, epoch: int, host: HostConfig) -> None:
-        self._id = execution
-        self._epoch = epoch
-        self._host = host
-        self._process = _Process(self._spawn())
-        self._closed = False
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+        logs.configure(config.settings["log_format"])
+        OwnLoop().submit(self._run())
 
-    async def run(self, first: Command | None = None) -> None:
-        """Act until the execution ends or can be left; see Embodied."""
-        try:
-            while True:
-                try:
-                    outcome = await self._process.actor.run.remote(encode_command(first) if first else None)
-                    break
-                except RayActorError as error:
-                    _log.warning("execution %s: its process is gone, spawned again: %s", self._id, error)
-                    gone, self._process = self._process, _Process(self._spawn())
-                    gone.replaced.set()
-        finally:
-            self._closed = True
-            self._process.replaced.set()
-            ray.kill(self._process.actor)
-        if outcome.startswith("deposed"):
-            raise Deposed(outcome)
+    def ready(self) -> int:
+        """Return this process's id."""
+        return os.getpid()
 
-    async def tell(self, given: Command) -> bool:
-        """Hand over a command, to the next process where the first dies over it; see Embodied."""
-        while not self._closed:
-            process = self._process
-            try:
-                told: bool = await process.actor.tell.remote(encode_command(given))
-            except RayActorError:
-                await process.replaced.wait()
-            else:
-                return told
-        return False
+    async def _run(self) -> None:
+        async with _or_die("supervisor"):
+            settings = Settings(**self._config.settings)
+            connection = await connect_to(settings)
+            logs.to_nats(connection.nats, "supervisor")
+            me = ray.get_runtime_context().current_actor
 
-    def _spawn(self) -> "ActorHandle[ExecutionActor]":
-        return spawn(
-            ExecutionActor, self._id, self._epoch, self._host.settings, self._host.namespace,
-            name=f"perdure:{self._id}", namespace=self._host.namespace, max_concurrency=1000,
-        )  # fmt: skip
+            async def close() -> None:
+                await connection.close()
+                ray.kill(me, no_restart=True)
+
+            await Supervisor(connection, RayProcesses(self._config), settings.projections_file, close).run()
 
 
-class _Process:
-    """One process of an execution, and whether another one has taken its place."""
+class RayProcesses:
+    """The processes of hosts as Ray actors, `perdure-host0` and so on, spread over the nodes; see Processes."""
 
-    def __init__(self, actor: "ActorHandle[ExecutionActor]") -> None:
-        self.actor = actor
-        self.replaced = asyncio.Event()
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+        self._actors: dict[str, ActorHandle[HostActor]] = {}
+
+    async def ensure(self, count: int) -> list[str]:
+        """See Processes."""
+        self._find_surplus(count)
+        for number in range(count):
+            name = f"host{number}"
+            self._actors[name] = spawn(
+                HostActor, msgspec.structs.replace(self._config, name=name), name=f"perdure-{name}",
+                namespace=self._config.namespace, get_if_exists=True, lifetime="detached", max_restarts=-1,
+                max_concurrency=16, scheduling_strategy="SPREAD",
+            )  # fmt: skip
+        serve = dict(zip(self._actors, await asyncio.gather(*map(_serves, self._actors.values())), strict=True))
+        for name in sorted(serve, key=_number, reverse=True):
+            if _number(name) >= count and serve[name] == "" and list(serve.values()).count("") > 1:
+                ray.kill(self._actors.pop(name), no_restart=True)
+                del serve[name]
+        return [host for host in serve.values() if host is not None]
+
+    async def end(self, drain: float) -> None:
+        """See Processes."""
+        self._find_surplus(0)
+        draining = [asyncio.ensure_future(_drained(actor, drain)) for actor in self._actors.values()]
+        await asyncio.gather(*draining)
+        for actor in self._actors.values():
+            ray.kill(actor, no_restart=True)
+
+    def _find_surplus(self, count: int) -> None:
+        """Find the processes that a supervisor before this one started; a handle keeps each one's name."""
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            name = actor["name"].removeprefix("perdure-")
+            ours = actor["namespace"] == self._config.namespace and name.startswith("host")
+            if ours and name not in self._actors and _number(name) >= count:
+                with contextlib.suppress(ValueError):  # it is gone already
+                    self._actors[name] = ray.get_actor(actor["name"], self._config.namespace)
+
+
+async def _serves(actor: "ActorHandle[HostActor]") -> str | None:
+    try:
+        serves: str | None = await asyncio.wait_for(_answer(actor.serves.remote()), _ANSWER_SECONDS)
+    except (RayActorError, TimeoutError):  # it is being started again
+        return None
+    return serves
+
+
+async def _drained(actor: "ActorHandle[HostActor]", seconds: float) -> None:
+    try:
+        await asyncio.wait_for(_answer(actor.drain.remote(seconds)), seconds + _ANSWER_SECONDS)
+    except (RayActorError, TimeoutError) as error:
+        _log.warning("a host was not drained: %s", error or type(error).__name__)
+
+
+async def _answer(reference: Any) -> Any:
+    return await reference
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("host"))

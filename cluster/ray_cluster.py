@@ -57,10 +57,14 @@ class RayCluster:
         self._settings = settings
         self._thread = _Thread()
         self._started = False
+        self._opened = False
         self._hosts: list[Any] = []  # every handle: one that was looked up by name does not keep its actor alive
 
     async def open(self) -> None:
         """Join or start Ray; raises EnvironmentProblem when it does not answer within `ray_start_timeout` seconds."""
+        if self._opened:
+            return
+        self._opened = True
         seconds = self._settings.ray_start_timeout
         try:
             await asyncio.wait_for(self._thread.call(self._init), seconds)
@@ -81,18 +85,25 @@ class RayCluster:
         """Whether it has hosts on a Ray that was started here: its processes inherit our environment."""
         return self._started and not self._settings.ray_address and bool(self._hosts)
 
-    async def start(self, lanes: dict[str, Lanes], settings: Settings) -> None:
+    async def start(self, hosts: dict[str, Lanes | None], settings: Settings) -> None:
         """Start one detached host actor per name, and wait until each serves its lanes; see hosting.Start."""
-        await self._thread.call(lambda: self._start_hosts(lanes, settings))
+        await self.open()  # where a cluster was up at first, and nobody sees to it any more
+        await self._thread.call(lambda: self._start_hosts(hosts, settings))
+
+    async def supervise(self, settings: Settings) -> None:
+        """Start the supervisor, or find it: a detached actor, which starts the hosts and outlives this process."""
+        await self._thread.call(lambda: self._start_supervisor(settings))
 
     async def close(self) -> None:
         """Stop the hosts, and a Ray that was started here."""
-        await self._thread.call(self._close)
+        if self._opened:
+            await self._thread.call(self._close)
         self._thread.end()
 
     def abandon(self) -> None:
         """Close as soon as an opening that is still under way is over; nobody waits for it."""
-        self._thread.post(self._close)
+        if self._opened:
+            self._thread.post(self._close)
         self._thread.end()
 
     def _init(self) -> None:
@@ -112,7 +123,21 @@ class RayCluster:
         else:
             ray.init(include_dashboard=self._settings.ray_dashboard, configure_logging=False, **options)
 
-    def _start_hosts(self, lanes: dict[str, Lanes], settings: Settings) -> None:
+    def _start_supervisor(self, settings: Settings) -> None:
+        import ray
+
+        from perdure.actors.spawn import spawn
+        from perdure.cluster.ray_actors import HostConfig, SupervisorActor
+
+        namespace = namespace_of(self._settings)
+        supervisor = spawn(
+            SupervisorActor, HostConfig("supervisor", _plain(settings), namespace, supervised=True),
+            name="perdure-supervisor", namespace=namespace, get_if_exists=True, max_restarts=-1,
+            **self._how("supervisor"),
+        )  # fmt: skip
+        ray.get(supervisor.ready.remote())
+
+    def _start_hosts(self, hosts: dict[str, Lanes | None], settings: Settings) -> None:
         import ray
 
         from perdure.actors.spawn import spawn
@@ -120,11 +145,10 @@ class RayCluster:
 
         started = []
         namespace = namespace_of(self._settings)
-        unset = {"secrets_dir"} if settings.secrets_dir is None else set()  # then the hosts' own environment says it
-        plain = settings.model_dump(mode="json", exclude={"openai_api_key", *unset})
-        for name, share in lanes.items():
+        for name, lanes in hosts.items():
+            config = HostConfig(name, _plain(settings), namespace, lanes)
             host = spawn(
-                HostActor, HostConfig(name, share, plain, namespace), name=f"perdure-{name}", namespace=namespace,
+                HostActor, config, name=f"perdure-{name}", namespace=namespace,
                 get_if_exists=True, max_restarts=-1, max_concurrency=16, **self._how(name),
             )  # fmt: skip
             started.append(host)
@@ -155,6 +179,12 @@ class RayCluster:
                 ray.kill(host, no_restart=True)
         if self._started:
             ray.shutdown()
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """Return the settings as what a process on Ray needs of them, without secrets."""
+    unset = {"secrets_dir"} if settings.secrets_dir is None else set()  # then the hosts' own environment says it
+    return settings.model_dump(mode="json", exclude={"openai_api_key", *unset})
 
 
 def namespace_of(settings: Settings) -> str:

@@ -8,23 +8,29 @@ from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import KeyNotFoundError, NoKeysError, NotFoundError
+from nats.js.client import JetStreamContext
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError, NotFoundError
 from nats.js.kv import KeyValue
 
 from perdure.definitions.loading import plan_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.plan import Plan
-from perdure.errors import BadInput, EnvironmentProblem, LogUnavailable
+from perdure.errors import BadInput, EnvironmentProblem, LogUnavailable, PerdureError
 
 BUCKET = "PERDURE"
 _PLANS = 256
 
 
-class Registry:
-    """Definitions are immutable under their digest; an epoch is a number that only ever grows."""
+class Changed(PerdureError):
+    """Another one changed a record first."""
 
-    def __init__(self, bucket: KeyValue) -> None:
+
+class Registry:
+    """Definitions are immutable under their digest; records change by compare-and-set; epochs only ever grow."""
+
+    def __init__(self, bucket: KeyValue, js: JetStreamContext) -> None:
         self._bucket = bucket
+        self._js = js
         self._known: set[str] = set()
         self._plans: dict[str, Plan] = {}
 
@@ -33,10 +39,10 @@ class Registry:
         """Open the bucket, creating it the first time."""
         js = nats.jetstream()
         try:
-            return cls(await js.key_value(BUCKET))
+            return cls(await js.key_value(BUCKET), js)
         except NotFoundError:
             config = KeyValueConfig(BUCKET, storage=StorageType.FILE, replicas=replicas, direct=True)
-            return cls(await js.create_key_value(config))
+            return cls(await js.create_key_value(config), js)
 
     async def put_definition(self, digest: str, workflow: Workflow) -> None:
         """Store a definition under its digest, once. Raises BadInput when it is too large for the server."""
@@ -108,10 +114,40 @@ class Registry:
             del self._plans[next(iter(self._plans))]
         return plan
 
-    async def new_epoch(self, host: str, owner: str) -> int:
-        """Record the new owner of a host's lanes; the epoch is higher than that of every owner before."""
+    async def new_epoch(self) -> int:
+        """Return a number that is higher than every one that was returned before, to whomever."""
         with _answering():
-            return await self._bucket.put(f"hosts.{host}", owner.encode())
+            return await self._bucket.put("epoch", b"")
+
+    async def hosts(self) -> list[str]:
+        """Return the names of all hosts that have a record, those of drivers too."""
+        prefix = f"$KV.{BUCKET}.hosts."
+        with _answering():
+            info = await self._js.stream_info(f"KV_{BUCKET}", subjects_filter=f"{prefix}>")
+        return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
+
+    async def forget(self, key: str) -> None:
+        """Remove what is recorded under a key, for good; nothing there is no error."""
+        with _answering():
+            await self._js.purge_stream(f"KV_{BUCKET}", subject=f"$KV.{BUCKET}.{key}")
+
+    async def read(self, key: str) -> tuple[bytes | None, int]:
+        """Return what is recorded under a key, None where there is nothing, and its revision, as the leader has it."""
+        with _answering():
+            try:
+                found = await self._js.get_last_msg(f"KV_{BUCKET}", f"$KV.{BUCKET}.{key}")
+            except NotFoundError:
+                return None, 0
+        gone = "KV-Operation" in (found.headers or {})
+        return (None if gone else found.data or b""), int(found.seq or 0)
+
+    async def swap(self, key: str, value: bytes, revision: int) -> int:
+        """Record a value and return its revision; raise Changed where another one was recorded since `revision`."""
+        with _answering():
+            try:
+                return await self._bucket.update(key, value, last=revision)
+            except KeyWrongLastSequenceError:
+                raise Changed(f"{key} was changed by another one") from None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from perdure.actors.charts import NEVER
 from perdure.actors.inputs import (
     CancelExecution,
     ChangeInput,
@@ -27,8 +28,11 @@ from perdure.actors.inputs import (
     StartExecution,
     TerminateExecution,
 )
+from perdure.actors.listeners import accepted
 from perdure.actors.loading import load as load_execution
 from perdure.actors.state import Started
+from perdure.actors.state import Status as StateStatus
+from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import is_driven
 from perdure.cluster.progress import NodeProgress, progress_subject
@@ -41,12 +45,16 @@ from perdure.errors import (
     ExecutionFailed,
     ExecutionNotFound,
     ExecutionStopped,
+    StateNotReached,
     WaitTimeout,
 )
 from perdure.events.entry import Happened, Recorded
 from perdure.events.vocabulary import (
     CommandRefused,
+    EventIgnored,
     ExecutionCancelled,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionPurged,
     ExecutionRetried,
     ExecutionStarted,
@@ -56,9 +64,9 @@ from perdure.events.vocabulary import (
 )
 from perdure.events.vocabulary import ExecutionFailed as Failed
 
-Status = Literal["queued", "running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated"]
+Status = Literal["queued"] | StateStatus
 
-ENDED: tuple[Status, ...] = ("succeeded", "failed", "cancelled", "terminated")
+ENDED: tuple[Status, ...] = ("succeeded", "failed", "cancelled", "terminated", "compensated")
 
 CONFIRM_SECONDS = 2.0
 
@@ -75,8 +83,8 @@ class AsyncRun:
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, at most `timeout` seconds, and return the output.
 
-        Raises ExecutionFailed with node, attempt and error, ExecutionStopped where it was cancelled or terminated, or
-        WaitTimeout (the execution goes on).
+        Raises ExecutionFailed with node, attempt and error, ExecutionStopped where it was cancelled, terminated or
+        compensated, or WaitTimeout (the execution goes on).
         """
         outcome: Outcome | None = None
         try:
@@ -97,7 +105,8 @@ class AsyncRun:
                 for happened in _readable(recorded):
                     yield happened
                     if isinstance(happened.event, Outcome) and not (
-                        isinstance(happened.event, Failed) and await self._went_on(recorded.position)
+                        isinstance(happened.event, Failed | ExecutionSucceeded | ExecutionCompensated)
+                        and await self._went_on(recorded.position)
                     ):
                         return
 
@@ -180,6 +189,27 @@ class AsyncRun:
             )
         return True
 
+    async def accepts(self) -> list[str]:
+        """Return the events and signals that it waits for now: names, or descriptors such as `order.*`."""
+        state = await self.state()
+        plan = await self._connection.registry.plan(state.started.digest)
+        return accepted(plan, state) if state.outcome is None else []
+
+    async def wait_for(self, state: str, timeout: float | None = None) -> None:
+        """Wait until a state of its statechart is active, at most `timeout` seconds; it may be active already.
+
+        state: a name or a path. Raises BadInput where there is no such state, WaitTimeout, and when the execution ends
+        elsewhere StateNotReached, ExecutionFailed or ExecutionStopped.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await wait_for_state(self._connection, self.id, state)
+        except TimeoutError:
+            raise WaitTimeout(f"execution {self.id!r} was not in state {state!r} within {timeout:g} s") from None
+        except StateNotReached:
+            await self.result()  # says it where it failed, or was stopped
+            raise
+
     async def signal(self, name: str, data: Any = None) -> bool:
         """Give it a signal: the node that has waited for it longest goes on, or the next that will.
 
@@ -236,9 +266,9 @@ class AsyncRun:
         return await self._tell(ExtendDeadline(uuid4().hex, self.id, node, seconds, reason, by))
 
     async def _went_on(self, after: int) -> bool:
-        """Say whether an execution that had failed was retried since."""
+        """Say whether an execution that had failed was retried since, or one that had succeeded is undone."""
         async for recorded in self._connection.log.read(self.id, after):
-            if any(isinstance(happened.event, ExecutionRetried) for happened in _readable(recorded)):
+            if any(isinstance(each.event, ExecutionRetried | ExecutionCompensating) for each in _readable(recorded)):
                 return True
         return False
 
@@ -266,6 +296,8 @@ class AsyncRun:
                 for event in entry.events:
                     if isinstance(event, CommandRefused) and event.command == command:
                         raise CommandNotAllowed(f"execution {self.id!r}: {event.reason}")
+                    if isinstance(event, EventIgnored) and event.reason == NEVER and command in entry.causes:
+                        _log.warning("execution %s: event %r is recorded, but %s", self.id, event.event, NEVER)
                 if command in entry.causes:
                     return
 
@@ -280,6 +312,10 @@ class AsyncRun:
                 raise ExecutionStopped(self.id, "cancelled", reason)
             case ExecutionTerminated(reason):
                 raise ExecutionStopped(self.id, "terminated", reason)
+            case ExecutionCompensated(error):
+                raise ExecutionStopped(
+                    self.id, "compensated", error.message if error else "it was undone with its parent"
+                )
 
 
 def _json(data: Any) -> Any:

@@ -61,6 +61,16 @@ class Settings(BaseSettings):
     isolation: Literal["shared", "process"] = Field(
         default="shared", description="Whether executions share their host's process, or have a Ray actor each."
     )
+    passivate_after: float = Field(
+        default=5.0,
+        ge=0,
+        description="Seconds for which an execution that only waits is kept at hand, while there is room.",
+    )
+    drain_timeout: float = Field(
+        default=20.0,
+        ge=0,
+        description="Seconds that running work may take to end before its execution goes to another host, or down.",
+    )
     node_actor_idle: float = Field(
         default=30.0, ge=0, description="Seconds without a call until a node actor ends, where its pool does not say."
     )
@@ -71,6 +81,9 @@ class Settings(BaseSettings):
     )
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="How `perdure up` and the hosts write their log: lines for people, or JSON."
     )
     user: str | None = Field(
         default=None,
@@ -94,6 +107,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY"),
         description="Key of the endpoint, from OPENAI_API_KEY.",
     )
+
+    @property
+    def projections_file(self) -> Path:
+        """The file of the read models."""
+        return self.store.absolute() / "projections.sqlite"
 
     @cached_property
     def endpoint(self) -> Endpoint:

@@ -193,6 +193,14 @@ class Run:
         """Move a node's deadline, or the timeout of the execution where none is named, by so many seconds."""
         return self._loop.run(self._run.extend_deadline(seconds, node, reason, by=by))
 
+    def accepts(self) -> list[str]:
+        """Return the events and signals that it waits for now; see AsyncRun.accepts."""
+        return self._loop.run(self._run.accepts())
+
+    def wait_for(self, state: str, timeout: float | None = None) -> None:
+        """Wait until a state of its statechart is active; see AsyncRun.wait_for."""
+        self._loop.run(self._run.wait_for(state, timeout))
+
     def state(self) -> Started:
         """Return the state as of now, folded from the log; raise ExecutionNotFound."""
         return self._loop.run(self._run.state())

@@ -2,25 +2,36 @@
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable
-from uuid import uuid4
+from dataclasses import dataclass
 
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.loop_watch import watch_loop
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
+from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
 from perdure.cluster.connection import Connection, open_connection
-from perdure.cluster.host import Embodied, Host
+from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
+from perdure.cluster.leases import Embodied
+from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
 from perdure.cluster.secret_sources import secrets_in
+from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
-from perdure.definitions.plan import Plan, PlanNode
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
 _log = logging.getLogger("perdure.host")
 _SERVE_AGAIN_AFTER = 0.5  # seconds
+_NEAR_IN_A_CROWD = 1.0  # seconds; later timers are left to the inbox when others wait for a place
+
+EmbodyApart = Callable[[str, Ownership], Embodied]
+"""Embodies an execution of a host in a process of its own."""
 
 
 async def connect_to(settings: Settings) -> Connection:
@@ -30,65 +41,123 @@ async def connect_to(settings: Settings) -> Connection:
     return await open_connection(settings.nats_url, token, settings.log_timeout, settings.replicas)
 
 
-def surroundings(connection: Connection, settings: Settings, epoch: int, call_elsewhere: CallElsewhere) -> Surroundings:
-    """Return what an execution acts through under this epoch."""
+def surroundings(
+    connection: Connection,
+    settings: Settings,
+    epoch: int,
+    call_elsewhere: CallElsewhere,
+    post: InboxPost,
+    fence: Callable[[], Awaitable[None]],
+    crowded: Callable[[], bool] | None = None,
+) -> Surroundings:
+    """Return what an execution acts through under this epoch.
+
+    crowded: says whether others wait for its place; None where it has a process of its own, which costs too much to
+    keep it at hand while it only waits.
+    """
+
+    def near() -> float:
+        return min(_NEAR_IN_A_CROWD, settings.near_timer) if crowded is not None and crowded() else settings.near_timer
+
+    def quiet() -> float:
+        return 0.0 if crowded is None or crowded() else settings.passivate_after
+
     code = CodeStore(connection, settings.replicas)
     watch_loop(settings.slow_callback)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(settings.endpoint, call_elsewhere),
+        work=worker(settings.endpoint, call_elsewhere, post.signal),
         timers=connection.inbox,
         epoch=epoch,
-        near=settings.near_timer,
+        near=near,
         snapshots=connection.snapshots,
-        post=InboxPost(connection, settings),
+        post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
         secrets=secrets_in(settings.secrets_dir),
+        fence=fence,
+        quiet=quiet,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
     )
 
 
-def _never(_plan: Plan, _node: PlanNode, _place: str | None) -> bool:
+def _never(_plan: Plan, _node: PlanNode, _place: str | None, _resumed: int) -> bool:
     return False
 
 
-async def open_host(
-    name: str,
-    lanes: Lanes,
-    connection: Connection,
-    settings: Settings,
-    call_elsewhere: CallElsewhere,
-    embody: Callable[[str, int], Embodied] | None = None,
-) -> Host:
-    """Open a host under a new epoch; `embody` (id, epoch) says where executions act, in this process by default."""
-    epoch = await connection.registry.new_epoch(name, uuid4().hex)
-    around = surroundings(connection, settings, epoch, call_elsewhere)
+@dataclass
+class Opener:
+    """What hosts are opened with. apart: embodies executions in processes of their own, where that is asked for."""
 
-    def here(execution: str) -> Embodied:
-        return embody(execution, epoch) if embody else Execution(execution, around)
+    connection: Connection
+    settings: Settings
+    call_elsewhere: CallElsewhere
+    apart: EmbodyApart | None = None
 
-    close = around.post.close if around.post else None
-    host = Host(name, epoch, lanes, connection.nats, here, settings.executions_per_actor, close)
-    await host.open()
-    return host
+    async def open(self, name: str, fixed: Lanes | None = None) -> Serving:
+        """Open a host under a new epoch, for these lanes or else for those that the store assigns to its name.
+
+        Raises LanesTaken when another one was faster.
+        """
+        own = Ownership(self.connection.nats, self.connection.registry, name)
+        post = InboxPost(self.connection, self.settings)
+        host = Host(
+            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor
+        )  # fmt: skip
+
+        async def wanted() -> Lanes:
+            return fixed or await assigned(self.connection.registry, name)
+
+        async def close() -> None:
+            self.connection.reconnected.discard(host.stale.set)
+            await post.close()
+
+        self.connection.reconnected.add(host.stale.set)
+        about = {"pid": os.getpid(), "node": socket.gethostname()}
+        serving = Serving(host, wanted, self.settings.drain_timeout, close, about)
+        try:
+            await serving.open()
+        except BaseException:
+            await close()
+            raise
+        return serving
+
+    def _embodied(self, own: Ownership, post: InboxPost, host: Callable[[], Host]) -> Callable[[str], Embodied]:
+        """Return what embodies executions, under the epoch that its owner has when it does."""
+        around: dict[int, Surroundings] = {}
+
+        def here(execution: str) -> Embodied:
+            if own.epoch not in around:
+                around.clear()
+                around[own.epoch] = surroundings(
+                    self.connection,
+                    self.settings,
+                    own.epoch,
+                    self.call_elsewhere,
+                    post,
+                    host().fence,
+                    lambda: host().crowded,
+                )
+            return Execution(execution, around[own.epoch])
+
+        apart = self.apart
+        return here if apart is None else lambda execution: apart(execution, own)
 
 
-async def keep_serving(host: Host, reopen: Callable[[], Awaitable[Host]]) -> None:
-    """Serve until deposed; when the log was out of reach, open the host again once it answers."""
+async def keep_serving(serving: Serving, reopen: Callable[[], Awaitable[Serving]]) -> None:
+    """Serve until drained or deposed; when the log was out of reach, open the host again once it answers."""
     while True:
         try:
-            await host.run()
-        except Deposed as error:
-            _log.info("host %s stops: %s", host.name, error)
-            return
+            return await serving.run()
+        except Deposed:
+            return None
         except LogUnavailable as error:
-            _log.warning("host %s: %s; opened again as soon as the log answers", host.name, error)
-            host = await _reopened(reopen)
+            _log.warning("host %s: %s; opened again as soon as the log answers", serving.host.name, error)
+            serving = await _reopened(reopen)
 
 
-async def _reopened(reopen: Callable[[], Awaitable[Host]]) -> Host:
+async def _reopened(reopen: Callable[[], Awaitable[Serving]]) -> Serving:
     while True:
         await asyncio.sleep(_SERVE_AGAIN_AFTER)
         try:

@@ -3,9 +3,18 @@
 from collections.abc import Iterator
 
 from perdure.definitions.chart import Chart
-from perdure.definitions.chart_places import actions_of, chart_of
+from perdure.definitions.chart_places import actions_of, chart_of, charts_of
 from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import AgentNode, AggregateNode, CustomNode, StatechartNode, ToolNode, WaitNode
+from perdure.definitions.nodes import (
+    AgentNode,
+    AggregateNode,
+    CustomNode,
+    StatechartNode,
+    ToolNode,
+    WaitNode,
+    WorkflowNode,
+)
+from perdure.definitions.parts import ChildWorkflow
 from perdure.definitions.places import bodies_of
 from perdure.definitions.states import Statechart
 from perdure.definitions.yaml_source import Path
@@ -45,6 +54,37 @@ def own_kinds_called(workflow: Workflow) -> set[str]:
     nodes = [node for body in bodies_of(workflow) for node, _ in body.nodes.values()]
     carried = (own_kinds_called(child) for child in workflow.workflows.values())
     return {node.kind for node in nodes if isinstance(node, CustomNode)}.union(*carried)
+
+
+def children_called(workflow: Workflow) -> set[str]:
+    """Return the names of the workflows that a workflow, or one that it carries, may start."""
+    return {child.name for _, child in child_places(workflow)}
+
+
+def child_places(workflow: Workflow) -> Iterator[tuple[Path, ChildWorkflow]]:
+    """Yield every place that names a workflow to start, with what stands there."""
+    for body in bodies_of(workflow):
+        for node, at in body.nodes.values():
+            if isinstance(node, WorkflowNode):
+                yield (*at, "workflow"), node.workflow
+            if node.compensate is not None and node.compensate.workflow is not None:
+                yield (*at, "compensate", "workflow"), node.compensate.workflow
+    for chart, at in charts_of(workflow):
+        yield from (((*at, *path), child) for path, child in _chart_children(chart))
+    for name, carried in workflow.workflows.items():
+        yield from ((("workflows", name, *at), child) for at, child in child_places(carried))
+
+
+def _chart_children(chart: Chart) -> Iterator[tuple[Path, ChildWorkflow]]:
+    for each in chart.states.values():
+        for at, action in actions_of(each):
+            if action.start is not None:
+                yield (*at, "start"), action.start
+        for number, invoke in enumerate(each.state.invoke):
+            if invoke.workflow is not None:
+                yield (*each.at, "invoke", number, "workflow"), invoke.workflow
+        if each.state.compensate is not None and each.state.compensate.workflow is not None:
+            yield (*each.at, "compensate", "workflow"), each.state.compensate.workflow
 
 
 def signals_awaited(workflow: Workflow) -> set[str] | None:

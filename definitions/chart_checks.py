@@ -6,8 +6,9 @@ from typing import Any
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
+from perdure.definitions.chart_rules import rule_findings
 from perdure.definitions.durations import duration_in_bounds
-from perdure.definitions.expression_checks import braces_findings, root_problems
+from perdure.definitions.expression_checks import braces_findings, root_problems, states_asked
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
@@ -18,7 +19,7 @@ from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
 _WORK = ("on", "after", "always", "on_done", "invoke")
-_OURS = ("done.", "error.")
+_OURS = ("done.", "error.", "progress.")
 """Events that nobody declares: perdure raises them."""
 
 
@@ -33,6 +34,7 @@ def chart_findings(workflow: Workflow, model: Statechart, at: Path) -> Iterator[
         found += _event_findings(known, each)
         found += _work_findings(workflow, each)
     found += _raise_findings(chart)
+    found += rule_findings(chart)
     if not any(not each.warning for each in found):
         found += _reach_findings(chart)
     for finding in found:
@@ -51,6 +53,9 @@ def _shape_findings(chart: Chart, each: ChartState) -> Iterator[Finding]:
         yield from _idle_findings(each, ("states", *_WORK))
     elif state.output is not None:
         yield Finding((*at, "output"), f"'output' belongs to a final state; {each.path!r} is none", key=True, lack=True)
+    if state.fail is not None and not (each.kind == "final" and each.parent is None):
+        what = f"'fail' belongs to a final state at the top; {each.path!r} is none"
+        yield Finding((*at, "fail"), what, key=True, lack=True)
     if state.compensate is not None and (each.kind == "history" or (each.kind == "final" and each.parent is None)):
         why = "is never entered itself" if each.kind == "history" else "ends the execution, which then is not aborted"
         what = f"{each.kind} state {each.path!r} {why}, so its 'compensate' never runs; leave it out"
@@ -185,20 +190,20 @@ def _work_findings(workflow: Workflow, each: ChartState) -> Iterator[Finding]:
 def _expression_findings(chart: Chart) -> Iterator[Finding]:
     for field in chart_fields(chart):
         known = CHART_ROOTS | field.adds | (frozenset({"secrets"}) if field.secrets else frozenset())
-        yield from _value_findings(field.path, field.value, field, known)
+        yield from _value_findings(chart, field.path, field.value, field, known)
     for each in chart.states.values():
         for text in each.state.after:
             if "${{" in text:
                 field = Field((*each.at, "after", text), text)
-                yield from _value_findings(field.path, text, field, CHART_ROOTS, key=True)
+                yield from _value_findings(chart, field.path, text, field, CHART_ROOTS, key=True)
 
 
 def _value_findings(
-    at: Path, value: Any, field: Field, known: frozenset[str], *, key: bool = False
+    chart: Chart, at: Path, value: Any, field: Field, known: frozenset[str], *, key: bool = False
 ) -> Iterator[Finding]:
     if isinstance(value, dict | list):
         for part, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _value_findings((*at, part), item, field, known)
+            yield from _value_findings(chart, (*at, part), item, field, known)
         return
     if value is None:
         return
@@ -212,6 +217,9 @@ def _value_findings(
     for expression in expressions(template):
         for problem in root_problems(expression, field, known):
             yield Finding(at, problem, key=key)
+        for state in states_asked(expression):
+            if state is not None and len(meant := chart.resolve(state)) != 1:
+                yield Finding(at, f"in '{expression.text}': {_no_target(chart, state, meant)}", key=key)
 
 
 def _reach_findings(chart: Chart) -> Iterator[Finding]:

@@ -55,6 +55,8 @@ def _state_fields(each: ChartState) -> Iterator[Field]:
         if invoke.workflow is not None:
             yield Field((*each.at, "invoke", number, "workflow", "id"), invoke.workflow.id)
     yield Field((*each.at, "output"), each.state.output)
+    if each.state.fail is not None:
+        yield Field((*each.at, "fail"), {"message": each.state.fail.message, "data": each.state.fail.data})
     if each.state.compensate is not None:
         at = (*each.at, "compensate", "with")
         local = each.state.compensate.workflow is None

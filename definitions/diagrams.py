@@ -1,7 +1,8 @@
 """Workflows as diagrams: boxes, groups and edges, which `mermaid.py` and `dot.py` write down."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
@@ -19,7 +20,8 @@ from perdure.definitions.nodes import (
     WaitNode,
     WorkflowNode,
 )
-from perdure.definitions.plan import PlanBody, PlanNode
+from perdure.definitions.paths import inner_body, node_in
+from perdure.definitions.plan_nodes import PlanBody, PlanNode
 from perdure.definitions.states import Action, Transition
 from perdure.definitions.yaml_source import Path
 
@@ -30,14 +32,22 @@ _SHAPES: dict[str, Shape] = {
 }  # fmt: skip
 _LONGEST = 60
 
+MARKS = {
+    "active": "#ffd966", "running": "#ffd966", "open": "#ffd966", "waiting": "#9fc5e8", "retrying": "#f9cb9c",
+    "stuck": "#e06666", "catching": "#f9cb9c", "succeeded": "#b6d7a8", "caught": "#b6d7a8", "failed": "#e06666",
+    "skipped": "#d9d9d9", "cancelled": "#d9d9d9", "compensated": "#d5a6bd",
+}  # fmt: skip
+"""How a node or a state of an execution stands, and the colour that it is drawn in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One node, state or mark; `id` is made of letters and digits, `lines` are any text."""
+    """One node, state or sign; `id` is made of letters and digits, `lines` are any text, `mark` is one of MARKS."""
 
     id: str
     lines: tuple[str, ...]
     shape: Shape
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class Group:
     id: str
     lines: tuple[str, ...]
     parallel: bool = False
+    mark: str = ""
     parts: list["Box | Group"] = field(default_factory=list)
 
     def boxes(self) -> Iterator[Box]:
@@ -73,43 +84,55 @@ class Diagram:
     edges: list[Edge]
 
 
-def diagram_of(definition: Definition) -> Diagram:
-    """Return the diagram of a definition: its nodes with their bodies as groups, or its states."""
+def diagram_of(definition: Definition, marks: Mapping[str, str] = MappingProxyType({})) -> Diagram:
+    """Return the diagram of a definition: its nodes with their bodies as groups, or its states.
+
+    marks: what is to be seen of nodes and states by their paths, of an execution: words of MARKS.
+    """
     workflow, plan = definition.workflow, definition.plan
-    drawing = _Drawing(workflow.name)
+    drawing = _Drawing(workflow.name, marks)
     if workflow.states:
-        drawing.states(drawing.root, Chart(chart_of(workflow)))
-    drawing.body(drawing.root, plan.main)
+        drawing.states(drawing.root, Chart(chart_of(workflow)), "")
+    else:
+        drawing.body(drawing.root, plan.main, "")
     for key, body in plan.ends.items():
-        drawing.body(drawing.group(drawing.root, (key,)), body)
+        drawing.body(drawing.group(drawing.root, (key,)), body, key)
     return Diagram(drawing.root, drawing.edges)
 
 
 class _Drawing:
     """A diagram in the making; ids are numbers in the order of the definition."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, marks: Mapping[str, str]) -> None:
         self.root = Group("workflow", (name,))
+        self.marks = marks
         self.edges: list[Edge] = []
         self.count = 0
 
-    def box(self, into: Group, lines: Iterable[str], shape: Shape) -> str:
+    def box(self, into: Group, lines: Iterable[str], shape: Shape, path: str | None = None) -> str:
         self.count += 1
-        into.parts.append(Box(f"n{self.count}", tuple(map(_short, lines)), shape))
+        into.parts.append(Box(f"n{self.count}", tuple(map(_short, lines)), shape, self.mark(path)))
         return into.parts[-1].id
 
-    def group(self, into: Group, lines: Iterable[str], *, parallel: bool = False) -> Group:
+    def mark(self, path: str | None) -> str:
+        mark = self.marks.get(path, "") if path is not None else ""
+        return mark if mark in MARKS else ""
+
+    def group(self, into: Group, lines: Iterable[str], *, parallel: bool = False, path: str | None = None) -> Group:
         self.count += 1
-        made = Group(f"n{self.count}", tuple(map(_short, lines)), parallel)
+        made = Group(f"n{self.count}", tuple(map(_short, lines)), parallel, self.mark(path))
         into.parts.append(made)
         return made
 
     def edge(self, source: str, target: str, link: Link, label: str = "") -> None:
         self.edges.append(Edge(source, target, link, _short(label)))
 
-    def body(self, into: Group, body: PlanBody, *, called: bool = False) -> None:
-        """Draw the nodes of a body; `called`: it is a single call, which has no name of its own."""
-        ids = {name: self.node(into, "" if called else name, node) for name, node in body.nodes.items()}
+    def body(self, into: Group, body: PlanBody, at: str | None, *, called: bool = False) -> None:
+        """Draw the nodes of a body at a path (None: one of many); `called`: a single call without a name of its own."""
+        ids = {
+            name: self.node(into, "" if called else name, node, None if at is None else node_in(at, name))
+            for name, node in body.nodes.items()
+        }
         for source, target, link in body.edges:
             node, label = body.nodes[target], ""
             shown: Link = link
@@ -119,46 +142,48 @@ class _Drawing:
                 shown, label = "catch", _errors(body.nodes[source], target)
             self.edge(ids[source], ids[target], shown, label)
 
-    def node(self, into: Group, name: str, node: PlanNode) -> str:
+    def node(self, into: Group, name: str, node: PlanNode, path: str | None) -> str:
         lines = [line for line in (name, _what(node), f"if {node.model.if_}") if line and line != "if None"]
         model = node.model
         if isinstance(model, StatechartNode):
-            group = self.group(into, lines)
-            self.states(group, Chart(model.statechart))
+            group = self.group(into, lines, path=path)
+            self.states(group, Chart(model.statechart), None if path is None else inner_body(path, "chart"))
         elif isinstance(model, ParallelNode):
-            group = self.group(into, lines)
+            group = self.group(into, lines, path=path)
             for key, branch in model.parallel.branches.items():
-                self.body(self.group(group, (key,)), node.bodies[key], called=branch.do is None)
+                at = None if path is None else inner_body(path, key)
+                self.body(self.group(group, (key,)), node.bodies[key], at, called=branch.do is None)
         elif isinstance(model, ForeachNode | LoopNode):
-            group = self.group(into, lines)
-            self.body(group, node.bodies["do"], called=model.do is None)
+            group = self.group(into, lines, path=path)
+            self.body(group, node.bodies["do"], None, called=model.do is None)
         else:
-            return self.box(into, lines, _SHAPES.get(node.kind, "box"))
+            return self.box(into, lines, _SHAPES.get(node.kind, "box"), path)
         return group.id
 
-    def states(self, into: Group, chart: Chart) -> None:
-        """Draw the states of a chart, their initial ones, and their transitions."""
+    def states(self, into: Group, chart: Chart, at: str | None) -> None:
+        """Draw the states of a chart whose body is at a path, their initial ones, and their transitions."""
         groups: dict[str | None, Group] = {None: into}
         ids: dict[str, str] = {}
         for path, each in chart.states.items():
+            outer, lines, where = groups[each.parent], _state_lines(each), None if at is None else node_in(at, path)
             if each.state.states and each.kind in ("compound", "parallel"):
-                groups[path] = self.group(groups[each.parent], _state_lines(each), parallel=each.kind == "parallel")
+                groups[path] = self.group(outer, lines, parallel=each.kind == "parallel", path=where)
                 ids[path] = groups[path].id
             else:
-                ids[path] = self.box(groups[each.parent], _state_lines(each), _state_shape(each))
-        for outer, group in groups.items():
+                ids[path] = self.box(outer, lines, _state_shape(each), where)
+        for parent, group in groups.items():
             if not group.parallel:
-                mark = self.box(group, (), "initial")
+                sign = self.box(group, (), "initial")
                 group.parts.insert(0, group.parts.pop())  # edges into the group are led to its first box
-                for first in chart.first_of(outer):
-                    self.edge(mark, ids[first], "initial")
+                for first in chart.first_of(parent):
+                    self.edge(sign, ids[first], "initial")
         for path, each in chart.states.items():
             for name in each.state.default or []:
                 self.edge(ids[path], ids[chart.resolve(name)[0]], "transition", "at first")
-            for at, transition in transitions_of(each):
+            for place, transition in transitions_of(each):
                 for name in transition.target:
                     target = ids[chart.resolve(name)[0]]
-                    self.edge(ids[path], target, "transition", _along(each, at, transition))
+                    self.edge(ids[path], target, "transition", _along(each, place, transition))
 
 
 def _short(text: str) -> str:

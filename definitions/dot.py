@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from perdure.definitions.diagrams import Box, Diagram, Edge, Group, Link, Shape
+from perdure.definitions.diagrams import MARKS, Box, Diagram, Edge, Group, Link, Shape
 from perdure.errors import EnvironmentProblem
 
 _SHAPES: dict[Shape, str] = {
@@ -42,12 +42,21 @@ def to_svg(dot: str) -> str:
 def _parts(group: Group, pad: str) -> Iterator[str]:
     for part in group.parts:
         if isinstance(part, Box):
-            yield f"{pad}{part.id} [label={_quoted(*part.lines)} {_SHAPES[part.shape]}];"
+            yield f"{pad}{part.id} [label={_quoted(*part.lines)} {_SHAPES[part.shape]}{_colour(part)}];"
         else:
             style = "dashed" if part.parallel else "rounded"
-            yield f'{pad}subgraph cluster_{part.id} {{ label={_quoted(*part.lines)}; style="{style}";'
+            yield f'{pad}subgraph cluster_{part.id} {{ label={_quoted(*part.lines)}; style="{style}";{_colour(part)}'
             yield from _parts(part, f"{pad}  ")
             yield f"{pad}}}"
+
+
+def _colour(part: Box | Group) -> str:
+    if not part.mark:
+        return ""
+    if isinstance(part, Group):
+        return f' color="{MARKS[part.mark]}"; penwidth=3;'
+    style = "rounded,filled" if part.shape == "round" else "filled"
+    return f' style="{style}" fillcolor="{MARKS[part.mark]}"'
 
 
 def _inner(group: Group) -> Iterator[tuple[str, list[str]]]:

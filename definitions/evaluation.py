@@ -35,6 +35,9 @@ TEXT_PER_STEP = 50
 MOMENT = "$moment"
 """The key of a scope under which the caller puts a Moment; no expression can name it."""
 
+CONFIGURATION = "$configuration"
+"""The key of a scope under which a statechart puts what says whether a state of it is active."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:

@@ -1,11 +1,13 @@
 """Checks every expression of a definition: that it can be read, and that what it names is there."""
 
+import ast
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from perdure.definitions.expressions import Expression
 from perdure.definitions.findings import Finding
+from perdure.definitions.functions import IN
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import LoopNode
@@ -55,13 +57,16 @@ def _value_findings(place: Place, at: Path, value: Any) -> Iterator[Finding]:
 
 
 def _name_findings(place: Place, at: Path, expression: Expression) -> Iterator[Finding]:
+    if states_asked(expression):
+        yield Finding(at, f"'{expression.text}' asks In() for a state; only a statechart has states to be in")
     for problem in root_problems(expression, place.field, place.roots, place.body):
         yield Finding(at, problem)
     for node in sorted(expression.nodes):
         if not place.body.can_read(node):
             hint = _within(place.body, node) or did_you_mean(node, place.body.readable())
             yield Finding(at, f"'{expression.text}' reads node {node!r}, which does not exist{hint or _nowhere(place)}")
-    if place.node in expression.nodes and place.field.path[-2:] != ("compensate", "with"):
+    undoing = place.field.path[-2:] == ("compensate", "with") or place.field.path[-3:-1] == ("compensate", "workflow")
+    if place.node in expression.nodes and not undoing:
         yield Finding(at, f"node {place.node!r} reads its own result in '{expression.text}'")
     for name in sorted(expression.nodes):
         if _lies_within(place.body, name):
@@ -89,6 +94,16 @@ def _lies_within(body: Body, name: str) -> bool:
             return True
         body = body.outer
     return False
+
+
+def states_asked(expression: Expression) -> list[str | None]:
+    """Return the states that an expression asks for by `In('state')`; None for one that is not written out."""
+    if f"{IN}(" not in expression.text:
+        return []
+    calls = [part for part in ast.walk(ast.parse(expression.text, mode="eval")) if isinstance(part, ast.Call)]
+    asked = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == IN]
+    constants = [next(iter([*call.args, *(each.value for each in call.keywords)]), None) for call in asked]
+    return [each.value if isinstance(each, ast.Constant) else None for each in constants]  # type: ignore[misc]
 
 
 def root_problems(

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from perdure.definitions import dates
-from perdure.definitions.evaluation import KINDS, Run, bounded, describe
+from perdure.definitions.evaluation import CONFIGURATION, KINDS, Run, bounded, describe
 from perdure.definitions.patterns import COMPILE_STEPS, Pattern, compile_pattern
 from perdure.definitions.signatures import Function, function_of
 from perdure.errors import ExpressionError
@@ -18,6 +18,9 @@ _SLOW = 10
 
 FUNCTIONS: dict[str, Function] = {}
 """The functions by name."""
+
+IN = "In"
+"""The one function that asks where a statechart is (SCXML 5.9.2)."""
 
 DEFAULT = "default"
 """The one function whose first argument may fail: the compiler gives it its meaning."""
@@ -169,6 +172,20 @@ def _parse_json(run: Run, text: str) -> Any:
            "2026-01-31T12:00:00Z")  # fmt: skip
 def _now(run: Run) -> str:
     return run.moment("now").text()
+
+
+@_function(
+    f"{IN}(state: string)",
+    "In a statechart: whether this state, by its name or its path, is active.",
+    "In('paid')",
+    True,
+)
+def _in(run: Run, state: str) -> bool:
+    is_in = run.scope.get(CONFIGURATION)
+    if is_in is None:
+        raise ExpressionError("In() is for statecharts: here there are no states to be in")
+    run.spend(_SLOW)
+    return bool(is_in(state))
 
 
 @_function("uuid()", "An id that no other call gives, recorded with what it is used for.", "len(uuid())", 36)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from perdure.definitions.diagrams import Box, Diagram, Edge, Group, Link, Shape
+from perdure.definitions.diagrams import MARKS, Box, Diagram, Edge, Group, Link, Shape
 
 _PLAIN = frozenset(" _.,()-/=+*'!?@[]")
 _SHAPES: dict[Shape, tuple[str, str]] = {
@@ -21,7 +21,25 @@ def flowchart(diagram: Diagram) -> str:
         words = f"catch {edge.label}" if edge.link == "catch" else edge.label
         label = f'|"{_escaped(words)}"|' if words else ""
         lines.append(f"  {edge.source} {_ARROWS[edge.link]}{label} {edge.target}")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_marks(diagram.root), ""])
+
+
+def _marks(root: Group) -> Iterator[str]:
+    """Yield the lines that colour what is marked."""
+    marked: dict[str, list[str]] = {}
+    for part in _all(root):
+        if part.mark:
+            marked.setdefault(part.mark, []).append(part.id)
+    for mark, ids in marked.items():
+        yield f"  classDef {mark} fill:{MARKS[mark]}"
+        yield f"  class {','.join(ids)} {mark}"
+
+
+def _all(group: Group) -> Iterator[Box | Group]:
+    for part in group.parts:
+        yield part
+        if isinstance(part, Group):
+            yield from _all(part)
 
 
 def _parts(group: Group, depth: int) -> Iterator[str]:
@@ -47,7 +65,12 @@ def state_diagram(diagram: Diagram) -> str:
     for edge in diagram.edges:
         same = edge.source in marks or home[edge.source] == home[edge.target]
         (inside.setdefault(home[edge.source], []) if same else across).append(edge)
-    lines = ["stateDiagram-v2", *_states(diagram.root, inside, 1), *_transitions(across, marks, "  ")]
+    lines = [
+        "stateDiagram-v2",
+        *_states(diagram.root, inside, 1),
+        *_transitions(across, marks, "  "),
+        *_marks(diagram.root),
+    ]
     return "\n".join([*lines, ""])
 
 

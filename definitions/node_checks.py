@@ -57,6 +57,8 @@ def node_findings(workflow: Workflow, body: Body, name: str, node: Node, at: Pat
             yield Finding((*at, "compensate"), what, key=True)
         if node.compensate.agent is not None:
             yield from agent_findings(workflow, node.compensate.agent, f"node {name!r}", (*at, "compensate", "agent"))
+        if node.compensate.workflow is not None:
+            yield from _child_findings(workflow, node.compensate.workflow.name, (*at, "compensate", "workflow"))
 
 
 def _runs_code(node: Node) -> bool:

@@ -85,7 +85,9 @@ class Types:
         around: Body | None = body
         while around is not None and name not in around.nodes:
             around = around.outer
-        return Record({"output": self.output(around, name), "status": STRING}) if around is not None else None
+        if around is None:
+            return None
+        return Record({"output": self.output(around, name), "status": STRING, "input": None})
 
     def _root(self, body: Body | None, name: str, own: Own) -> Type:
         if name in own:

@@ -11,6 +11,7 @@ from perdure.definitions.parts import (
     Child,
     Condition,
     DurationOrExpression,
+    Failing,
     LimitUse,
     Name,
     Names,
@@ -292,24 +293,10 @@ class SetNode(_Node):
     set: Any = Field(description="The value, with `${{ }}`.")
 
 
-class Fail(Part):
-    """The error to fail with."""
-
-    type: Name = Field(default="Failed", description="The error's type, which `catch` and `retry` match.")
-    message: str = Field(description="What people read, with `${{ }}`.")
-    data: Any = Field(default=None, description="What programs read, with `${{ }}`.")
-
-
-def _fail(value: Any) -> Any:
-    return {"message": value} if isinstance(value, str) else value
-
-
 class FailNode(_Node):
     """Fails on purpose."""
 
-    fail: Annotated[Fail, BeforeValidator(_fail, json_schema_input_type=str | Fail)] = Field(
-        description="The message, or a mapping."
-    )
+    fail: Failing = Field(description="The message, or a mapping.")
 
 
 class CustomNode(_Node):
@@ -332,6 +319,12 @@ class CustomNode(_Node):
     def kind(self) -> str:
         """The name of the kind."""
         return next(iter(self.custom))
+
+
+class SendNode(_Node):
+    """Sends a signal to another execution; it stands in no definition: an action of a statechart is compiled to it."""
+
+    send: str = "signal"
 
 
 KINDS: dict[str, type[_Node]] = {

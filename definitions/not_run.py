@@ -14,8 +14,6 @@ _NODE = ("limit", "priority")
 
 def not_run(workflow: Workflow) -> Iterator[Finding]:
     """Yield every part of a sound workflow, or of those that it carries, that would be left undone."""
-    if workflow.kind == "statechart":
-        yield Finding(("kind",), "statecharts are checked, and do not run yet")
     for key in _WORKFLOW:
         if getattr(workflow, key):
             yield Finding((key,), f"{key!r} is checked, and has no effect yet", key=True)
@@ -27,10 +25,6 @@ def not_run(workflow: Workflow) -> Iterator[Finding]:
 
 
 def _in_node(node: Node, at: Path) -> Iterator[Finding]:
-    if hasattr(node, "statechart"):
-        yield Finding(at, "statecharts are checked, and do not run yet", key=True)
     for key in _NODE:
         if getattr(node, key) is not None:
             yield Finding((*at, key), f"{key!r} is checked, and has no effect yet", key=True)
-    if node.compensate is not None and node.compensate.workflow is not None:
-        yield Finding((*at, "compensate"), "a compensation by a workflow is checked, and does not run yet", key=True)

@@ -190,3 +190,19 @@ def _child(value: Any) -> Any:
 
 Child = Annotated[ChildWorkflow, BeforeValidator(_child, json_schema_input_type=str | ChildWorkflow)]
 """A child workflow; its name alone may stand for it."""
+
+
+class Fail(Part):
+    """The error to fail with."""
+
+    type: Name = Field(default="Failed", description="The error's type, which `catch` and `retry` match.")
+    message: str = Field(description="What people read, with `${{ }}`.")
+    data: Any = Field(default=None, description="What programs read, with `${{ }}`.")
+
+
+def _fail(value: Any) -> Any:
+    return {"message": value} if isinstance(value, str) else value
+
+
+Failing = Annotated[Fail, BeforeValidator(_fail, json_schema_input_type=str | Fail)]
+"""An error to fail with; its message may stand for it."""

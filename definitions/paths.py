@@ -44,6 +44,11 @@ def owner_of(body: str) -> tuple[str, str]:
     return node, key
 
 
+def chart_of(call: str) -> str:
+    """Return the body of the statechart that a call such as `order/chart/paid[1]/notify` belongs to."""
+    return body_of(owner_of(body_of(call))[0])
+
+
 @lru_cache(maxsize=4096)
 def steps_to(body: str) -> tuple[str, tuple[Step, ...]]:
     """Return where the way to a body begins ("" or one of the end), and the steps from there.

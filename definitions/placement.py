@@ -9,7 +9,8 @@ from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import AggregateNode, CustomNode, ForeachNode, LoopNode, Node, ToolNode
 from perdure.definitions.parts import Pool, Resources, RuntimeEnv, Tool
 from perdure.definitions.places import PLACEMENT, bodies_of
-from perdure.definitions.plan import Plan, PlanNode
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.definitions.yaml_source import Path
 
 _POOLED = ("resources", "pool", "runtime_env")

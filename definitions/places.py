@@ -11,6 +11,7 @@ from perdure.definitions.nodes import (
     AggregateNode,
     ApprovalNode,
     Branch,
+    Compensation,
     CustomNode,
     FailNode,
     ForeachNode,
@@ -18,6 +19,7 @@ from perdure.definitions.nodes import (
     Node,
     ParallelNode,
     SetNode,
+    StatechartNode,
     SwitchNode,
     ToolNode,
     WaitNode,
@@ -124,15 +126,24 @@ def fields_of(node: Node, at: Path) -> Iterator[Field]:
         yield Field((*at, "output"), node.output, adds=frozenset({"output"}))
     for index, catch in enumerate(node.catch):
         yield Field((*at, "catch", index, "output"), catch.output, adds=frozenset({"error"}))
-    if node.compensate is not None and node.compensate.with_:
-        local = node.compensate.workflow is None
-        yield Field((*at, "compensate", "with"), node.compensate.with_, adds=frozenset({"error"}), secrets=local)
+    if node.compensate is not None:
+        yield from _undoing_fields(node.compensate, (*at, "compensate"))
+
+
+def _undoing_fields(call: Compensation, at: Path) -> Iterator[Field]:
+    error = frozenset({"error"})
+    if call.with_:
+        yield Field((*at, "with"), call.with_, adds=error, secrets=call.workflow is None)
+    if call.workflow is not None:
+        yield Field((*at, "workflow", "id"), call.workflow.id, adds=error)
 
 
 def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one case per kind)
     match node:
         case AgentNode() | ToolNode():
             yield Field((*at, "with"), node.with_, secrets=True)
+        case StatechartNode():
+            yield Field((*at, "with"), node.with_)
         case WorkflowNode():
             yield Field((*at, "with"), node.with_)  # no secrets: it is recorded as another execution's input
             yield Field((*at, "workflow", "id"), node.workflow.id)

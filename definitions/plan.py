@@ -5,163 +5,29 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 from zlib import crc32
 
+from perdure.definitions.chart_calls import compile_states
+from perdure.definitions.chart_places import chart_of
+from perdure.definitions.chart_plan import compile_chart
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
-    AgentNode,
     AggregateNode,
-    Compensation,
-    CustomNode,
-    Join,
     Node,
+    StatechartNode,
     SwitchNode,
-    ToolNode,
     WorkflowNode,
     kind_of,
 )
-from perdure.definitions.parts import Agent, ChildWorkflow, Retry, RuntimeEnv, Tool
+from perdure.definitions.parts import Agent, RuntimeEnv, Tool
 from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of
+from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanCatch, PlanNode, key_of_input
 from perdure.definitions.secret_references import names_in, pointers_in
 from perdure.definitions.templates import Template, compile_condition, compile_template, expressions
+from perdure.definitions.undo_calls import undo_of, undo_of_child
 from perdure.definitions.yaml_source import Path
-
-ONE_TRY = Retry(attempts=1)
-
-
-def _given(node: Node) -> str:
-    return node.kind if isinstance(node, CustomNode) else "with"
-
-
-@dataclass(frozen=True, slots=True)
-class PlanCatch:
-    """What follows an error: the types that it is for (None: all), and the node or the output."""
-
-    on: frozenset[str] | None
-    then: str | None
-    output: Template
-
-
-@dataclass(frozen=True, slots=True)
-class PlanNode:
-    """One compiled node.
-
-    needs: the written and the inferred ones, the switch or caught node that leads here included. reads: the nodes that
-    its expressions read, in its own body or around it. templates: its compiled fields by their last key. timeout: in
-    seconds. bodies: what runs within it. arm_of, handler_of: the switch and the caught node that lead here.
-    mixed_needs: the needs in an order that nodes are unlikely to finish in, so that wide joins are answered early.
-    secrets: the JSON pointers to the references to secrets in its `with`.
-    """
-
-    name: str
-    kind: str
-    model: Node
-    needs: tuple[str, ...]
-    dependants: tuple[str, ...]
-    reads: frozenset[str]
-    templates: Mapping[str, Template]
-    retry: Retry
-    catches: tuple[PlanCatch, ...]
-    bodies: Mapping[str, "PlanBody"]
-    arm_of: str | None = None
-    handler_of: str | None = None
-    undo: "PlanNode | None" = None
-    secrets: tuple[str, ...] = ()
-    mixed_needs: tuple[str, ...] = ()
-
-    @property
-    def waits_for(self) -> tuple[str, ...]:
-        """Its needs without the switch or the caught node that leads here: those that its join is about."""
-        return tuple(need for need in self.needs if need not in (self.arm_of, self.handler_of))
-
-    @property
-    def calls(self) -> Literal["agent", "tool", "custom"] | None:
-        """Whether a worker asks an agent for it, calls a tool, or does what a kind of the user's own does."""
-        match self.model:
-            case AgentNode():
-                return "agent"
-            case ToolNode():
-                return "tool"
-            case AggregateNode(aggregate=part):
-                return "agent" if part.agent else "tool" if part.tool else None
-            case CustomNode():
-                return "custom"
-        return None
-
-    @property
-    def target(self) -> str:
-        """The name of the agent or tool that it calls, or of its own kind; "" where it calls none."""
-        if isinstance(self.model, CustomNode):
-            return self.model.kind
-        called = self.model.aggregate if isinstance(self.model, AggregateNode) else self.model
-        return getattr(called, self.calls, "") if self.calls else ""
-
-    @property
-    def given(self) -> str:
-        """The key of the template of its input."""
-        return _given(self.model)
-
-    @property
-    def join(self) -> Join:
-        """How its needs must have ended."""
-        return self.model.join
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds that one attempt may take."""
-        return self.model.timeout
-
-    @property
-    def heartbeat(self) -> float | None:
-        """Seconds of silence after which an attempt counts as lost."""
-        return self.model.heartbeat
-
-    @property
-    def queue_timeout(self) -> float | None:
-        """Seconds that it may wait for capacity."""
-        return self.model.queue_timeout
-
-    @property
-    def run_on(self) -> Literal["loop", "actor"] | None:
-        """Where it is asked to run."""
-        return self.model.run_on
-
-
-@dataclass(frozen=True)
-class PlanBody:
-    """A compiled body; `nodes` is in topological order, `output_reads` are the nodes that `output` names."""
-
-    nodes: Mapping[str, PlanNode]
-    output: Template
-    output_reads: frozenset[str]
-    leaves: tuple[str, ...]
-
-    @cached_property
-    def roots(self) -> tuple[str, ...]:
-        """The nodes that need nothing of this body."""
-        return tuple(name for name, node in self.nodes.items() if not node.needs)
-
-    @cached_property
-    def levels(self) -> tuple[tuple[str, ...], ...]:
-        """The nodes by the length of the longest way to them: those of a level can run in parallel."""
-        level: dict[str, int] = {}
-        for name, node in self.nodes.items():
-            level[name] = 1 + max((level[need] for need in node.needs), default=-1)
-        rows: list[list[str]] = [[] for _ in range(max(level.values()) + 1)] if level else []
-        for name, row in level.items():
-            rows[row].append(name)
-        return tuple(map(tuple, rows))
-
-    @cached_property
-    def edges(self) -> tuple[tuple[str, str, Literal["data", "control"]], ...]:
-        """From, to, and whether the one behind reads the other's output or only waits for it."""
-        return tuple(
-            (need, name, "data" if need in node.reads else "control")
-            for name, node in self.nodes.items()
-            for need in node.needs
-        )
 
 
 @dataclass(frozen=True)
@@ -192,22 +58,27 @@ class Plan:
         carried = (compile_plan(workflow).secrets for workflow in self.workflows.values())
         return frozenset().union(*own, *carried)
 
+    @cached_property
+    def has_charts(self) -> bool:
+        """Whether it is a statechart, or one stands in a node of it."""
+        return any(_has_chart(body) for body in (self.main, *self.ends.values()))
+
     def body(self, path: str) -> PlanBody:
         """Return the body at a path such as `check[3]` or `race/left`."""
         root, steps = steps_to(path)
         body = self.ends[root] if root else self.main
         for name, key in steps:
             node = body.nodes[name]
-            body = node.bodies[key if node.kind == "parallel" else "do"]
+            body = node.bodies[key if key in node.bodies else "do"]
         return body
 
     def node(self, path: str) -> PlanNode:
         """Return the node at a path such as `check[3]/verify`, or the call that undoes it, `check[3]/verify~undo`."""
         if (top := self.main.nodes.get(path)) is not None:  # most nodes stand there, and are asked for all the time
             return top
-        name = name_of(path)
-        node = self.body(body_of(path)).nodes[name.removesuffix(UNDO)]
-        if not name.endswith(UNDO):
+        name = name_of(path).partition(UNDO[0])[0]  # what follows may also say which time a chart asks for it
+        node = self.body(body_of(path)).nodes[name]
+        if not path.endswith(UNDO):
             return node
         assert node.undo is not None  # noqa: S101 (only what can be undone is)
         return node.undo
@@ -226,7 +97,7 @@ def compile_plan(workflow: Workflow) -> Plan:
     return Plan(
         name=workflow.name,
         digest=digest_of(workflow),
-        main=_compile_nodes(workflow.nodes, ("nodes",), compile_template(workflow.output)),
+        main=_compile_main(workflow),
         agents=workflow.agents,
         drains=workflow.failure == "drain",
         signals=None if workflow.signals is None else {name: each.schema_ for name, each in workflow.signals.items()},
@@ -236,6 +107,18 @@ def compile_plan(workflow: Workflow) -> Plan:
         tools={tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)},
         runtime_env=workflow.runtime_env,
     )
+
+
+def _has_chart(body: PlanBody) -> bool:
+    inner = (each for node in body.nodes.values() for each in node.bodies.values())
+    return body.chart is not None or any(map(_has_chart, inner))
+
+
+def _compile_main(workflow: Workflow) -> PlanBody:
+    output = compile_template(workflow.output)
+    if workflow.kind == "statechart":
+        return compile_states(compile_chart(chart_of(workflow)), output)
+    return _compile_nodes(workflow.nodes, ("nodes",), output)
 
 
 def _compile_nodes(nodes: Mapping[str, Node], at: Path, output: Template) -> PlanBody:
@@ -333,30 +216,24 @@ class _Draft:
             templates=self.templates,
             retry=self.node.retry or ONE_TRY,
             catches=catches,
-            bodies=self.bodies,
+            bodies=self.bodies | _chart_of(self.node),
             arm_of=arm_of,
             handler_of=handler_of,
-            undo=_undo(self.node.compensate, self.templates.get("compensate/with")) if self.node.compensate else None,
-            secrets=tuple(pointers_in(self.templates.get(_given(self.node)))),
+            undo=_undo(self.node, self.templates),
+            secrets=tuple(pointers_in(self.templates.get(key_of_input(self.node)))),
             mixed_needs=tuple(sorted(needs, key=lambda need: crc32(need.encode()))),
         )
 
 
-def _undo(call: Compensation, with_: Template) -> PlanNode:
-    """Compile the call that undoes a node; without `with` its template is None."""
-    retry, timeout = call.retry, call.timeout
-    model: Node
-    if call.agent is not None:
-        model = AgentNode(agent=call.agent, retry=retry, timeout=timeout)
-    elif call.tool is not None:
-        model = ToolNode(tool=call.tool, retry=retry, timeout=timeout)
-    else:
-        model = WorkflowNode(workflow=call.workflow or ChildWorkflow(name=""), retry=retry, timeout=timeout)
-    return PlanNode(
-        name=UNDO, kind=kind_of(model) or "", model=model, needs=(), dependants=(), reads=reads_of(with_),
-        templates={"with": with_}, retry=retry or ONE_TRY, catches=(), bodies={},
-        secrets=tuple(pointers_in(with_)),
-    )  # fmt: skip
+def _chart_of(node: Node) -> dict[str, PlanBody]:
+    return {"chart": compile_states(compile_chart(node.statechart))} if isinstance(node, StatechartNode) else {}
+
+
+def _undo(node: Node, templates: Mapping[str, Template]) -> PlanNode | None:
+    """Compile the call that undoes a node; what a child did, its parent has undone by that child."""
+    if node.compensate is not None:
+        return undo_of(node.compensate, {key: templates.get(f"compensate/{key}") for key in ("with", "workflow/id")})
+    return undo_of_child(node) if isinstance(node, WorkflowNode) else None
 
 
 def _compile_inner(inner: Inner) -> PlanBody:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from perdure.definitions.durations import Duration
-from perdure.definitions.parts import Child, Condition, Name, Names, Part, Retry
+from perdure.definitions.parts import Child, Condition, Failing, Name, Names, Part, Retry
 
 
 class Send(Part):
@@ -111,6 +111,7 @@ class StateCompensation(Part):
     workflow: Child | None = Field(default=None, description="A workflow to run as an execution of its own.")
     with_: dict[str, Any] | None = Field(default=None, alias="with", description="Its input, with `${{ }}`.")
     retry: Retry | None = Field(default=None, description="What happens after a failed attempt; one try where absent.")
+    timeout: Duration | None = Field(default=None, gt=0, description="Seconds that one attempt may take.")
 
 
 class State(Part):
@@ -136,6 +137,9 @@ class State(Part):
     deep: bool = Field(default=False, description="Of a history: remember all levels, not only one.")
     default: Names | None = Field(default=None, description="Of a history: where to go when there is nothing yet.")
     output: Any = Field(default=None, description="Of a final state: the chart's output, with `${{ }}`.")
+    fail: Failing | None = Field(
+        default=None, description="Of a final state at the top: the error that the execution fails with."
+    )
     compensate: Annotated[StateCompensation, BeforeValidator(_invocation)] | None = Field(
         default=None, description="The call that undoes it when the execution is aborted."
     )

@@ -46,7 +46,7 @@ _OF_KINDS: dict[str, list[type[BaseModel]]] = {
     "foreach": [nodes.Foreach, nodes.Threshold],
     "loop": [nodes.Loop],
     "aggregate": [nodes.Aggregate],
-    "fail": [nodes.Fail],
+    "fail": [parts.Fail],
 }
 _CHART: list[type[BaseModel]] = [
     states.State, states.Transition, states.Action, states.Send, states.Invoke,

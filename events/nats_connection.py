@@ -24,7 +24,9 @@ class Client(Nats):
     async def _send_publish(
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, str] | None
     ) -> None:
-        block = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
+        # Joined, not formatted: nats-py's own names are members of an Enum, whose format is not their value.
+        lines = [part for header in (headers or {}).items() for part in (header[0], ": ", header[1], "\r\n")]
+        block = "".join(lines)
         if not headers or block.count("\n") != len(headers) or block.count("\r") != len(headers):
             return await super()._send_publish(subject, reply, payload, payload_size, headers)
         head = f"NATS/1.0\r\n{block}\r\n".encode()

@@ -277,6 +277,80 @@ class SignalTaken(_Event, frozen=True):
     number: int = 0
 
 
+class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A transition that was taken: from a state, on an event, where to, and its guard where it had one that held."""
+
+    source: str
+    on: str
+    targets: list[str] = []
+    guard: str | None = None
+
+
+class Microstep(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Transitions that were taken together on one event, and the states that were left and entered, in order."""
+
+    event: str = ""
+    taken: list[Taken] = []
+    exited: list[str] = []
+    entered: list[str] = []
+
+
+class MacrostepTaken(_Event, frozen=True):
+    """A statechart took an event, and all that followed of it until nothing more did.
+
+    chart: the path of its body, "" for the main one. event: "" when it began. of: the call whose end the event tells.
+    held: it had come during a pause. context, history: what changed. calls, invokes: the paths of the nodes asked for.
+    undo: those that stand for states which a compensation can undo. ignored: its own events that no transition took.
+    ended: it came to a final state at the top, with this output, or failed there.
+    """
+
+    chart: str
+    event: str
+    data: Any = None
+    error: Error | None = None
+    of: str = ""
+    held: bool = False
+    steps: list[Microstep] = []
+    context: dict[str, Any] = {}
+    history: dict[str, list[str]] = {}
+    calls: list[str] = []
+    invokes: list[str] = []
+    undo: list[str] = []
+    ignored: list[str] = []
+    ended: bool = False
+    output: Any = None
+    failed: Error | None = None
+
+
+class EventIgnored(_Event, frozen=True):
+    """A statechart did not take an event, and why."""
+
+    chart: str
+    event: str
+    data: Any = None
+    reason: str = ""
+    held: bool = False
+
+
+class EventHeld(_Event, frozen=True):
+    """An event came to a statechart during a pause: it counts at the resume, after those that came before it."""
+
+    chart: str
+    event: str
+    data: Any = None
+    error: Error | None = None
+    of: str = ""
+    timer: tuple[str, int, int] | None = None
+
+
+class CallQueued(_Event, frozen=True):
+    """An action of a statechart is to call something, when the calls before it have ended."""
+
+    node: str
+    input: Any = None
+    secrets: list[str] = []
+
+
 class ExecutionPaused(_Event, frozen=True):
     """Nothing new starts from here on; what runs goes on to its end."""
 
@@ -303,6 +377,13 @@ class ExecutionCancelling(_Event, frozen=True):
 
     reason: str = ""
     by: str = ""
+
+
+class ExecutionCompensating(_Event, frozen=True):
+    """An execution that had succeeded is undone, for its parent is, because of this error: what it completed goes."""
+
+    command: str
+    error: Error
 
 
 class CommandRefused(_Event, frozen=True):
@@ -337,6 +418,12 @@ class ExecutionTerminated(_Event, frozen=True):
 
     reason: str = ""
     by: str = ""
+
+
+class ExecutionCompensated(_Event, frozen=True):
+    """An execution that had succeeded was undone, for its parent was; `error` says what could not be."""
+
+    error: Error | None = None
 
 
 class ExecutionPurged(_Event, frozen=True):
@@ -386,17 +473,23 @@ Event = (
     | TimerHeld
     | SignalReceived
     | SignalTaken
+    | MacrostepTaken
+    | EventIgnored
+    | EventHeld
+    | CallQueued
     | ExecutionPaused
     | ExecutionResumed
     | ExecutionFailing
     | ExecutionCancelling
+    | ExecutionCompensating
     | CommandRefused
     | ExecutionSucceeded
     | ExecutionFailed
     | ExecutionCancelled
     | ExecutionTerminated
+    | ExecutionCompensated
     | ExecutionPurged
 )
 
-Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated
+Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated | ExecutionCompensated
 """How an execution ended."""

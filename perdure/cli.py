@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_controls, cli_definitions, cli_log, cli_run, cli_workflows
+from perdure import cli_cluster, cli_controls, cli_definitions, cli_log, cli_run, cli_workflows
 from perdure.cli_support import (
     AsJson,
     Stopped,
@@ -28,9 +28,12 @@ app = typer.Typer(
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
 
-_STATUSES = ("running", "paused", "cancelling", "succeeded", "failed", "cancelled", "terminated")
+_STATUSES = (
+    "running", "paused", "cancelling", "compensating", "succeeded", "failed", "cancelled", "terminated", "compensated",
+)  # fmt: skip
 
 app.add_typer(cli_run.app)
+app.add_typer(cli_cluster.app)
 app.add_typer(cli_controls.app)
 app.add_typer(cli_definitions.app)
 app.add_typer(cli_controls.nodes, name="node")
@@ -167,8 +170,18 @@ async def _described(run: "AsyncRun") -> dict[str, Any]:
         "status": state.status,
         "input": state.started.input,
         "nodes": {path: _node_described(node) for path, node in sorted(state.nodes.items())},
+        **_chart_described(state),
         "outcome": msgspec.to_builtins(state.outcome),
     }
+
+
+def _chart_described(state: Any) -> dict[str, Any]:
+    """Return where the statecharts of an execution stand, if it has any."""
+    from perdure.actors.listeners import active_states
+
+    states = active_states(state)
+    context = state.main.chart.context if state.main.chart is not None else None
+    return ({"states": states} if states else {}) | ({"context": context} if context is not None else {})
 
 
 def _node_described(node: Any) -> dict[str, Any]:

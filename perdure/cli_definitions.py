@@ -1,5 +1,6 @@
 """The commands on definitions: validate, graph and schema. They need no log, no Ray and no server."""
 
+import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli_support import only_data_on_stdout, print_json, say
+from perdure.cli_support import Store, only_data_on_stdout, print_json, say, settings_of_existing
 from perdure.errors import BadInput, DefinitionError, Problem
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ def validate(
 
 @app.command()
 def graph(
-    file: Annotated[Path, typer.Argument(help="The workflow definition, YAML or JSON.", show_default=False)],
+    what: Annotated[str, typer.Argument(help="A definition's file, or an execution's id.", show_default=False)],
     format: Annotated[str, typer.Option(help="mermaid, dot or svg.")] = "mermaid",
+    store: Store = None,
 ) -> None:
-    """Print a definition as a diagram: its nodes with the bodies within them, or its states.
+    """Print a definition as a diagram, or an execution: its nodes and states in the colours of how they stand.
 
-    Example: perdure graph examples/customer_support.yaml --format svg > support.svg
+    Example: perdure graph order-42 --format svg > order.svg
     """
     from perdure.definitions.diagrams import diagram_of
     from perdure.definitions.dot import to_dot, to_svg
@@ -65,13 +67,27 @@ def graph(
 
     if format not in ("mermaid", "dot", "svg"):
         raise BadInput(f"--format {format}: it is one of mermaid, dot, svg")
-    definition = load(file)
-    diagram = diagram_of(definition)
+    is_file = Path(what).is_file() or Path(what).suffix in (".yaml", ".yml", ".json")
+    definition, marks = (load(what), {}) if is_file else asyncio.run(_ran(what, store))
+    diagram = diagram_of(definition, marks)
     if format == "mermaid":
         text = state_diagram(diagram) if definition.workflow.states else flowchart(diagram)
     else:
         text = to_dot(diagram) if format == "dot" else to_svg(to_dot(diagram))
     typer.echo(text, nl=False)
+
+
+async def _ran(execution: str, store: Path | None) -> tuple["Definition", dict[str, str]]:
+    """Return the definition of an execution, and how its nodes and states stand by their paths."""
+    from perdure.actors.listeners import active_states
+    from perdure.cluster.client import AsyncClient
+    from perdure.definitions.loading import load
+
+    async with await AsyncClient.open(settings_of_existing(store), "none") as client:
+        state = await client.get(execution).state()
+        definition = load(await client.workflows.definition(state.started.digest))
+    marks: dict[str, str] = {path: node.status for path, node in state.nodes.items()}
+    return definition, marks | dict.fromkeys(active_states(state), "active")
 
 
 @app.command()

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Look after the log: purge, export,
 def purge(
     older_than: Annotated[str, typer.Option(help="Executions that ended longer ago than this, such as 30d or 12h.")],
     status: Annotated[
-        list[str] | None, typer.Option(help="Only those: succeeded, failed, cancelled, terminated.")
+        list[str] | None, typer.Option(help="Only those: succeeded, failed, cancelled, terminated, compensated.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be purged, and purge nothing.")] = False,
     store: Store = None,

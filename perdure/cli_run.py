@@ -148,14 +148,19 @@ async def _driven(asked: _Asked) -> Any:
                 await started.retry()
             await console.follow(console.Progress(execution), started.events())
             await _let_children_end(client, execution)
-            return await started.result()
+            try:
+                return await started.result()
+            finally:
+                await client.let_go()
 
 
 async def _let_children_end(client: "AsyncClient", execution: str) -> None:
     """Go on driving children that are still at work: detached ones, and those that are being closed."""
+    from perdure.cluster.run import ENDED
+
     for child in sorted((await client.get(execution).state()).children):
         run = client.get(child)
-        if await run.status() not in ("succeeded", "failed", "cancelled", "terminated"):
+        if await run.status() not in ENDED:
             say(f"child {child} is still at work; Ctrl-C leaves it, and the same command with --id goes on with it")
             async for _ in run.events():
                 pass

@@ -14,8 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from perdure.actors.evolve import evolve
+from perdure.actors.listeners import active_states
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
+from perdure.console_charts import chart_line
+from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ChildRequested,
@@ -34,10 +37,12 @@ from perdure.events.vocabulary import (
 )
 
 STYLES = {
+    "active": "bold cyan",
     "running": "cyan",
     "queued": "yellow",
     "paused": "yellow",
     "cancelling": "yellow",
+    "compensating": "magenta",
     "waiting": "blue",
     "open": "cyan",
     "retrying": "yellow",
@@ -103,6 +108,8 @@ class Progress:
         """Return all nodes so far as a table."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         names = self.state.nodes if isinstance(self.state, Started) else ()
+        for state in active_states(self.state) if isinstance(self.state, Started) else ():
+            table.add_row(f"  {state}", f"[{STYLES['active']}]active[/]", "", "", "")
         for name, status, attempt, seconds, remark in sorted((self.line(name) for name in names), key=self._order):
             table.add_row(f"  {name}", f"[{STYLES[status]}]{status}[/]", attempt, seconds, escape(remark))
         return table
@@ -117,6 +124,8 @@ def _waits_for(node: NodeState) -> str:
         return ""
     if "approval" in node.input:
         return str(node.input.get("title", ""))
+    if "child" in node.input:
+        return f"child {node.input['child']}"
     return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
@@ -130,6 +139,8 @@ async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
                 display.update(progress.table())
             elif node is not None:
                 console.print("  ".join(part for part in progress.line(node) if part), markup=False, soft_wrap=True)
+            elif (line := chart_line(happened.event)) is not None:
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def show(progress: Progress) -> None:
@@ -145,8 +156,20 @@ def show(progress: Progress) -> None:
     for waits_for, count in queued.most_common():
         console.print(f"  [yellow]{count} queued[/]: {escape(waits_for)}")
     console.print(progress.table())
+    _show_undone(state)
     if isinstance(state.outcome, ExecutionFailed):
         console.print(failure(progress.execution, state.outcome), markup=False, soft_wrap=True)
+
+
+def _show_undone(state: Started) -> None:
+    """Say what was undone, and what not and why."""
+    tried = {path.removesuffix(UNDO): node for path, node in state.nodes.items() if path.endswith(UNDO)}
+    undone = sorted((node.order, path) for path, node in tried.items() if node.status == "succeeded")
+    if undone:
+        console.print(f"undone: {', '.join(path for _, path in undone)}", markup=False, soft_wrap=True)
+    for path, node in sorted(tried.items()):
+        if node.status == "failed" and node.error is not None:
+            console.print(f"not undone: {path}: {node.error.type}: {node.error.message}", markup=False, soft_wrap=True)
 
 
 def failure(execution: str, outcome: ExecutionFailed) -> str:
@@ -162,7 +185,8 @@ def show_list(rows: list[dict[str, Any]]) -> None:
         table.add_column(heading, no_wrap=True)
     for row in rows:
         took = f"{(row['ended_at'] - row['started_at']).total_seconds():.2f} s" if row["ended_at"] else ""
-        error = f"{row['failed_node'] or 'output'}: {row['error_type']}" if row["error_type"] else ""
+        place = "" if row["status"] == "compensated" else f"{row['failed_node'] or 'output'}: "
+        error = f"{place}{row['error_type']}" if row["error_type"] else ""
         status = f"[{STYLES[row['status']]}]{row['status']}[/]"
         table.add_row(
             escape(row["id"]),
@@ -195,6 +219,28 @@ def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty:
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table if rows else empty)
+
+
+def show_cluster(told: dict[str, Any]) -> None:
+    """Show who serves a store, what waits, and how far the log is."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("host", "state", "active", "partitions", "epoch", "process"):
+        table.add_column(heading, no_wrap=True)
+    for host in told["hosts"]:
+        style = "green" if host["state"] == "serving" else "bold red"
+        where = f"{host['pid']} on {host['node']}" if "pid" in host else ""
+        served = str(len(host.get("partitions", []))) + (f", {host['leaving']} leave" if host.get("leaving") else "")
+        active = f"{host['active']} of {host['capacity']}" if "active" in host else ""
+        state = f"[{style}]{host['state']}[/]"
+        table.add_row(host["host"], state, active, served, str(host.get("epoch", "")), escape(where))
+    console.print(table if told["hosts"] else "no host was ever started here")
+    supervisor = told["supervisor"]
+    standing_by = f"; {supervisor.get('standing_by', 0)} stand by" if supervisor else ""
+    console.print(f"supervisor  {'answers' if supervisor is not None else 'none'}{standing_by}")
+    for name in ("executions", "inbox", "log"):
+        console.print(f"{name:<10}  " + ", ".join(f"{value} {what}" for what, value in told[name].items()))
+    for name, state in told["projections"].items():
+        console.print(f"projection  {name}: {state['lag']} behind")
 
 
 def as_json(value: Any) -> str:

@@ -131,6 +131,10 @@ class CorruptBlob(PerdureError):
     """A large value that an entry names is missing from the store, or is not what was stored."""
 
 
+class StateNotReached(PerdureError):
+    """An execution ended without being in the state that was waited for."""
+
+
 class WaitTimeout(PerdureError, TimeoutError):
     """The result was not there in time; the execution goes on."""
 
@@ -150,7 +154,7 @@ class ExecutionFailed(PerdureError):
 
 
 class ExecutionStopped(PerdureError):
-    """An execution ended because somebody cancelled or terminated it."""
+    """An execution ended because somebody cancelled or terminated it, or it was undone with its parent."""
 
     exit_code = 1
 

@@ -10,6 +10,7 @@ from perdure.events.vocabulary import (
     Error,
     Event,
     ExecutionCancelled,
+    ExecutionCompensated,
     ExecutionSucceeded,
     ExecutionTerminated,
 )
@@ -33,6 +34,16 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """One signal that a statechart sent: to which execution, its name and data, and when."""
+
+    to: str
+    event: str
+    data: Any
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Happening:
     """An event with its virtual time."""
 
@@ -49,12 +60,13 @@ class Played:
         self.now = begin
         self.events: list[Happening] = []
         self.calls: list[Call] = []
+        self.sent: list[Sent] = []
         self.children: dict[str, Played] = {}
         self.state: Started
 
     @property
     def status(self) -> str:
-        """How it stands: `succeeded`, `failed`, `cancelled`, `terminated`; else `running`, `paused`, `cancelling`."""
+        """How it stands: `succeeded`, `failed`, `cancelled`, `terminated`, `compensated`, or that it has not ended."""
         return self.state.status
 
     @property
@@ -68,6 +80,8 @@ class Played:
                 raise ExecutionFailed(self.id, node, attempt, told)
             case ExecutionCancelled(reason) | ExecutionTerminated(reason):
                 raise ExecutionStopped(self.id, self.status, reason)
+            case ExecutionCompensated(error):
+                raise ExecutionStopped(self.id, self.status, error.message if error else "")
         raise NotEnded(f"the execution is {self.status} and has not ended: {self._why()}")
 
     @property
@@ -79,6 +93,16 @@ class Played:
     def nodes(self) -> dict[str, NodeState]:
         """Its nodes by path, with `status`, `output`, `error` and `attempt`."""
         return self.state.nodes
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The active states of a statechart, in the order in which they were entered; those it ended in, at the end."""
+        return self.state.main.chart.configuration if self.state.main.chart is not None else ()
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The context of a statechart."""
+        return self.state.main.chart.context if self.state.main.chart is not None else {}
 
     @property
     def took(self) -> timedelta:

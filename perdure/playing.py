@@ -7,15 +7,18 @@ from itertools import count
 from typing import Any
 
 from perdure.actors import tools as tool_calls
+from perdure.actors.children import to_compensate
 from perdure.actors.containers import MANY
 from perdure.actors.context import Context, idempotency_key
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
+    CompensateExecution,
     Continue,
     FireTimer,
     Input,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
@@ -23,11 +26,9 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.cluster.checks import check_id, check_input, check_runs
-from perdure.definitions.calls import agents_called, own_kinds_called, tools_called
+from perdure.definitions.calls import agents_called, children_called, own_kinds_called, tools_called
 from perdure.definitions.loading import WorkflowLike, load
-from perdure.definitions.model import Workflow
-from perdure.definitions.nodes import WorkflowNode
-from perdure.definitions.places import bodies_of
+from perdure.definitions.paths import UNDO
 from perdure.definitions.plan import Plan, compile_plan
 from perdure.definitions.secret_references import revealed
 from perdure.errors import BadInput
@@ -35,13 +36,15 @@ from perdure.events.vocabulary import (
     ChildRequested,
     Error,
     Event,
+    ExecutionCompensated,
     ExecutionSucceeded,
     NodeResumed,
     NodeScheduled,
     NodeWaiting,
+    Parent,
 )
 from perdure.events.vocabulary import ExecutionFailed as Failed
-from perdure.played import Call, Happening, Played
+from perdure.played import Call, Happening, Played, Sent
 from perdure.scripts import Ending, Script, Told, Unscripted, scripts_of, seconds, shown
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,7 +67,8 @@ def play(
 
     workflow: as for `client.start`. tools, agents: by name, the outcome of every call, a list of outcomes (one for each
     call), or a function that is called with the input; nodes of your own kinds go by `tools`, under their kind.
-    workflows: the same for children; one that the definition carries is played itself where it has no script. tell:
+    workflows: the same for children; one that the definition carries is played itself where it has no script. What
+    becomes of a scripted one that is to be undone stands under its name and `~undo`; without that it is undone. tell:
     signals, answers and commands, each with its time. until: stop at this time since the start; else when it ends, or
     when nothing more can happen. begin: when it starts.
     Raises DefinitionError, BadInput, and Unscripted where something is called that has no outcome.
@@ -74,12 +78,13 @@ def play(
     check_runs(definition)
     value = tool_calls.to_json(input, "the input")
     check_input(definition, value)
+    called = children_called(definition.workflow)
     scripts = {
         "tool": scripts_of(
             "tool", tools or {}, tools_called(definition.workflow) | own_kinds_called(definition.workflow)
         ),
         "agent": scripts_of("agent", agents or {}, agents_called(definition.workflow)),
-        "workflow": scripts_of("workflow", workflows or {}, _children_of(definition.workflow)),
+        "workflow": scripts_of("workflow", workflows or {}, called | {name + UNDO for name in called}),
     }
     stage = _Stage(definition.plan, Played(id, begin), scripts)
     for number, told in enumerate(tell):
@@ -87,12 +92,6 @@ def play(
     end = None if until is None else begin + timedelta(seconds=seconds(until))
     stage.run(StartExecution("start", id, definition.plan.name, definition.plan.digest, value, "played"), end)
     return stage.played
-
-
-def _children_of(workflow: Workflow) -> set[str]:
-    called = [node.workflow.name for body in bodies_of(workflow) for node, _ in body.nodes.values()
-              if isinstance(node, WorkflowNode)]  # fmt: skip
-    return {*called, *(name for each in workflow.workflows.values() for name in _children_of(each))}
 
 
 class _Stage:
@@ -106,6 +105,7 @@ class _Stage:
         self._due: list[tuple[datetime, int, Any]] = []
         self._order = count()
         self._asked: dict[str, list[Told]] = {}
+        self._children: dict[str, _Stage | str] = {}  # those played here, and the workflows of the others
 
     def expect(self, told: Told, number: int) -> None:
         """Take down what the execution is told: at its time, or when its approval is asked for."""
@@ -184,9 +184,16 @@ class _Stage:
         elif isinstance(event, NodeWaiting) and self._asked.get(event.node):
             told = self._asked[event.node].pop(0)
             self._at(0, (told, f"answer-{next(self._order)}"))
+        elif isinstance(event, NodeWaiting) and "compensation" in event.input:
+            for command in to_compensate(self.played.id, self._started):
+                if command.parent.node == event.node:
+                    self._undo_child(command)
 
     def _begin(self, path: str, state: NodeState) -> None:
         node = self.plan.node(path)
+        if node.calls == "send":
+            self.played.sent.append(Sent(state.input["to"], state.input["event"], state.input["data"], self.played.now))
+            return self._at(0, (ReportSuccess(path, state.attempt), (path, state.attempt, state.resumed)))
         kind = "tool" if node.calls == "custom" else node.calls  # scripted as a tool of the kind's name
         assert kind is not None  # noqa: S101 (no other node is ever at work)
         value = revealed(state.input, state.secrets, "[secret {}]".format)
@@ -215,12 +222,15 @@ class _Stage:
         self.played.calls.append(Call(asked.workflow, asked.node, asked.attempt, asked.input, self.played.now))
         workflow = self.plan.workflows.get(asked.workflow)
         if asked.workflow in self._scripts["workflow"] or workflow is None:
+            self._children[asked.child] = asked.workflow
             script = self._script("workflow", asked.workflow, asked.node, asked.input)
             ending = script.next(self._context(asked.node, asked.attempt), asked.input)
         else:
             child = _Stage(compile_plan(workflow), Played(asked.child, self.played.now), self._scripts)
-            self.played.children[asked.child] = child.played
-            start = StartExecution("start", asked.child, child.plan.name, child.plan.digest, asked.input, "played")
+            self.played.children[asked.child], self._children[asked.child] = child.played, child
+            parent = Parent(self.played.id, asked.node, asked.attempt, "played", asked.detached)
+            plan = child.plan
+            start = StartExecution("start", asked.child, plan.name, plan.digest, asked.input, "played", parent=parent)
             child.run(start, None)
             if child.played.state.outcome is None:
                 return  # it waits for ever, and so does its parent
@@ -228,6 +238,26 @@ class _Stage:
         if not asked.detached:
             report = ReportChild(f"{asked.child}/ended", self.played.id, asked.child, ending.value, ending.error)
             self._at(ending.seconds, (report, None))
+
+    def _undo_child(self, command: CompensateExecution) -> None:
+        """Let a child be undone: as the script of that says, or played on where it was played itself."""
+        child, call, id_ = self._children[command.execution], command.parent, command.execution
+        if isinstance(child, str):
+            name = child + UNDO
+            self.played.calls.append(Call(name, call.node, call.attempt, {"child": id_}, self.played.now))
+            script = self._scripts["workflow"].get(name)
+            context = self._context(call.node, call.attempt)
+            ending = script.next(context, {"child": id_}) if script is not None else Ending()
+        else:
+            child.played.now = self.played.now
+            child.run(command, None)
+            outcome = child.played.state.outcome
+            if outcome is None:
+                return  # it waits for ever, and so does its parent
+            error = outcome.error if isinstance(outcome, ExecutionCompensated) else _ending(child.played).error
+            ending = Ending(error=error, seconds=(child.played.now - self.played.now).total_seconds())
+        report = ReportCompensation(f"{command.id}/done", self.played.id, call.node, id_, ending.error)
+        self._at(ending.seconds, (report, None))
 
     def _script(self, kind: str, name: str, path: str, given: Any) -> Script:
         script = self._scripts[kind].get(name)

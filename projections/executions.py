@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, select, update
+from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ExecutionCancelled,
     ExecutionCancelling,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionPaused,
     ExecutionPurged,
@@ -19,6 +21,11 @@ from perdure.events.vocabulary import (
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
+    Outcome,
+    TimerArmed,
+    TimerCancelled,
+    TimerFired,
+    TimerHeld,
 )
 
 metadata = MetaData()
@@ -46,6 +53,13 @@ executions = Table(
     Column("error_message", String),
 )
 
+timers = Table(
+    "timers",
+    metadata,
+    Column("execution", String, primary_key=True),
+    Column("timer", String, primary_key=True),
+    Column("due", DateTime, nullable=False, index=True),
+)
 
 _STATUS: dict[type, str] = {
     ExecutionPaused: "paused",
@@ -58,6 +72,7 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
     """Fold events into the rows. Times are stored in UTC without a zone, as SQLite has none."""
     for item in happened:
         event, at = item.event, item.at.replace(tzinfo=None)
+        _project_timer(connection, item.execution, event)
         if isinstance(event, ExecutionStarted):
             row = {
                 "id": item.execution,
@@ -73,11 +88,17 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
         elif isinstance(event, ExecutionCancelled | ExecutionTerminated):
             status = "cancelled" if isinstance(event, ExecutionCancelled) else "terminated"
             _set(connection, item.execution, status=status, ended_at=at, error_message=event.reason or None)
+        elif isinstance(event, ExecutionCompensated):
+            _set(
+                connection, item.execution, status="compensated", ended_at=at,
+                error_type=event.error and event.error.type, error_message=event.error and event.error.message,
+            )  # fmt: skip
         elif type(event) in _STATUS:
             _set(connection, item.execution, status=_STATUS[type(event)])
-        elif isinstance(event, ExecutionRetried):
+        elif isinstance(event, ExecutionRetried | ExecutionCompensating):
             none = dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
-            _set(connection, item.execution, status="running", **none)
+            status = "running" if isinstance(event, ExecutionRetried) else "compensating"
+            _set(connection, item.execution, status=status, **none)
         elif isinstance(event, ExecutionPurged):
             connection.execute(delete(executions).where(executions.c.id == item.execution))
         elif isinstance(event, ExecutionFailed):
@@ -88,11 +109,27 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
             )  # fmt: skip
 
 
+def _project_timer(connection: Connection, execution: str, event: Any) -> None:
+    """Keep a row for each timer that is armed; one that is held counts when its execution goes on."""
+    mine = timers.c.execution == execution
+    if isinstance(event, TimerArmed):
+        row = {"execution": execution, "timer": event.timer, "due": _naive(event.due)}
+        connection.execute(upsert(timers).values(row).on_conflict_do_update(set_={"due": row["due"]}))
+    elif isinstance(event, TimerFired | TimerCancelled | TimerHeld):
+        connection.execute(delete(timers).where(mine & (timers.c.timer == event.timer)))
+    elif isinstance(event, Outcome | ExecutionPurged):
+        connection.execute(delete(timers).where(mine))
+
+
+def overdue(connection: Connection, before: datetime, limit: int) -> list[tuple[str, str, datetime]]:
+    """Return execution, name and UTC time of timers that were due before a UTC time, oldest first."""
+    query = select(timers).where(timers.c.due < _naive(before)).order_by(timers.c.due).limit(limit)
+    return [(row.execution, row.timer, row.due.replace(tzinfo=UTC)) for row in connection.execute(query)]
+
+
 def ended_before(connection: Connection, before: datetime, statuses: Iterable[str]) -> list[str]:
     """Return the ids of the executions that ended before a UTC time in one of these states, oldest first."""
-    ended = (executions.c.ended_at < before.astimezone(UTC).replace(tzinfo=None)) & executions.c.status.in_(
-        list(statuses)
-    )
+    ended = (executions.c.ended_at < _naive(before)) & executions.c.status.in_(list(statuses))
     return list(connection.scalars(select(executions.c.id).where(ended).order_by(executions.c.ended_at)))
 
 
@@ -102,6 +139,16 @@ def newest(connection: Connection, status: str | None = None, limit: int = 50) -
     if status:
         query = query.where(executions.c.status == status)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Return how many executions there are in each state."""
+    query = select(executions.c.status, func.count()).group_by(executions.c.status)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _naive(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(tzinfo=None)
 
 
 def _set(connection: Connection, execution: str, **values: Any) -> None:

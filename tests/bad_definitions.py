@@ -474,6 +474,20 @@ SHAPE = [
         "{id: closer, tool: push}",
         "give this one an 'id'",
     ),
+    semantic(CHART, "{target: ajar.past}", "{target: [ajar, shut]}", "[ajar", "cannot be entered together"),
+    semantic(CHART, "{target: ajar.past}", "{target: [ajar.past, moving]}", "[ajar", "in no two regions of a parallel"),
+    semantic(CHART, "initial: shut", "initial: [shut, broken]", "[shut", "cannot be entered together"),
+    semantic(CHART, "default: still", "default: shut", "shut", "does not lie within 'ajar'"),
+    semantic(CHART, "default: still", "default: past", "past", "is a history of the same state; name a state"),
+    semantic(
+        CHART,
+        "    initial: still\n    states:\n",
+        "    type: parallel\n    states:\n      end: {type: final}\n",
+        "end",
+        "final state 'ajar.end' is a region of parallel state 'ajar'",
+    ),
+    semantic(CHART, "on: {close: moving}", "on: {clo*: moving}", "clo*", "'clo*' is no event", "a prefix such as"),
+    semantic(CHART, "- {raise: tell}", "- {raise: tell..}", "tell..", "'tell..' is no event's name"),
 ]
 """Parts that do not go together."""
 

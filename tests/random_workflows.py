@@ -15,6 +15,7 @@ from perdure.actors.inputs import (
     PauseExecution,
     Recover,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportLoss,
     ReportSuccess,
@@ -122,7 +123,8 @@ def _modify(choose: Choose, node: dict[str, Any], before: list[str], free: list[
     if choose(6) == 0:
         node["timeout"] = "1h"
     if "fail" not in node and choose(3) == 0:
-        node["compensate"] = {"tool": "u", "retry": {"attempts": 1 + choose(2), "delay": 1}}
+        call = {"workflow": "leaf"} if choose(4) == 0 else {"tool": "u"}
+        node["compensate"] = {**call, "retry": {"attempts": 1 + choose(2), "delay": 1}}
         if choose(4) == 0:
             node["compensate"]["with"] = {"why": "${{ error.message }}", "x": "${{ input.missing }}"}
     if choose(12) == 0:
@@ -161,6 +163,8 @@ def unfavourable(state: Started) -> list[Input]:
     for path, node in sorted(state.waiting.items()):
         if "child" in node.input:
             inputs.append(ReportChild("e", EXECUTION, node.input["child"], error=Error("Boom", "it broke")))
+        elif "compensation" in node.input:
+            inputs.append(ReportCompensation("e", EXECUTION, path, node.input["compensation"], Error("Boom", "no")))
         else:
             inputs.append(DecideApproval("d", EXECUTION, path, approved=False))
     return inputs
@@ -174,6 +178,8 @@ def favourable(state: Started) -> list[Input]:
             inputs.append(DecideApproval("d", EXECUTION, path, approved=True))
         elif "child" in node.input:
             inputs.append(ReportChild("e", EXECUTION, node.input["child"], 1))
+        elif "compensation" in node.input:
+            inputs.append(ReportCompensation("e", EXECUTION, path, node.input["compensation"]))
         elif "signal" in node.input:
             inputs.append(SignalExecution("s", EXECUTION, "go", 1))
     timers = {timer: due for timer, due in sorted(state.timers.items()) if timer.startswith(("retry/", "wait/"))}

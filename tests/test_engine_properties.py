@@ -3,17 +3,20 @@
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_workflows import Choose, favourable, possible, random_plan
-from scenario import EXECUTION, NOW, start
+from scenario import BOOM, EXECUTION, NOW, start
 
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import evolve, fold
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
+    CompensateExecution,
     Continue,
     Input,
     ReportFailure,
@@ -23,16 +26,19 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.actors.snapshot import pack, unpack
-from perdure.actors.state import INITIAL, SETTLED, ExecutionState, Started
+from perdure.actors.state import INITIAL, SETTLED, BodyState, ExecutionState, Started
 from perdure.definitions.paths import UNDO, body_of, is_within, node_in, steps_to
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import (
     BodyFailed,
     ChildEnded,
+    ChildRequested,
     CommandRefused,
     CompensationStarted,
     Event,
     ExecutionCancelled,
+    ExecutionCompensated,
+    ExecutionCompensating,
     ExecutionFailed,
     ExecutionPaused,
     ExecutionRetried,
@@ -46,6 +52,7 @@ from perdure.events.vocabulary import (
     NodeScheduled,
     NodeSucceeded,
     NodeWaiting,
+    Parent,
 )
 
 ENOUGH = 400
@@ -63,8 +70,11 @@ class Watcher:
         self.completed: list[str] = []  # what could be undone, in the order of completion
         self.history: list[str] = []
         self.under_way: set[str] = set()  # what is being undone
+        self.asked: dict[str, str] = {}  # the last child of each node
+        self.has_ended = ""  # the child that has said so just now
 
     def tell(self, given_input: Input) -> None:
+        self.has_ended = ""
         for event in decide(self.plan, EXECUTION, self.state, given_input, NOW):
             self._look_before(event)
             self.state = evolve(self.state, event)
@@ -76,9 +86,11 @@ class Watcher:
         state = self.state
         if not isinstance(state, Started):
             return
-        allowed = CommandRefused | ChildEnded | Intervened | ExecutionRetried
+        allowed = CommandRefused | ChildEnded | Intervened | ExecutionRetried | ExecutionCompensating
         assert state.outcome is None or isinstance(event, allowed), f"{event} after the end"
-        if isinstance(event, NodeScheduled | NodeWaiting | NodeOpened) and not event.node.endswith(UNDO):
+        if isinstance(event, NodeScheduled | NodeWaiting | NodeOpened | ChildRequested) and not event.node.endswith(
+            UNDO
+        ):
             self._needs_are_settled(state, event.node)
             self._is_live(state, event.node)
         if isinstance(event, NodeSucceeded | NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught):
@@ -103,7 +115,7 @@ class Watcher:
             body = body.nodes[name].bodies[key]
         assert body.status == "running"
 
-    def _look_after(self, event: Event) -> None:
+    def _look_after(self, event: Event) -> None:  # noqa: C901 (one case per event)
         match event:
             case CompensationStarted(within, _, undo):
                 expected = [path for path in reversed(self.completed) if is_within(path, within)]
@@ -111,24 +123,36 @@ class Watcher:
                 assert set(undo) == set(expected)
                 assert [p for p in undo if p not in self.under_way] == [p for p in expected if p not in self.under_way]
                 assert set(undo[: len(self.under_way & set(undo))]) == self.under_way & set(undo)
-            case NodeScheduled(path, attempt) if path.endswith(UNDO):
+            case NodeScheduled(path, attempt) | NodeWaiting(path, attempt) if path.endswith(UNDO):
                 self._undo_begins(path.removesuffix(UNDO), attempt)
+            case ChildRequested(path, attempt, child):
+                self.asked[path] = child
+                if path.endswith(UNDO):
+                    self._undo_begins(path.removesuffix(UNDO), attempt)
+            case ChildEnded(child):
+                self.has_ended = child
             case NodeSucceeded(path) | NodeFailed(path) if path.endswith(UNDO):
                 self.under_way.discard(path.removesuffix(UNDO))
                 self.completed.remove(path.removesuffix(UNDO))
-            case NodeSucceeded(path) if self.plan.node(path).undo is not None:
+            case NodeSucceeded(path) if self._can_be_undone(path):
                 self.completed = [each for each in self.completed if not is_within(each, path)] + [path]
                 self.history = [each for each in self.history if each != path] + [path]
             case NodeFailed(path) | NodeAttemptFailed(path) | NodeCatching(path):
                 assert not any(is_within(each, path) for each in self.completed), "left behind"
             case BodyFailed(body):
                 assert not any(is_within(each, body) for each in self.completed), "left behind"
-            case ExecutionRetried():
+            case ExecutionRetried() | ExecutionCompensating():
                 self.results.clear()
                 left = [path for path in self.history if self._is_done(path)]  # tried in vain to undo, or not at all
                 self.completed = [path for path in left if not any(is_within(path, other) for other in left)]
             case ExecutionFailed() | ExecutionCancelled() if not self._main_succeeded():  # else only `finally` failed
                 assert not any(is_within(each, "") for each in self.completed), "left behind"
+            case ExecutionCompensated():
+                assert not any(is_within(each, "") for each in self.completed), "left behind"
+
+    def _can_be_undone(self, path: str) -> bool:
+        undo = self.plan.node(path).undo
+        return undo is not None and (undo.kind != "compensation" or self.asked.get(path) == self.has_ended)
 
     def _is_done(self, path: str) -> bool:
         node = self.state.node(path) if isinstance(self.state, Started) else None
@@ -163,11 +187,21 @@ class Watcher:
         for path, node in state.nodes.items():
             assert (path in state.running) == (node.status == "running")
             assert (path in state.waiting) == (node.status == "waiting")
+        for body in _bodies(state):
+            settled = [name for name, node in body.nodes.items() if node.status in SETTLED and not name.endswith(UNDO)]
+            assert body.settled in (0, len(settled)), "one that was kept for a compensation counts none"
+        assert all(started.undo for started in state.undoing.values())
         assert decide(self.plan, EXECUTION, state, Continue(), NOW) == []
 
     def _is_not_stuck(self, state: Started) -> None:
         tries = [timer for timer in state.timers if timer.startswith("retry/")]
         assert state.paused or state.running or state.waiting or tries, "stuck"
+
+
+def _bodies(state: Started) -> Iterator[BodyState]:
+    yield from (state.main, *state.ends.values())
+    for node in state.nodes.values():
+        yield from node.bodies.values()
 
 
 def _nothing_is_left(state: Started) -> None:
@@ -187,7 +221,7 @@ def play(choose: Choose) -> Watcher | None:
     if plan is None:
         return None
     watcher, told = Watcher(plan), list[Input]()
-    watcher.tell(start(plan, {}))
+    watcher.tell(msgspec.structs.replace(start(plan, {}), parent=Parent("up", "x", 1, "0")))
     for _ in range(choose(30)):
         assert isinstance(watcher.state, Started)
         if watcher.state.outcome is not None:
@@ -199,7 +233,17 @@ def play(choose: Choose) -> Watcher | None:
     if choose(3) == 0:
         watcher.tell(RetryExecution("y", EXECUTION))
         _come_to_the_end(watcher)
+    for number in range(choose(3)):
+        watcher.tell(CompensateExecution(f"u-{number}", EXECUTION, Parent("up", "x~undo", 1, "0"), BOOM))
+        _go_wrong(watcher, choose)
+        _come_to_the_end(watcher)
     return watcher
+
+
+def _go_wrong(watcher: Watcher, choose: Choose) -> None:
+    for _ in range(choose(4)):
+        if isinstance(watcher.state, Started) and watcher.state.outcome is None:
+            watcher.tell(possible(watcher.state, choose, []))
 
 
 def _is_deaf_to_the_same(watcher: Watcher, report: Input) -> None:

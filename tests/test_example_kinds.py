@@ -13,13 +13,10 @@ from perdure.cluster.client import AsyncClient
 from perdure.cluster.run import AsyncRun
 from perdure.definitions.loading import load
 from perdure.definitions.nodes import KINDS, kind_of
-from perdure.errors import BadInput
-from perdure.testing import ScriptedModel
+from perdure.events.vocabulary import Error
+from perdure.testing import ScriptedModel, play, signal
 
 FOLDER = Path(__file__).parent.parent / "examples/kinds"
-CHECKED_ONLY = {"statechart"}
-"""What this release checks and does not run."""
-
 OUTPUTS: dict[str, Any] = {
     "agent": {"mood": "mixed", "complaints": ["it came late"]},
     "tool": {"tell": "to buyer@example.com: We have 12 boards."},
@@ -38,12 +35,13 @@ OUTPUTS: dict[str, Any] = {
 ERRORS = {
     "fail": ("refuse", {"type": "OverLimit", "message": "1200 is more than 1000", "data": {"over": 200}}),
     "compensate": ("car", {"type": "SoldOut", "message": "there is no car left", "data": None}),
+    "compensate_children": ("car", {"type": "SoldOut", "message": "there is no car left", "data": None}),
     "finally": (
         "pay",
         {"type": "CardExpired", "message": "the card 4000-12/19 is not valid any more", "data": None},
     ),
 }
-TOLD = {"wait", "approval"}
+TOLD = {"wait", "approval", "statechart"}
 """What somebody has to tell something while it runs."""
 
 
@@ -92,6 +90,19 @@ async def test_the_journey_is_given_back_the_last_part_first(client: AsyncClient
     ]
 
 
+async def test_a_stay_is_given_back_by_the_workflow_that_booked_it_and_a_flight_by_another(client: AsyncClient) -> None:
+    run = await started(client, "compensate_children")
+    with pytest.raises(ExecutionFailed):
+        await run.result(20)
+    stay, flight = client.get(f"{run.id}.stay"), client.get(f"{run.id}.flight~undo")
+    given_back = {name: node.output for name, node in (await stay.state()).nodes.items() if name.endswith("~undo")}
+    assert given_back == {
+        "table~undo": "table-1 cancelled: there is no car left",
+        "hotel~undo": "hotel-1 cancelled: there is no car left",
+    }
+    assert (await stay.status(), await flight.status()) == ("compensated", "succeeded")
+
+
 async def test_the_customer_is_told_and_the_till_is_closed(client: AsyncClient) -> None:
     run = await started(client, "finally")
     with pytest.raises(ExecutionFailed):
@@ -117,17 +128,25 @@ async def test_a_refund_is_paid_only_if_a_person_says_yes(client: AsyncClient, y
     assert await run.result(20) == {"approved": yes, "by": "ann", "mail": mail}
 
 
-async def test_what_is_only_checked_is_refused_before_it_starts(client: AsyncClient) -> None:
-    with pytest.raises(BadInput, match="statecharts are checked, and do not run yet"):
-        await started(client, "statechart")
-    node = {"statechart": {"states": {"a": {"type": "final"}}}}
-    with pytest.raises(BadInput, match=r"nodes\.chart: statecharts are checked, and do not run yet"):
-        await client.start({"name": "holds-a-chart", "nodes": {"chart": node}})
+async def test_a_parcel_is_tried_again_until_somebody_is_in(client: AsyncClient) -> None:
+    run = await started(client, "statechart")
+    await run.wait_for("on_the_way", 10)
+    assert await run.accepts() == ["delivered", "nobody_in"]
+    await run.send("nobody_in")
+    await run.wait_for("on_the_way", 10)
+    await run.send("delivered", {"by": "the neighbour"})
+    assert await run.result(20) == "to ann@example.com: taken by the neighbour, try 2"
+
+
+def test_a_parcel_that_cannot_be_delivered_fails_its_node() -> None:
+    played = play(
+        FOLDER / "statechart.yaml", tools={"stock_of": 1}, tell=[signal("nobody_in", at=n) for n in (1, 3, 5)]
+    )
+    assert played.error == Error("Undeliverable", "nobody was in 3 times")
 
 
 def test_every_kind_has_an_example_with_a_node_of_it_and_every_example_has_a_test() -> None:
     files = {file.stem: load(file).workflow for file in FOLDER.glob("*.yaml") if file.stem != "replies"}
-    assert files.keys() - OUTPUTS.keys() - ERRORS.keys() - TOLD == CHECKED_ONLY
-    for kind in KINDS.keys() - CHECKED_ONLY - {"custom"}:  # what that runs is installed: see test_own_kinds
+    assert files.keys() == OUTPUTS.keys() | ERRORS.keys() | TOLD
+    for kind in KINDS.keys() - {"custom"}:  # what that runs is installed: see test_own_kinds
         assert kind in {kind_of(node) for node in files[kind].nodes.values()}
-    assert files["statechart"].kind == "statechart"

@@ -99,7 +99,7 @@ def test_what_cannot_be_computed_says_why(text: str, expected: str) -> None:
     ("text", "expected"),
     [
         ("a b", "cannot read the expression 'a b': invalid syntax (at character "),
-        ("open('f')", "there is no function 'open'; there are abs, "),
+        ("open('f')", "there is no function 'open'; there are In, abs, "),
         ("lenn(input)", "there is no function 'lenn'; did you mean 'len'?"),
         ("len(1, 2)", "'len' is called as len(value: string | list | object)"),
         ("sorted(input.items, reversed=True)", "'sorted' is called as sorted(values: list, reverse: boolean = False)"),

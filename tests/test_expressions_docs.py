@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_docs import generator
 
+from perdure.definitions.evaluation import CONFIGURATION
 from perdure.definitions.expressions import MOMENT, Moment, evaluate, parse
 from perdure.definitions.functions import FUNCTIONS
 from perdure.definitions.loading import load
@@ -23,7 +24,11 @@ EVERY = [*FUNCTIONS.values(), *(each for kinds in METHODS.values() for each in k
 
 @pytest.mark.parametrize("function", EVERY, ids=lambda function: function.form)
 def test_the_example_of_a_function_gives_what_the_table_says(function: Function) -> None:
-    scope: dict[str, Any] = {"input": {"address": {}}, MOMENT: MOMENT_OF_THE_EXAMPLES}
+    scope: dict[str, Any] = {
+        "input": {"address": {}},
+        MOMENT: MOMENT_OF_THE_EXAMPLES,
+        CONFIGURATION: {"paid"}.__contains__,
+    }
     assert evaluate(parse(function.example), scope) == function.result
 
 

@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import BadHeaderError
 from nats.errors import TimeoutError as NatsTimeout
+from nats.js.api import Header
 
 from perdure.cluster.connection import Connection
 from perdure.cluster.nats_server import NatsServer
@@ -23,6 +24,7 @@ from perdure.cluster.nats_server import NatsServer
         {"empty": ""},
         {"two": "lines\r\nare: one"},
         {"half": "a line\n"},
+        {Header.EXPECTED_LAST_SUBJECT_SEQUENCE: "1"},  # a member of an Enum
         None,
         {},
     ],

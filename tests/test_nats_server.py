@@ -1,5 +1,8 @@
 """The embedded server: private, shared by clients of one store, gone with the last of them."""
 
+import asyncio
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -9,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from perdure.cluster.connection import open_connection
+from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import nats_server
 from perdure.cluster.settings import Settings
-from perdure.errors import EnvironmentProblem
+from perdure.errors import EnvironmentProblem, LogUnavailable
 
 
 def process_ids(store: Path) -> list[int]:
@@ -179,3 +182,32 @@ def test_it_holds_no_output_of_who_started_it_when_others_use_it_on(settings: Se
     second = nats_server(settings)
     assert first.communicate("", timeout=20)[0] == ""  # which returns when nobody has its output open
     second.close()
+
+
+async def test_a_server_that_is_killed_is_started_again_on_the_same_port_with_what_was_stored(
+    settings: Settings,
+) -> None:
+    server = nats_server(settings)
+    connection = await open_connection(server.url, server.token)
+    await connection.registry.swap("test", b"kept", 0)
+    for _ in range(2):
+        pid = json.loads((settings.store / "server.json").read_text())["pid"]
+        back = asyncio.Event()
+        connection.reconnected.add(back.set)
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.wait_for(back.wait(), 20)
+        while (await read(connection, "test")) is None:
+            await asyncio.sleep(0.01)
+        assert await read(connection, "test") == b"kept"
+        assert json.loads((settings.store / "server.json").read_text())["pid"] != pid
+    await connection.close()
+    server.close()
+    assert process_ids(settings.store) == []
+
+
+async def read(connection: Connection, key: str) -> bytes | None:
+    """Return what is recorded under a key; None while the server is only just there."""
+    with contextlib.suppress(LogUnavailable):
+        data, _ = await connection.registry.read(key)
+        return data
+    return None

@@ -15,6 +15,7 @@ from perdure.actors.execution import MAX_INPUTS
 from perdure.actors.inputs import (
     CancelExecution,
     ChangeInput,
+    CompensateExecution,
     Control,
     DecideApproval,
     ExtendDeadline,
@@ -25,11 +26,12 @@ from perdure.actors.inputs import (
     RetryExecution,
     SignalExecution,
     SkipNode,
+    StartExecution,
     TerminateExecution,
 )
 from perdure.actors.state import SETTLED, NodeStatus
-from perdure.definitions.nodes import Fail
-from perdure.events.vocabulary import CommandRefused, Event
+from perdure.definitions.parts import Fail
+from perdure.events.vocabulary import CommandRefused, Event, Parent
 from perdure.testing import cancel, fails, pause, play, resume, takes
 
 PAGE_AT = Path(__file__).parent.parent / "docs/semantics.md"
@@ -75,17 +77,26 @@ def failing() -> Given:
     return begun().when(ReportFailure("b", 1, BOOM))
 
 
+def compensating() -> Given:
+    plan = plan_of({"a": {"tool": "t", "compensate": {"tool": "u"}}, **{name: {"set": 1} for name in "bc"}})
+    start = StartExecution("s", EXECUTION, plan.name, plan.digest, None, "0", parent=Parent("up", "x", 1, "0"))
+    undo = CompensateExecution("u", EXECUTION, Parent("up", "x~undo", 1, "0"), BOOM)
+    return Given(plan).when(start, ReportSuccess("a", 1), undo)
+
+
 STATES: dict[str, Any] = {
     "not begun": lambda: Given(plan_of(NODES, **ENDS)),
     "running": begun,
     "paused": lambda: begun().when(PAUSE),
     "failing": failing,
     "cancelling": lambda: begun().when(CANCEL),
+    "compensating": compensating,
     "done, in `finally`": done,
     "succeeded": lambda: done().when(ReportSuccess("finally/x", 1)),
     "failed": lambda: failing().when(ReportSuccess("on_failure/x", 1), ReportSuccess("finally/x", 1)),
     "cancelled": lambda: begun().when(CANCEL, ReportSuccess("on_cancel/x", 1), ReportSuccess("finally/x", 1)),
     "terminated": lambda: begun().when(TERMINATE),
+    "compensated": lambda: compensating().when(ReportSuccess("a~undo", 1)),
 }
 
 

@@ -1,0 +1,44 @@
+"""Watching hosts: who is gone, because nobody has its name any more, and who is silent for too long."""
+
+import asyncio
+import time
+from collections.abc import Collection
+
+from nats.aio.client import Client as Nats
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+
+from perdure.errors import LogUnavailable
+
+SILENT_FOR = 5.0  # seconds after which a host that is there and does not answer is replaced; more than ownership.FRESH
+_ANSWER_SECONDS = 1.0
+
+
+class Watch:
+    """Remembers since when each host has been silent."""
+
+    def __init__(self, nats: Nats) -> None:
+        self._nats = nats
+        self._silent: dict[str, float] = {}
+
+    async def missing(self, hosts: Collection[str]) -> list[str]:
+        """Return those of the hosts that are gone, or silent for too long. Raises LogUnavailable without a server."""
+        gone = await asyncio.gather(*(self._is_missing(host) for host in hosts))
+        return [host for host, is_gone in zip(hosts, gone, strict=True) if is_gone]
+
+    async def _is_missing(self, host: str) -> bool:
+        try:
+            await self._nats.request(f"perdure.host.{host}", b"", timeout=_ANSWER_SECONDS)
+        except NoRespondersError:
+            self._silent.pop(host, None)
+            return True
+        except NatsTimeout:
+            if not self._nats.is_connected:
+                raise LogUnavailable("the connection to the server was lost") from None
+            now = time.monotonic()
+            return now - self._silent.setdefault(host, now) > SILENT_FOR
+        except (NatsError, ConnectionError) as error:
+            raise LogUnavailable(f"the server did not answer: {error or type(error).__name__}") from error
+        self._silent.pop(host, None)
+        return False

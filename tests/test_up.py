@@ -1,0 +1,284 @@
+"""`perdure up` on a real local Ray: what is killed comes back, what runs moves or ends, and nothing runs twice."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_nats_server import process_ids, wait_until_gone
+
+import perdure
+from perdure import ExecutionFailed, Settings
+from perdure.cluster.client import AsyncClient
+from perdure.cluster.status import status
+from perdure.cluster.sync_client import Client
+from perdure.events.vocabulary import NodeResumed, NodeSucceeded
+
+pytestmark = pytest.mark.timeout(180)
+
+TOOLS = """\
+import asyncio, os, time
+from pathlib import Path
+from perdure import tool
+
+HERE = Path(__file__).parent
+
+def note(line: str) -> None:
+    with (HERE / "effects").open("a") as file:
+        file.write(line + chr(10))
+
+@tool
+async def on_loop(key: str, gate: str) -> str:
+    note(f"begin {key}")
+    while not (HERE / gate).exists():
+        await asyncio.sleep(0.01)
+    note(f"end {key}")
+    return key
+
+@tool
+async def die(key: str, gate: str) -> None:
+    note(f"begin {key}")
+    os._exit(1)
+
+@tool
+def in_actor(key: str, gate: str) -> str:
+    note(f"begin {key}")
+    while not (HERE / gate).exists():
+        time.sleep(0.01)
+    note(f"end {key}")
+    return key
+"""
+
+
+class Up:
+    """A cluster that the command line brought up on a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder / "store"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "RAY_"))}
+        self.environment = {**kept, "PERDURE_STORE": str(self.store)}
+        (folder / "tools.py").write_text(TOOLS)
+
+    def perdure(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "perdure.cli", *words]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=90)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def status(self) -> dict[str, Any]:
+        async def ask() -> dict[str, Any]:
+            async with await AsyncClient.open(Settings(store=self.store), "none") as client:
+                return await status(client._connection, self.store / "projections.sqlite")
+
+        return asyncio.run(ask())
+
+    def workflow(self, tool: str, gate: str) -> dict[str, Any]:
+        first = {"tool": tool, "with": {"key": "${{ input }}-first", "gate": gate}}
+        second = {"tool": "on_loop", "needs": ["first"], "with": {"key": "${{ input }}-second", "gate": gate}}
+        return {"name": "gated", "tools": [str(self.folder / "tools.py")], "nodes": {"first": first, "second": second}}
+
+    def effects(self) -> Counter[str]:
+        file = self.folder / "effects"
+        return Counter(file.read_text().splitlines() if file.exists() else [])
+
+    def client(self) -> Client:
+        return perdure.connect(Settings(store=self.store))
+
+
+def until(what: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    up = Up(tmp_path_factory.mktemp("up"))
+    up.perdure("up", "--hosts", "1", "--detach")
+    yield up
+    up.perdure("down")
+    assert process_ids(up.store) == []
+
+
+def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(cluster: Up) -> None:
+    assert "is up already; look at it with perdure status" in cluster.perdure("up", code=3).stderr
+    assert "is up already" in cluster.perdure("up", "--detach", code=3).stderr
+    told = json.loads(cluster.perdure("status", "--json").stdout)
+    assert [host["state"] for host in told["hosts"]] == ["serving"]
+    assert told["hosts"][0]["partitions"] == list(range(64))
+    assert told["up"] is True
+    until(lambda: cluster.status()["supervisor"]["standing_by"] == 1)
+    assert "host0  serving" in cluster.perdure("status").stderr
+
+
+@pytest.mark.parametrize("victim", ["host", "supervisor", "server", "standby", "workers"])
+def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster: Up, victim: str) -> None:
+    gate = f"gate-{victim}"
+    keys = [f"{victim}{number}" for number in range(10)]
+    with cluster.client() as client:
+        runs = client.start_many(cluster.workflow("on_loop", gate), keys)
+        until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
+        before = cluster.status()
+        for pid in victims(cluster, victim):
+            os.kill(pid, signal.SIGKILL)
+        (cluster.folder / gate).touch()
+        assert [run.result(timeout=60) for run in runs] == [{"second": f"{key}-second"} for key in keys]
+        for run in runs:
+            succeeded = [each.event.node for each in run.events() if isinstance(each.event, NodeSucceeded)]
+            assert sorted(succeeded) == ["first", "second"]
+            resumed = [each.event.node for each in run.events() if isinstance(each.event, NodeResumed)]
+            assert resumed == (["first"] if victim in ("host", "workers") else [])
+    until(lambda: cluster.status()["supervisor"] is not None)
+    until(lambda: cluster.status()["supervisor"]["standing_by"] == 1)
+    assert before["hosts"][0]["state"] == cluster.status()["hosts"][0]["state"] == "serving"
+
+
+def victims(cluster: Up, what: str) -> list[int]:
+    if what == "server":
+        return [json.loads((cluster.store / "server.json").read_text())["pid"]]
+    told = cluster.status()
+    supervisor, host = told["supervisor"]["pid"], told["hosts"][0]["pid"]
+    others = set(host_processes(supervisor)) - {host}
+    assert len(others) == 1
+    return {"supervisor": [supervisor], "host": [host], "standby": [*others], "workers": [supervisor, host, *others]}[
+        what
+    ]
+
+
+def host_processes(supervisor: int) -> list[int]:
+    """Return the processes of this Ray that run hosts: those of the same parent, the raylet."""
+    raylet = parent_of(supervisor)
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+            if b"ray::HostActor" in words and parent_of(int(folder.name)) == raylet:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_an_execution_whose_own_driver_was_killed_goes_on_in_the_cluster(cluster: Up) -> None:
+    (cluster.folder / "driven.yaml").write_text(json.dumps(cluster.workflow("on_loop", "gate-driven")))
+    words = ["run", str(cluster.folder / "driven.yaml"), "--local", "--id", "driven", "--input", '"driven"']
+    command = [sys.executable, "-m", "perdure.cli", *words]
+    driver = subprocess.Popen(command, env=cluster.environment, stderr=subprocess.DEVNULL)
+    until(lambda: cluster.effects()["begin driven-first"] == 1)
+    driver.kill()
+    driver.wait()
+    until(lambda: cluster.effects()["begin driven-first"] == 2)
+    (cluster.folder / "gate-driven").touch()
+    with cluster.client() as client:
+        assert client.get("driven").result(timeout=60) == {"second": "driven-second"}
+    again = cluster.perdure(*words)  # and who goes on with it finds that it has ended
+    assert json.loads(again.stdout) == {"second": "driven-second"}
+    until(lambda: cluster.status()["hosts"][0]["adopted"] == [])
+
+
+def test_a_tool_that_kills_its_process_each_time_ends_in_worker_lost_and_takes_its_neighbours_down_only_twice(
+    cluster: Up,
+) -> None:
+    gate = "gate-die"
+    with cluster.client() as client:
+        neighbour = client.start(cluster.workflow("on_loop", gate), "neighbour")
+        until(lambda: cluster.effects()["begin neighbour-first"] == 1)
+        with pytest.raises(ExecutionFailed, match=r"'first' \(attempt 1\): WorkerLost: .*lost 4 times"):
+            client.start(cluster.workflow("die", gate), "poison").result(timeout=60)
+        (cluster.folder / gate).touch()
+        assert neighbour.result(timeout=60) == {"second": "neighbour-second"}
+        resumed = [each.event for each in neighbour.events() if isinstance(each.event, NodeResumed)]
+    assert len(resumed) == 2
+    assert cluster.effects()["begin poison-first"] == 4
+
+
+def test_a_client_of_a_cluster_that_is_up_starts_no_ray_of_its_own(cluster: Up) -> None:
+    script = (
+        "import sys, perdure; from perdure import Settings; from pathlib import Path\n"
+        f"with perdure.connect(Settings(store=Path({str(cluster.store)!r}))) as client:\n"
+        "    print(client.start({'name': 'x', 'nodes': {'a': {'set': 1}}}).result(20), 'ray' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=cluster.environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "{'a': 1} False\n", done.stderr
+
+
+@pytest.mark.parametrize("tool", ["on_loop", "in_actor"])
+def test_hosts_that_come_take_partitions_over_once_what_runs_there_has_ended(cluster: Up, tool: str) -> None:
+    gate, keys = f"gate-scale-{tool}", [f"{tool}{number}" for number in range(2 if tool == "in_actor" else 12)]
+    with cluster.client() as client:
+        runs = client.start_many(cluster.workflow(tool, gate), keys)
+        until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
+        command = [sys.executable, "-m", "perdure.cli", "scale", "2", "--json"]
+        scaling = subprocess.Popen(command, env=cluster.environment, stdout=subprocess.PIPE, text=True)
+        until(lambda: any(host.get("leaving") for host in cluster.status()["hosts"]))
+        (cluster.folder / gate).touch()
+        assert [run.result(timeout=60) for run in runs] == [{"second": f"{key}-second"} for key in keys]
+        assigned = json.loads(scaling.communicate(timeout=60)[0])
+    assert {name: len(parts) for name, parts in assigned.items()} == {"host0": 32, "host1": 32}
+    assert {host["host"]: host["partitions"] for host in cluster.status()["hosts"]} == assigned
+    assert {count for line, count in cluster.effects().items() if tool in line} == {1}  # nothing ran twice
+    cluster.perdure("scale", "1")
+    assert [host["partitions"] for host in cluster.status()["hosts"]] == [list(range(64))]
+
+
+def test_a_cluster_that_is_drained_lets_work_end_and_the_next_one_goes_on_with_the_rest(tmp_path: Path) -> None:
+    up = Up(tmp_path)
+    up.perdure("up", "--hosts", "1", "--detach")
+    with up.client() as client:
+        run = client.start(up.workflow("in_actor", "gate"), "x", id="drained")
+    until(lambda: up.effects()["begin x-first"] == 1)
+    command = [sys.executable, "-m", "perdure.cli", "down", "--drain"]
+    down = subprocess.Popen(command, env=up.environment, stderr=subprocess.PIPE, text=True)
+    until(lambda: up.status()["hosts"][0].get("leaving") == 64)
+    (tmp_path / "gate").touch()
+    assert down.communicate(timeout=60)[1] == "down\n"
+    wait_until_gone(up.store)
+    assert up.effects() == {"begin x-first": 1, "end x-first": 1}  # the second one was not begun any more
+    up.perdure("up", "--detach")
+    with up.client() as client:
+        assert client.get("drained").result(timeout=60) == {"second": "x-second"}
+    assert up.effects()["begin x-first"] == 1
+    kill_and_bring_up_again(up)
+    assert run.id == "drained"
+
+
+def kill_and_bring_up_again(up: Up) -> None:
+    """SIGKILL the process that keeps the cluster up, with Ray and the server, in the middle of an execution."""
+    with up.client() as client:
+        client.start(up.workflow("on_loop", "never"), "y", id="killed")
+    until(lambda: up.effects()["begin y-first"] == 1)
+    os.kill(json.loads((up.store / "up.json").read_text())["pid"], signal.SIGKILL)
+    wait_until_gone(up.store)
+    (up.folder / "never").touch()
+    up.perdure("up", "--detach")
+    with up.client() as client:
+        assert client.get("killed").result(timeout=60) == {"second": "y-second"}
+    up.perdure("down")
+    assert process_ids(up.store) == []
+
+
+def test_the_log_of_up_is_json_where_that_is_asked_for(tmp_path: Path) -> None:
+    up = Up(tmp_path)
+    up.perdure("up", "--detach", "--log-format", "json")
+    up.perdure("down")
+    lines = [line for line in (up.store / "up.log").read_text().splitlines() if line.startswith("{")]
+    told = [json.loads(line) for line in lines]
+    assert any(record["message"].startswith("host0 serves host0") for record in told)
+    assert {"at", "level", "logger", "message", "process"} <= set(told[0])
