@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from immutables import Map
+
 from perdure.actors.chart_state import ChartEvent, ChartState
 from perdure.definitions.chart_plan import (
     DONE_STATE,
@@ -84,9 +86,9 @@ class Surroundings:
     seed: str
 
 
-def begin(chart: PlanChart, around: Surroundings) -> Macrostep:
-    """Enter a chart, and go on until nothing more follows."""
-    step = _Step(chart, ChartState(), around, BEGIN)
+def begin(chart: PlanChart, around: Surroundings, entries: Map[str, int] = Map()) -> Macrostep:
+    """Enter a chart, and go on until nothing more follows. `entries`: how often its states were entered before."""
+    step = _Step(chart, ChartState(entries=entries), around, BEGIN)
     try:
         step.context = dict(step.render(chart.context) or {})
         step.out.context.update(step.context)

@@ -17,8 +17,15 @@ from perdure.actors.chart_state import ChartState
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.folded import Folded
-from perdure.actors.inputs import FireTimer, Input, PauseExecution, ReportFailure, ReportSuccess, ResumeExecution
-from perdure.actors.inputs import SignalExecution
+from perdure.actors.inputs import (
+    FireTimer,
+    Input,
+    PauseExecution,
+    ReportFailure,
+    ReportSuccess,
+    ResumeExecution,
+    SignalExecution,
+)
 from perdure.actors.snapshot import pack, unpack
 from perdure.actors.state import INITIAL, ExecutionState, Started
 from perdure.definitions.model import Workflow
