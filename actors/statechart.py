@@ -19,6 +19,7 @@ from perdure.definitions.chart_plan import (
     PlanChart,
     PlanState,
     PlanTransition,
+    domain_of,
 )
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.evaluation import CONFIGURATION
@@ -233,12 +234,17 @@ class _Step:
         return list(enabled) if len(enabled) < 2 else self._without_conflicts(enabled)
 
     def _without_conflicts(self, enabled: Iterable[PlanTransition]) -> list[PlanTransition]:
-        """Drop transitions that leave a state that another one leaves: the inner, else the earlier one stays."""
+        """Drop transitions that leave a state that another one leaves: the inner, else the earlier one stays.
+
+        There is such a state where the domain of one is that of the other or lies within it: what a domain holds of
+        active states is left, and that is never nothing.
+        """
         kept: list[PlanTransition] = []
+        domains = {way: self._domain(way) for way in enabled if way.targets}
         for way in enabled:
-            leaves, beaten = self.exit_set([way]), list[PlanTransition]()
-            for other in kept:
-                if leaves & self.exit_set([other]):
+            beaten = list[PlanTransition]()
+            for other in kept if way.targets else ():
+                if other.targets and _meet(domains[way], domains[other]):
                     if not way.source.lies_in(other.source):
                         break
                     beaten.append(other)
@@ -268,20 +274,13 @@ class _Step:
     def exit_set(self, enabled: Iterable[PlanTransition]) -> set[PlanState]:
         """Return the active states that transitions leave."""
         left = set[PlanState]()
-        for way in enabled:
-            if way.targets:
-                domain = self._domain(way)
-                left.update(each for each in self.configuration if each.lies_in(domain))
+        for domain in {self._domain(way) for way in enabled if way.targets}:
+            left.update(each for each in self.configuration if each.lies_in(domain))
         return left
 
     def _domain(self, way: PlanTransition) -> PlanState | None:
-        """Return the innermost compound state around all that a transition leaves and enters; None: the chart."""
-        targets = self._effective(way.targets)
-        source = way.source
-        if way.internal and source.kind == "compound" and all(each.lies_in(source) for each in targets):
-            return source
-        around = (each for each in source.ancestors if each.kind == "compound")
-        return next((each for each in around if all(target.lies_in(each) for target in targets)), None)
+        """Return what all that a transition leaves and enters lies within (D: getTransitionDomain)."""
+        return domain_of(way, self._effective(way.targets)) if way.to_history else way.domain
 
     def _effective(self, targets: Iterable[PlanState]) -> list[PlanState]:
         """Return targets with histories replaced by what they stand for (D: getEffectiveTargetStates)."""
@@ -498,6 +497,11 @@ class _Step:
         """Name the states that are entered again and again."""
         last = dict.fromkeys(path for each in self.out.steps[-20:] for path in each.entered)
         return f"after {MAX_MICROSTEPS} microsteps it goes round through {', '.join(last) or 'no state'}"
+
+
+def _meet(one: PlanState | None, other: PlanState | None) -> bool:
+    """Say whether two domains are one, or one of them lies within the other."""
+    return one is None or other is None or one is other or one.lies_in(other) or other.lies_in(one)
 
 
 def _in_document(state: PlanState) -> int:

@@ -33,7 +33,8 @@ class PlanTransition:
     """A compiled transition. `on`: its descriptor, as records show it; `timer`: which of the state's delays it is for.
 
     tokens: of its event descriptor, none for the wildcard (SCXML 3.12.1). exact: whether it is for that event alone,
-    and not for those that begin with it: paths of states have dots of their own. internal: SCXML 3.5.
+    and not for those that begin with it: paths of states have dots of their own. internal: SCXML 3.5. domain: what all
+    that it leaves and enters lies within, None: the chart; of one that leads to a history the step finds it.
     """
 
     source: "PlanState"
@@ -47,6 +48,8 @@ class PlanTransition:
     tokens: tuple[str, ...] = ()
     exact: bool = False
     timer: int = -1
+    domain: "PlanState | None" = None
+    to_history: bool = False
 
     def __repr__(self) -> str:
         """Return where it leads: states and transitions name each other, so they are not written out."""
@@ -199,11 +202,23 @@ def _triggers(each: ChartState) -> Iterator[tuple[str | None, Iterable[Transitio
         yield f"{ERROR_INVOKE}{invoke.id or each.path}", invoke.on_error, True
 
 
+def domain_of(way: PlanTransition, targets: Iterable[PlanState]) -> PlanState | None:
+    """Return the innermost compound state around all that a transition leaves and enters; None: the chart.
+
+    `targets` are its targets with histories replaced by what they stand for (SCXML D: getTransitionDomain, findLCCA).
+    """
+    source, targets = way.source, list(targets)
+    if way.internal and source.kind == "compound" and all(each.lies_in(source) for each in targets):
+        return source
+    around = (each for each in source.ancestors if each.kind == "compound")
+    return next((each for each in around if all(target.lies_in(each) for target in targets)), None)
+
+
 def _transition(
     chart: Chart, states: Mapping[str, PlanState], source: PlanState, way: Transition, on: str | None, calls: "_Calls"
 ) -> PlanTransition:
     guard = None if way.if_ is None else compile_condition(way.if_)
-    return PlanTransition(
+    made = PlanTransition(
         source=source,
         trigger="always" if on is None else "event",
         on="always" if on is None else on,
@@ -214,6 +229,9 @@ def _transition(
         internal=way.internal,
         tokens=tokens_of(on or ""),
     )
+    made.domain = domain_of(made, made.targets)
+    made.to_history = any(each.kind == "history" for each in made.targets)
+    return made
 
 
 def tokens_of(descriptor: str) -> tuple[str, ...]:

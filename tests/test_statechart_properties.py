@@ -1,4 +1,4 @@
-"""Properties of statecharts over random charts: what must hold whatever comes, whoever crashes, whatever comes twice."""
+"""Properties of statecharts over random charts: what must hold whatever comes, crashes, or comes twice."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -105,7 +105,7 @@ def some_input(rng: Random, life: Life, number: int) -> Input:
 
 def live(rng: Random, plan: Plan) -> tuple[Life, list[Input]]:
     """Return a life in calm, and what came in it."""
-    life, inputs = Life(plan), [start(plan)]
+    life, inputs = Life(plan), list[Input]([start(plan)])
     life.take(inputs[0])
     check(life)
     while len(inputs) < INPUTS and life.now.outcome is None:

@@ -127,7 +127,7 @@ def test_every_region_takes_an_event() -> None:
 
 
 def test_a_transition_out_of_a_parallel_state_preempts_those_of_later_regions() -> None:
-    """3.13, D, removeConflictingTransitions: of two that leave the same state the earlier one in document order stays."""
+    """3.13, D, removeConflictingTransitions: of two that leave the same state the earlier one stays."""
     chart = Driven({"p": both({"on": {"go": "out"}}, {"on": {"go": "p.right.next"}}), "out": {}}).when("go")
     assert (chart.active, chart.taken) == (atoms("out"), [[("p.left.at", "go")]])
 
@@ -239,7 +239,7 @@ def test_a_transition_without_target_leaves_and_enters_nothing() -> None:
 
 def test_a_transition_may_lead_into_several_regions() -> None:
     """3.5, D, computeEntrySet: named states are entered, other regions by their default."""
-    regions = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
+    regions: dict[str, Any] = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
     chart = Driven(
         {"a": {"on": {"go": {"target": ["p.x.two", "p.z.two"]}}}, "p": {"type": "parallel", "states": regions}}
     ).when("go")

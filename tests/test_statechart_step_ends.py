@@ -27,7 +27,7 @@ def test_an_initial_may_name_a_state_deep_within() -> None:
 
 def test_an_initial_may_name_states_of_several_regions() -> None:
     """3.2: `initial` is a legal state specification; regions that it does not name begin at their default."""
-    regions = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
+    regions: dict[str, Any] = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
     chart = Driven({"p": {"type": "parallel", "states": regions}}, initial=["p.z.two", "p.x.two"])
     assert chart.active == atoms("p.x.two", "p.y.one", "p.z.two")
     assert chart.entered == ["p", "p.x", "p.x.two", "p.y", "p.y.one", "p.z", "p.z.two"]
@@ -87,8 +87,9 @@ def test_a_chart_that_has_ended_invokes_nothing() -> None:
 
 
 def player(**history: Any) -> dict[str, Any]:
-    on = {"states": {"x": {"states": {"x1": {}, "x2": {"on": {"deep": "y2"}}}, "on": {"next": "x2"}},
-                     "y": {"states": {"y1": {}, "y2": {}}}, "h": {"type": "history", **history}}, "on": {"out": "off"}}  # fmt: skip
+    x = {"states": {"x1": {}, "x2": {"on": {"deep": "y2"}}}, "on": {"next": "x2"}}
+    y: dict[str, Any] = {"states": {"y1": {}, "y2": {}}}
+    on = {"states": {"x": x, "y": y, "h": {"type": "history", **history}}, "on": {"out": "off"}}
     return {"on": on, "off": {"on": {"back": "on.h"}}, "new": {"on": {"back": "on.h"}}}
 
 
@@ -119,7 +120,9 @@ def test_a_history_remembers_the_last_time_that_its_state_was_left() -> None:
 
 def test_a_history_of_a_parallel_state_brings_all_regions_back() -> None:
     """3.10, D, addDescendantStatesToEnter: regions that the history names are not entered by their default."""
-    regions = {name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y", "z")}
+    regions: dict[str, Any] = {
+        name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y", "z")
+    }
     for deep, expected in ((True, {"p.x.two", "p.y.one", "p.z.two"}), (False, {"p.x.one", "p.y.one", "p.z.one"})):
         history = {"h": {"type": "history", "deep": deep, "default": ["p.x.one"]}}
         p = {"type": "parallel", "states": {**regions, **history}, "on": {"out": "off"}}
@@ -129,7 +132,9 @@ def test_a_history_of_a_parallel_state_brings_all_regions_back() -> None:
 
 def test_a_history_of_one_region_leaves_the_other_regions_to_their_default() -> None:
     """D, addAncestorStatesToEnter: other regions of a parallel state on the way up are entered too."""
-    regions = {name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y")}
+    regions: dict[str, Any] = {
+        name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y")
+    }
     regions["x"]["states"]["h"] = {"type": "history", "default": "p.x.one"}
     chart = Driven(
         {"p": {"type": "parallel", "states": regions, "on": {"out": "off"}}, "off": {"on": {"back": "p.x.h"}}}
@@ -177,7 +182,13 @@ def test_in_asks_for_the_configuration_as_it_is_at_that_moment() -> None:
     p["on"] = {"out": [{"if": "In('off')", "target": "nowhere"}, {"if": "In('x') and In('p')", "target": "off"}]}
     chart = Driven({"p": p, "off": {"entry": seen}, "nowhere": {}}, **LOG).when("out")
     # x is entered, then y; y is left, then x; then off is entered
-    assert chart.log == [[True, False, False], [True, True, False], [True, True, False], [True, False, False], [False, False, True]]  # fmt: skip
+    assert chart.state.context["log"] == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, False],
+        [True, False, False],
+        [False, False, True],
+    ]
 
 
 def test_a_guard_that_cannot_be_evaluated_does_not_hold_and_raises_an_error() -> None:
