@@ -31,7 +31,7 @@ from perdure.events.vocabulary import (
 
 def begin(draft: Draft, body: str) -> None:
     """Enter a statechart."""
-    step = statechart.begin(plan_of(draft, body), _surroundings(draft, body), state_of(draft, body).entries)
+    step = statechart.begin(plan_of(draft, body), _surroundings(draft, body), state_of(draft, body))
     _follow(draft, body, statechart.BEGIN, step, held=False)
     _take_kept(draft, body)
 
