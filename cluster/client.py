@@ -168,6 +168,11 @@ class AsyncClient:
         plan, lane = definition.plan, self._lane or lane_of(execution)
         return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, lane, places, priority)
 
+    async def let_go(self) -> None:
+        """Say that nothing is left to drive on this client's own lane: no cluster need look after it."""
+        if self._lane is not None:
+            await self._connection.registry.forget(f"hosts.{self._lane}")
+
     async def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
         await self._closing.aclose()

@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from perdure.cluster.adoption import adopt
 from perdure.cluster.assignment import assignment
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR
@@ -80,6 +81,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._counted > _COUNT_SECONDS and self._stopping is None:
             self._serve = await self._processes.ensure(len(hosts) + 1)
+            await adopt(self._connection)
             self._counted = now
 
     async def _answer(self, message: Msg) -> None:
