@@ -49,7 +49,7 @@ class AsyncClient:
         self._closing = closing
         self._lane = lane
         self._sees_secrets = sees_secrets
-        self._projections_file = settings.store.absolute() / "projections.sqlite"
+        self._projections_file = settings.projections_file
 
     @classmethod
     async def open(cls, settings: Settings, mode: Mode, drive: str | None = None) -> "AsyncClient":

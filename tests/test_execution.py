@@ -16,7 +16,7 @@ from scenario import EXECUTION, plan_of, start
 from perdure.actors.decisions import decide
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.folded import Folded
-from perdure.actors.inputs import FireTimer, ReportChild, SignalExecution
+from perdure.actors.inputs import CompensateExecution, FireTimer, ReportChild, ReportCompensation, SignalExecution
 from perdure.actors.state import Started
 from perdure.actors.time_limits import Timeout
 from perdure.actors.work import Work, WorkerLost
@@ -57,7 +57,7 @@ class World:
         return self.plan
 
     def around(self, epoch: int = 1, near: float = 3600) -> Surroundings:
-        return Surroundings(self.log, self.plan_for, self.work, self, epoch, near)
+        return Surroundings(self.log, self.plan_for, self.work, self, epoch, lambda: near)
 
     def actor(self, epoch: int = 1, near: float = 3600) -> Execution:
         return Execution(EXECUTION, self.around(epoch, near))
@@ -437,15 +437,19 @@ class SlowPost:
         self.tried = asyncio.Event()
         self.reports: list[str] = []
 
-    async def report(self, parent: Parent, report: ReportChild) -> None:
+    async def report(self, parent: Parent, report: ReportChild | ReportCompensation) -> None:
         self.tried.set()
         await self.open.wait()
+        assert isinstance(report, ReportChild)
         self.reports.append(f"{parent.execution}: {report.output}")
 
     async def start_child(self, execution: str, state: Started, plan: Plan, request: ChildRequested) -> None:
         raise AssertionError("it has no children")
 
     async def close_child(self, state: Started, request: ChildRequested) -> None:
+        raise AssertionError("it has no children")
+
+    async def compensate_child(self, state: Started, command: CompensateExecution) -> None:
         raise AssertionError("it has no children")
 
     async def close(self) -> None:
