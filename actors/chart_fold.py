@@ -123,4 +123,6 @@ def retried(main: BodyState) -> BodyState:
         for body in state.bodies.values()
         for name, node in body.nodes.items()
     )
-    return BodyState() if undone else BodyState(nodes=main.nodes, chart=main.chart)
+    if undone and main.chart is not None:  # later entries are told from those that were undone
+        return BodyState(chart=ChartState(entries=main.chart.entries))
+    return BodyState(nodes=main.nodes, chart=main.chart)

@@ -31,7 +31,7 @@ from perdure.events.vocabulary import (
 
 def begin(draft: Draft, body: str) -> None:
     """Enter a statechart."""
-    step = statechart.begin(plan_of(draft, body), _surroundings(draft, body))
+    step = statechart.begin(plan_of(draft, body), _surroundings(draft, body), state_of(draft, body))
     _follow(draft, body, statechart.BEGIN, step, held=False)
     _take_kept(draft, body)
 
@@ -221,7 +221,7 @@ def end(draft: Draft, body: str) -> None:
 def wake(draft: Draft, body: str) -> None:
     """Go on with a statechart after a pause: with the events that came meanwhile, then with its calls."""
     state = draft.state.body(body)
-    if state is None or state.chart is None:
+    if state is None or state.chart is None or not state.chart.configuration:
         begin(draft, body)
     while not draft.state.paused and draft.is_live(body) and (held := state_of(draft, body).held):
         receive(draft, body, held[0], held=True)

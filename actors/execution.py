@@ -19,7 +19,6 @@ from perdure.actors.inputs import (
     CompensateExecution,
     Continue,
     Control,
-    FireTimer,
     Input,
     Recover,
     ReportChild,
@@ -61,7 +60,7 @@ async def _open() -> None:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an execution acts through. near: timers due within so many seconds stay in this process.
+    """What an execution acts through. near: timers due within so many seconds stay in this process, now.
 
     apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
     its own. fence: awaited before
@@ -74,7 +73,7 @@ class Surroundings:
     work: Worker
     timers: TimerQueue
     epoch: int = 0
-    near: float = NEAR
+    near: Callable[[], float] = lambda: NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
     apart: Callable[[PlanNode, str | None, int], bool] = lambda _node, _place, _resumed: False
@@ -96,7 +95,7 @@ class Execution:
         self._folded: Folded | None = None
         self._plan: Plan | None = None
         self._running: dict[_Attempt, asyncio.Task[None]] = {}
-        self._alarms = Alarms(execution, surroundings.timers, surroundings.near, self._fire)
+        self._alarms = Alarms(execution, surroundings.timers, surroundings.near, surroundings.fence, self._put)
         self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
         self._saving: asyncio.Task[None] | None = None
         self._outgoing = Outgoing(execution, surroundings.post, self._report) if surroundings.post else None
@@ -111,8 +110,10 @@ class Execution:
         return True
 
     def hurry(self) -> None:
-        """Leave at once when it is quiet: others wait for its place."""
+        """Leave at once when it is quiet: others wait for its place. Its near timers are left to the inbox then."""
         self._spoken.set()
+        if self._alarms.near and self._mailbox.empty():
+            self._put(Continue())
 
     def leave(self) -> None:
         """Begin nothing more, and leave as soon as what is under way has come to its end and is recorded."""
@@ -135,6 +136,7 @@ class Execution:
                 if inputs:
                     await self._transact(inputs)
                     self._refuse(inputs)
+                    self._alarms.hear(inputs)
                 for decided in waiting:
                     if not decided.done():
                         decided.set_result(None)
@@ -333,9 +335,6 @@ class Execution:
 
     def _report(self, report: ReportChild) -> None:
         self._put(report)
-
-    def _fire(self, fired: FireTimer) -> None:
-        self._put(fired)
 
     async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""

@@ -34,6 +34,11 @@ class FireTimer(_Input, frozen=True):
     timer: str
     due: datetime
 
+    @classmethod
+    def of(cls, execution: str, timer: str, due: datetime) -> "FireTimer":
+        """Return the command of a timer: the same, and so counted once, from wherever it comes."""
+        return cls(f"{execution}/{timer}/{due.isoformat()}", execution, timer, due)
+
 
 class ActivateExecution(_Input, frozen=True):
     """Wake an execution whose history came from elsewhere: whatever was under way there goes on here."""

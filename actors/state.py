@@ -164,7 +164,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
         tries: list[int] = []
         for name, key in steps:
             node = body.nodes.get(name) if body is not None else None
-            tries.append(node.attempt if node is not None else 1)
+            tries.append((node.attempt if node is not None else 0) or 1)  # a state has no attempts
             body = node.bodies.get(key) if node is not None else None
         return tuple(tries)
 

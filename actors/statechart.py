@@ -30,6 +30,9 @@ from perdure.events.vocabulary import Error, Microstep, Taken
 MAX_MICROSTEPS = 1000
 """Microsteps after which a macrostep is taken to go round for ever."""
 
+NEW = ChartState()
+"""A chart that has not begun."""
+
 BEGIN = ChartEvent("")
 """What expressions see as the event when a chart begins."""
 
@@ -85,9 +88,9 @@ class Surroundings:
     seed: str
 
 
-def begin(chart: PlanChart, around: Surroundings) -> Macrostep:
-    """Enter a chart, and go on until nothing more follows."""
-    step = _Step(chart, ChartState(), around, BEGIN)
+def begin(chart: PlanChart, around: Surroundings, before: ChartState = NEW) -> Macrostep:
+    """Enter a chart, and go on until nothing more follows. `before`: its entries so far, where it was undone."""
+    step = _Step(chart, before, around, BEGIN)
     try:
         step.context = dict(step.render(chart.context) or {})
         step.out.context.update(step.context)

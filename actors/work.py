@@ -19,6 +19,8 @@ from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
 
+_SUSPECT = 2  # losses of its process, after which work is no longer done in a process that others share
+
 
 class WorkerLost(PerdureError):
     """The process that did the work is gone without an answer."""
@@ -100,11 +102,11 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send 
 def runs_apart(node: PlanNode, place: str | None, resumed: int = 0) -> bool:
     """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there.
 
-    And any tool whose process was lost once: it may have been the cause, and must not take others down with it again.
+    And any tool whose process was lost twice: it may be the cause, and must not take others down with it again.
     """
     if node.calls != "tool" or place is None:
         return False
-    if resumed:
+    if resumed >= _SUSPECT:
         return True
     try:
         return (node.run_on or ("loop" if tools.find(place).is_async else "actor")) == "actor"

@@ -49,7 +49,7 @@ class AsyncClient:
         self._closing = closing
         self._lane = lane
         self._sees_secrets = sees_secrets
-        self._projections_file = settings.store.absolute() / "projections.sqlite"
+        self._projections_file = settings.projections_file
 
     @classmethod
     async def open(cls, settings: Settings, mode: Mode, drive: str | None = None) -> "AsyncClient":
@@ -167,6 +167,11 @@ class AsyncClient:
         value, places = checked(self._settings, definition, value, execution, priority, sees_secrets=self._sees_secrets)
         plan, lane = definition.plan, self._lane or lane_of(execution)
         return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, lane, places, priority)
+
+    async def let_go(self) -> None:
+        """Say that nothing is left to drive on this client's own lane: no cluster need look after it."""
+        if self._lane is not None:
+            await self._connection.registry.forget(f"hosts.{self._lane}")
 
     async def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""

@@ -76,6 +76,15 @@ class Lanes:
         return tuple(f"perdure.start.*.{lane}.{self.of}" for lane in self.names)
 
     @property
+    def solo(self) -> bool:
+        """Whether all of them are of executions that are driven apart from the others."""
+        return all(map(is_solo, self.names))
+
+    def starts_of(self, priority: str) -> tuple[str, ...]:
+        """Return the subjects of starts of one priority."""
+        return tuple(f"perdure.start.{priority}.{lane}.{self.of}" for lane in self.names)
+
+    @property
     def commands(self) -> tuple[str, ...]:
         """The subjects of commands, and of timers that have come due."""
         return tuple(f"perdure.cmd.{lane}.{self.of}" for lane in self.names)
@@ -116,14 +125,13 @@ class Inbox:
 
     async def arm(self, execution: str, lane: str, timer: str, due: datetime) -> None:
         """Schedule a FireTimer command for the UTC time `due` (NATS ADR-51); the same timer again replaces it."""
-        name = f"{execution}/{timer}/{due.isoformat()}"
         at = due.astimezone(UTC).isoformat().replace("+00:00", "Z")
         headers = {
             "Nats-Schedule": f"@at {at}",
             "Nats-Schedule-Target": f"perdure.cmd.{lane}.{token_of(execution)}",
         }
         await self._publish(
-            _timer_subject(execution, timer), encode_command(FireTimer(name, execution, timer, due)), headers
+            _timer_subject(execution, timer), encode_command(FireTimer.of(execution, timer, due)), headers
         )
 
     async def disarm(self, execution: str, timer: str) -> None:
@@ -132,6 +140,21 @@ class Inbox:
             await self._js.purge_stream(STREAM, subject=_timer_subject(execution, timer))
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the inbox did not remove a timer: {error or type(error).__name__}") from error
+
+    async def fire(self, execution: str, lane: str, timer: str, due: datetime) -> bool:
+        """Have a timer count now that was due at this UTC time; False where a command waits for the execution anyway.
+
+        The command is the one that the schedule makes: should that come as well, they count once.
+        """
+        subject = f"perdure.cmd.{lane}.{token_of(execution)}"
+        try:
+            await self._js.get_last_msg(STREAM, subject)
+        except NotFoundError:
+            await self._publish(subject, encode_command(FireTimer.of(execution, timer, due)))
+            return True
+        except (NatsError, ConnectionError) as error:
+            raise LogUnavailable(f"the inbox did not answer: {error or type(error).__name__}") from error
+        return False
 
     async def queued_start(self, execution: str, lane: str) -> StartExecution | None:
         """Return the start of an execution that waits in the inbox, or whose execution is at work; None without one."""

@@ -14,6 +14,8 @@ from perdure.cluster.nats_server import NatsServer, is_running, nats_server
 from perdure.cluster.ownership import is_alive
 from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
+from perdure.cluster.sweep import keep_sweeping
+from perdure.cluster.tasks import stop
 from perdure.errors import EnvironmentProblem
 
 Mode = Literal["ray", "local", "none"]
@@ -103,6 +105,9 @@ async def _serve(
     hosting = Hosting(connection, needed, lambda missing: starter.start(missing, settings))
     closing.push_async_callback(hosting.close)
     await hosting.open()
+    if drive is None and starter.has_our_environment:  # else a supervisor does it, or whoever serves the store
+        sweeping = asyncio.create_task(keep_sweeping(connection, settings.projections_file), name="perdure-sweep")
+        closing.push_async_callback(stop, sweeping)
     return starter.has_our_environment
 
 

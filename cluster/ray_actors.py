@@ -148,7 +148,8 @@ class SupervisorActor:
 
     async def _run(self) -> None:
         async with _or_die("supervisor"):
-            connection = await connect_to(Settings(**self._config.settings))
+            settings = Settings(**self._config.settings)
+            connection = await connect_to(settings)
             logs.to_nats(connection.nats, "supervisor")
             me = ray.get_runtime_context().current_actor
 
@@ -156,7 +157,7 @@ class SupervisorActor:
                 await connection.close()
                 ray.kill(me, no_restart=True)
 
-            await Supervisor(connection, RayProcesses(self._config), close).run()
+            await Supervisor(connection, RayProcesses(self._config), settings.projections_file, close).run()
 
 
 class RayProcesses:

@@ -46,9 +46,7 @@ class ExecutionActor:
         post = InboxPost(self._connection, self._settings)
         fence = Fence(partial(verify, self._connection.registry, *self._owner))
         self._execution = Execution(
-            self._id,
-            # A process that waits costs too much to keep it at hand: it is quiet for no time at all.
-            surroundings(self._connection, self._settings, self._epoch, elsewhere, post, fence, lambda: 0.0),
+            self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere, post, fence)
         )
         self._ready.set()
         try:

@@ -97,6 +97,18 @@ class Registry:
         with _answering():
             return await self._bucket.put("epoch", b"")
 
+    async def hosts(self) -> list[str]:
+        """Return the names of all hosts that have a record, those of drivers too."""
+        prefix = f"$KV.{BUCKET}.hosts."
+        with _answering():
+            info = await self._js.stream_info(f"KV_{BUCKET}", subjects_filter=f"{prefix}>")
+        return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
+
+    async def forget(self, key: str) -> None:
+        """Remove what is recorded under a key, for good; nothing there is no error."""
+        with _answering():
+            await self._js.purge_stream(f"KV_{BUCKET}", subject=f"$KV.{BUCKET}.{key}")
+
     async def read(self, key: str) -> tuple[bytes | None, int]:
         """Return what is recorded under a key, None where there is nothing, and its revision, as the leader has it."""
         with _answering():

@@ -100,6 +100,11 @@ class Settings(BaseSettings):
         description="Key of the endpoint, from OPENAI_API_KEY.",
     )
 
+    @property
+    def projections_file(self) -> Path:
+        """The file of the read models."""
+        return self.store.absolute() / "projections.sqlite"
+
     @cached_property
     def endpoint(self) -> Endpoint:
         """The model endpoint that these settings name."""

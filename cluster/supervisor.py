@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from nats.aio.client import Client as Nats
@@ -16,10 +17,13 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from perdure.cluster.adoption import adopt
 from perdure.cluster.assignment import assignment
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR
 from perdure.cluster.standby import have_taken_over
+from perdure.cluster.sweep import keep_sweeping
+from perdure.cluster.tasks import stop
 from perdure.cluster.watching import Watch
 from perdure.errors import EnvironmentProblem, LogUnavailable, PerdureError
 
@@ -45,12 +49,15 @@ class Processes(Protocol):
 
 
 class Supervisor:
-    """Looks four times a second; close: what to do once all is stopped."""
+    """Looks four times a second; close: what to do once all is stopped. projections: the file of the read models."""
 
-    def __init__(self, connection: Connection, processes: Processes, close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, connection: Connection, processes: Processes, projections: Path, close: Callable[[], Awaitable[None]]
+    ) -> None:
         self._connection = connection
         self._nats = connection.nats
         self._processes = processes
+        self._projections = projections
         self._close = close
         self._watch = Watch(self._nats)
         self._serve: list[str] = []
@@ -62,12 +69,14 @@ class Supervisor:
         """Supervise until told to stop."""
         await self._nats.subscribe(f"perdure.host.{SUPERVISOR}", cb=self._answer)
         await self._nats.subscribe(_STOP, cb=self._stop)
+        sweeping = asyncio.create_task(keep_sweeping(self._connection, self._projections), name="perdure-sweep")
         while self._stopping is None:
             try:
                 await self._look()
             except (LogUnavailable, EnvironmentProblem, PerdureError) as error:
                 _log.warning("looked again in %g s: %s", LOOK_SECONDS, error)
             await asyncio.sleep(LOOK_SECONDS)
+        await stop(sweeping)
         await self._stopping
 
     async def _look(self) -> None:
@@ -80,6 +89,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._counted > _COUNT_SECONDS and self._stopping is None:
             self._serve = await self._processes.ensure(len(hosts) + 1)
+            await adopt(self._connection)
             self._counted = now
 
     async def _answer(self, message: Msg) -> None:

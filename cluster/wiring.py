@@ -24,6 +24,7 @@ from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
 _log = logging.getLogger("perdure.host")
 _SERVE_AGAIN_AFTER = 0.5  # seconds
+_NEAR_IN_A_CROWD = 1.0  # seconds; later timers are left to the inbox when others wait for a place
 
 EmbodyApart = Callable[[str, Ownership], Embodied]
 """Embodies an execution of a host in a process of its own."""
@@ -43,17 +44,27 @@ def surroundings(
     call_elsewhere: CallElsewhere,
     post: InboxPost,
     fence: Callable[[], Awaitable[None]],
-    quiet: Callable[[], float],
+    crowded: Callable[[], bool] | None = None,
 ) -> Surroundings:
-    """Return what an execution acts through under this epoch."""
-    post = InboxPost(connection, settings)
+    """Return what an execution acts through under this epoch.
+
+    crowded: says whether others wait for its place; None where it has a process of its own, which costs too much to
+    keep it at hand while it only waits.
+    """
+
+    def near() -> float:
+        return min(_NEAR_IN_A_CROWD, settings.near_timer) if crowded is not None and crowded() else settings.near_timer
+
+    def quiet() -> float:
+        return 0.0 if crowded is None or crowded() else settings.passivate_after
+
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
         work=worker(settings.endpoint, call_elsewhere, post.signal),
         timers=connection.inbox,
         epoch=epoch,
-        near=settings.near_timer,
+        near=near,
         snapshots=connection.snapshots,
         post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
@@ -84,8 +95,7 @@ class Opener:
         own = Ownership(self.connection.nats, self.connection.registry, name)
         post = InboxPost(self.connection, self.settings)
         host = Host(
-            self.connection.nats, self.connection.inbox, own, self._embodied(own, post, lambda: host),
-            self.settings.executions_per_actor,
+            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor
         )  # fmt: skip
 
         async def wanted() -> Lanes:
@@ -109,14 +119,17 @@ class Opener:
         """Return what embodies executions, under the epoch that its owner has when it does."""
         around: dict[int, Surroundings] = {}
 
-        def quiet() -> float:
-            return 0.0 if host().crowded else self.settings.passivate_after
-
         def here(execution: str) -> Embodied:
             if own.epoch not in around:
                 around.clear()
                 around[own.epoch] = surroundings(
-                    self.connection, self.settings, own.epoch, self.call_elsewhere, post, host().fence, quiet
+                    self.connection,
+                    self.settings,
+                    own.epoch,
+                    self.call_elsewhere,
+                    post,
+                    host().fence,
+                    lambda: host().crowded,
                 )
             return Execution(execution, around[own.epoch])
 

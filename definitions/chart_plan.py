@@ -28,7 +28,7 @@ class PlanAction:
     given: Template
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class PlanTransition:
     """A compiled transition. `on`: its descriptor, as records show it; `timer`: which of the state's delays it is for.
 
@@ -51,6 +51,10 @@ class PlanTransition:
     domain: "PlanState | None" = None
     to_history: bool = False
 
+    def __repr__(self) -> str:
+        """Return where it leads: states and transitions name each other, so they are not written out."""
+        return f"<{self.source.path} on {self.on} to {', '.join(each.path for each in self.targets) or 'itself'}>"
+
     def matches(self, tokens: tuple[str, ...]) -> bool:
         """Say whether its descriptor is a prefix of an event's name, token by token (SCXML 3.12.1)."""
         if self.trigger != "event" or (self.exact and len(tokens) != len(self.tokens)):
@@ -67,7 +71,7 @@ class PlanInvoke:
     given: Template
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class PlanState:
     """A compiled state. `index`: its place in document order; `last`: that of the last state within it.
 
@@ -93,6 +97,10 @@ class PlanState:
     error_type: str | None = None
     error: Template = None
     undoable: bool = False
+
+    def __repr__(self) -> str:
+        """Return its path: states and transitions name each other, so they are not written out."""
+        return f"<state {self.path}>"
 
     @property
     def ancestors(self) -> Iterator["PlanState"]:

@@ -21,6 +21,11 @@ from perdure.events.vocabulary import (
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
+    Outcome,
+    TimerArmed,
+    TimerCancelled,
+    TimerFired,
+    TimerHeld,
 )
 
 metadata = MetaData()
@@ -48,6 +53,13 @@ executions = Table(
     Column("error_message", String),
 )
 
+timers = Table(
+    "timers",
+    metadata,
+    Column("execution", String, primary_key=True),
+    Column("timer", String, primary_key=True),
+    Column("due", DateTime, nullable=False, index=True),
+)
 
 _STATUS: dict[type, str] = {
     ExecutionPaused: "paused",
@@ -60,6 +72,7 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
     """Fold events into the rows. Times are stored in UTC without a zone, as SQLite has none."""
     for item in happened:
         event, at = item.event, item.at.replace(tzinfo=None)
+        _project_timer(connection, item.execution, event)
         if isinstance(event, ExecutionStarted):
             row = {
                 "id": item.execution,
@@ -96,11 +109,27 @@ def project(connection: Connection, happened: Iterable[Happened]) -> None:
             )  # fmt: skip
 
 
+def _project_timer(connection: Connection, execution: str, event: Any) -> None:
+    """Keep a row for each timer that is armed; one that is held counts when its execution goes on."""
+    mine = timers.c.execution == execution
+    if isinstance(event, TimerArmed):
+        row = {"execution": execution, "timer": event.timer, "due": _naive(event.due)}
+        connection.execute(upsert(timers).values(row).on_conflict_do_update(set_={"due": row["due"]}))
+    elif isinstance(event, TimerFired | TimerCancelled | TimerHeld):
+        connection.execute(delete(timers).where(mine & (timers.c.timer == event.timer)))
+    elif isinstance(event, Outcome | ExecutionPurged):
+        connection.execute(delete(timers).where(mine))
+
+
+def overdue(connection: Connection, before: datetime, limit: int) -> list[tuple[str, str, datetime]]:
+    """Return execution, name and UTC time of timers that were due before a UTC time, oldest first."""
+    query = select(timers).where(timers.c.due < _naive(before)).order_by(timers.c.due).limit(limit)
+    return [(row.execution, row.timer, row.due.replace(tzinfo=UTC)) for row in connection.execute(query)]
+
+
 def ended_before(connection: Connection, before: datetime, statuses: Iterable[str]) -> list[str]:
     """Return the ids of the executions that ended before a UTC time in one of these states, oldest first."""
-    ended = (executions.c.ended_at < before.astimezone(UTC).replace(tzinfo=None)) & executions.c.status.in_(
-        list(statuses)
-    )
+    ended = (executions.c.ended_at < _naive(before)) & executions.c.status.in_(list(statuses))
     return list(connection.scalars(select(executions.c.id).where(ended).order_by(executions.c.ended_at)))
 
 
@@ -116,6 +145,10 @@ def counts(connection: Connection) -> dict[str, int]:
     """Return how many executions there are in each state."""
     query = select(executions.c.status, func.count()).group_by(executions.c.status)
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _naive(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(tzinfo=None)
 
 
 def _set(connection: Connection, execution: str, **values: Any) -> None:

@@ -15,9 +15,19 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from perdure.errors import CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
 from perdure.events.log import Log
-from perdure.projections.executions import counts, ended_before, executions, metadata, newest, project, tracking
+from perdure.projections.executions import (
+    counts,
+    ended_before,
+    executions,
+    metadata,
+    newest,
+    overdue,
+    project,
+    timers,
+    tracking,
+)
 
-_NAME = "executions"
+_NAME = "executions, timers"  # another name has the rows made anew: of files that older releases left
 _BATCH = 1000
 _log = logging.getLogger("perdure.projections")
 
@@ -56,6 +66,15 @@ class Projections:
 
         return await asyncio.to_thread(read)
 
+    async def overdue(self, before: datetime, limit: int) -> list[tuple[str, str, datetime]]:
+        """Return execution, name and UTC time of timers that were due before a UTC time, at most `limit`."""
+
+        def read() -> list[tuple[str, str, datetime]]:
+            with self._engine.connect() as connection:
+                return overdue(connection, before, limit)
+
+        return await asyncio.to_thread(read)
+
     async def lag(self, log: Log) -> int:
         """Return how many positions of the log are not folded yet."""
         await asyncio.to_thread(self._prepare, await log.identity())
@@ -85,6 +104,7 @@ class Projections:
             found = connection.scalar(select(tracking.c.log).where(tracking.c.projection == _NAME))
             if found != log:
                 connection.execute(delete(executions))
+                connection.execute(delete(timers))
                 connection.execute(update(tracking).where(tracking.c.projection == _NAME).values(log=log, position=0))
 
     def _position(self) -> int:

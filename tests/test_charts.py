@@ -6,6 +6,7 @@ from scenario import BOOM, EXECUTION, Given, due, start
 
 from perdure.actors.inputs import (
     CancelExecution,
+    CompleteNode,
     FireTimer,
     PauseExecution,
     ReportChild,
@@ -14,6 +15,7 @@ from perdure.actors.inputs import (
     ResumeExecution,
     RetryExecution,
     SignalExecution,
+    SkipNode,
 )
 from perdure.definitions.loading import load
 from perdure.events.vocabulary import (
@@ -322,3 +324,48 @@ def test_a_child_that_a_state_invoked_is_undone_as_well() -> None:
     given.when(CancelExecution("c", EXECUTION))
     assert of_type(given, CompensationStarted)[0].undo == ["a[1]/invoke"]
     assert given.now.waiting["a[1]/invoke~undo"].input == {"compensation": "c-1"}
+
+
+def test_a_call_of_a_chart_is_completed_by_hand_and_a_state_is_not() -> None:
+    given = chart(
+        {"a": {"invoke": {"tool": "t", "on_done": "b"}}, "b": {"invoke": {"tool": "t", "on_done": "c"}}, "c": END}
+    )
+    given.when(CompleteNode("c-1", EXECUTION, "a", 1), CompleteNode("c-2", EXECUTION, "b[1]/invoke", 1))
+    assert [event.reason for event in of_type(given, CommandRefused)] == [
+        "there is no node 'a' in this workflow",
+        "there is no node 'b[1]/invoke' in this workflow; did you mean 'a[1]/invoke'?",
+    ]
+    given.when(CompleteNode("c-3", EXECUTION, "a[1]/invoke", 1), SkipNode("s", EXECUTION, "b[1]/invoke"))
+    assert given.now.status == "succeeded"
+
+
+def test_entries_are_counted_on_after_a_chart_was_undone() -> None:
+    states = {"a": {"compensate": {"tool": "u"}, "invoke": {"tool": "t", "on_done": "b"}}, "b": END}
+    given = chart(states).when(ReportFailure("a[1]/invoke", 1, BOOM), ReportSuccess("a[1]/entered~undo", 1))
+    given.when(RetryExecution("r", EXECUTION))
+    assert list(given.now.running) == ["a[2]/invoke"]
+
+
+def test_items_of_a_foreach_run_charts_of_their_own() -> None:
+    states = {
+        "a": {"invoke": {"tool": "t", "with": {"n": "${{ input.n }}"}, "on_done": "b"}, "after": {"5s": "b"}},
+        "b": {**END, "output": "${{ event.data }}"},
+    }
+    node = {
+        "foreach": {"items": [1, 2], "as": "n"},
+        "do": {"c": {"statechart": {"states": states}, "with": {"n": "${{ n }}"}}},
+    }
+    plan = load({"name": "flow", "nodes": {"each": node}, "output": "${{ nodes.each.output }}"}).plan
+    given = Given(plan).when(start(plan))
+    assert given.now.running["each[1]/c/chart/a[1]/invoke"].input == {"n": 2}
+    given.when(ReportSuccess("each[1]/c/chart/a[1]/invoke", 1, "two"), due(given, "after/each[0]/c/chart/a[1]/0"))
+    assert given.events[-1] == ExecutionSucceeded([{"c": None}, {"c": "two"}])
+
+
+def test_a_chart_in_an_item_that_is_stopped_has_no_timers_left() -> None:
+    states = {"a": {"invoke": {"tool": "t", "on_done": "b"}, "after": {"5s": "b"}}, "b": END}
+    node = {"foreach": {"items": [1, 2]}, "do": {"c": {"statechart": {"states": states}}}}
+    plan = load({"name": "flow", "nodes": {"each": node}}).plan
+    given = Given(plan).when(start(plan), ReportFailure("each[0]/c/chart/a[1]/invoke", 1, BOOM))
+    assert given.now.status == "failed"
+    assert not given.now.timers

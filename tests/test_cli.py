@@ -46,6 +46,9 @@ async def wait() -> str:
 """
 
 
+_COMMANDS = ("run", "show", "list", "up", "status", "scale", "down")
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "OPENAI_", "RAY_"))}
@@ -245,7 +248,7 @@ def test_a_running_ray_needs_a_server_that_it_can_reach(environment: dict[str, s
     assert "PERDURE_NATS_URL" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["show", "--help"], ["list", "--help"]])
+@pytest.mark.parametrize("words", [[*command, "--help"] for command in ([], *([name] for name in _COMMANDS))])
 def test_help_has_an_example(environment: dict[str, str], words: list[str]) -> None:
     out = perdure(environment, *words).stdout
     assert "Exit codes: 0 done" in out if words == ["--help"] else "Example: perdure" in out

@@ -243,3 +243,40 @@ def test_a_call_waits_for_a_node_actor_no_longer_than_its_queue_timeout(local_ra
         run = client.start(tmp_path / "x.yaml")
         assert run.result(timeout=60) == {"d": "held"}
         assert run.state().nodes["c"].output == "late"
+
+
+@pytest.mark.timeout(120)
+def test_a_host_that_is_killed_while_a_child_is_undone_comes_back_and_goes_on_with_it(
+    local_ray: None, tmp_path: Path
+) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import asyncio, os\nfrom pathlib import Path\nfrom perdure import tool\n"
+        "here = Path(__file__).parent\n"
+        "@tool\nasync def book(what: str) -> str: return what\n"
+        "@tool\nasync def refuse() -> None: raise RuntimeError('no car')\n"
+        "@tool\nasync def unbook(what: str) -> str:\n"
+        "    with (here / 'effects').open('a') as file:\n"
+        "        file.write(f'{what} {os.getpid()}\\n')\n"
+        "    while what == 'room' and not (here / 'gate').exists():\n"
+        "        await asyncio.sleep(0.01)\n"
+        "    return what\n"
+    )
+    undo = "compensate: {tool: unbook, with: {what: "
+    (tmp_path / "trip.yaml").write_text(
+        "name: trip\ntools: [tools.py]\nworkflows:\n  stay:\n    name: stay\n    nodes:\n"
+        f"      room: {{tool: book, with: {{what: room}}, {undo}room}}}}}}\n"
+        f"      table: {{tool: book, with: {{what: table}}, needs: [room], {undo}table}}}}}}\n"
+        f"nodes:\n  flight: {{tool: book, with: {{what: flight}}, {undo}flight}}}}}}\n"
+        "  stay: {workflow: stay, needs: [flight]}\n  car: {tool: refuse, needs: [stay]}\n"
+    )
+    with perdure.connect(Settings(store=tmp_path / "store")) as client:
+        run = client.start(tmp_path / "trip.yaml", id="trip")
+        while [name for name, _ in effects(tmp_path)] != ["table", "room"]:
+            time.sleep(0.01)
+        os.kill(dict(effects(tmp_path))["room"], signal.SIGKILL)
+        (tmp_path / "gate").touch()
+        with pytest.raises(ExecutionFailed, match="no car"):
+            run.result(timeout=60)
+        assert [name for name, _ in effects(tmp_path)] == ["table", "room", "room", "flight"]
+        assert client.get("trip.stay").status() == "compensated"
+        assert {run.state().nodes[name].status for name in ("flight", "stay")} == {"compensated"}

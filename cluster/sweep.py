@@ -1,0 +1,47 @@
+"""The sweep: wakes executions whose timers are overdue, should the server have lost a schedule."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from perdure.cluster.connection import Connection
+from perdure.cluster.hosting import recorded_lane
+from perdure.errors import PerdureError
+from perdure.projections.runner import Projections
+
+EVERY = 60.0  # seconds
+OVERDUE = 60.0  # seconds; far more than timers are late under load
+_AT_ONCE = 1000
+_log = logging.getLogger("perdure.sweep")
+
+
+async def sweep(connection: Connection, projections: Projections, overdue: float = OVERDUE) -> int:
+    """Have the timers count that were due more than `overdue` seconds ago, and return how many executions that wakes.
+
+    What says which are armed is the log, through its read model on disk: nobody holds them in memory. Nothing is done
+    where a command waits for the execution already.
+    """
+    await projections.catch_up(connection.log)
+    before, woken = datetime.now(UTC) - timedelta(seconds=overdue), 0
+    for execution, timer, due in await projections.overdue(before, _AT_ONCE):
+        lane = await recorded_lane(connection, execution)
+        if lane is not None and await connection.inbox.fire(execution, lane, timer, due):
+            _log.warning(
+                "execution %s: the timer %s was due at %s and did not come; it is woken", execution, timer, due
+            )
+            woken += 1
+    return woken
+
+
+async def keep_sweeping(connection: Connection, file: Path, every: float = EVERY) -> None:
+    """Sweep again and again, until cancelled."""
+    while True:
+        await asyncio.sleep(every)
+        projections = Projections(file)
+        try:
+            await sweep(connection, projections)
+        except PerdureError as error:
+            _log.warning("overdue timers were not looked for: %s", error)
+        finally:
+            projections.close()
