@@ -77,11 +77,9 @@ class Sets:
     def _add_with_descendants(self, state: PlanState, entered: set[PlanState]) -> None:
         """Add a state with what is entered within it (D: addDescendantStatesToEnter)."""
         if state.kind == "history":
-            for each in (into := self.remembered(state) or list(state.initial)):
+            for each in self.remembered(state) or state.initial:
                 self._add_with_descendants(each, entered)
-            for each in into:
-                self._add_ancestors(each, state.parent, entered)
-            return
+            return  # the states around are added by who asked for it, as those of what a history stands for
         entered.add(state)
         if state.kind == "compound":
             for each in state.initial:
@@ -114,4 +112,4 @@ class Sets:
 
 def _meet(one: PlanState | None, other: PlanState | None) -> bool:
     """Say whether two domains are one, or one of them lies within the other."""
-    return one is None or other is None or one is other or one.lies_in(other) or other.lies_in(one)
+    return one is other or one is None or one.lies_in(other) or (other is not None and other.lies_in(one))

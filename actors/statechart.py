@@ -255,14 +255,12 @@ class _Step:
             around = around.parent
 
     def exit_interpreter(self) -> None:
-        """Do what is to be done on exit of the states that the chart ends in (D: exitInterpreter)."""
-        for state in sorted(self.configuration, key=_in_document, reverse=True):
-            self.execute(state, state.exit)
-            if state.kind == "final" and state.parent is None:
-                self.out.output = self._rendered(state, state.output)
-                self.out.error = self._error_of(state)
-        failed = next((event.error for event in self.internal if event.error is not None), None)
-        self.out.failed = self.out.failed or failed
+        """Do what is to be done on exit of the final state that the chart ends in (D: exitInterpreter)."""
+        (end,) = self.configuration
+        self.execute(end, end.exit)
+        self.out.output = self._rendered(end, end.output)
+        self.out.error = self._error_of(end)
+        self.out.failed = next((event.error for event in self.internal if event.error is not None), None)
 
     # What is done on the way
 

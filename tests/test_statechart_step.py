@@ -41,6 +41,7 @@ def test_an_internal_event_that_nothing_takes_is_recorded_as_ignored() -> None:
     """3.12.1: an event that matches no transition is dropped from its queue; the record keeps its name."""
     chart = Driven({"a": {"on": {"go": {"do": {"raise": "inner"}}, "inner": {"if": False, "target": "b"}}}, "b": END})
     assert chart.when("go").last.ignored == ["inner"]
+    assert chart.taken == [[("a", "go")]]
 
 
 def test_an_event_that_nothing_takes_changes_nothing() -> None:
@@ -136,6 +137,18 @@ def test_an_earlier_region_preempts_a_transition_out_of_the_parallel_state() -> 
     """3.13, D: the same the other way round: what stands first goes on, and the parallel state is not left."""
     chart = Driven({"p": both({"on": {"go": "p.left.next"}}, {"on": {"go": "out"}}), "out": {}}).when("go")
     assert chart.active == atoms("p.left.next", "p.right.at")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_transition_out_of_a_region_meets_one_within_it(first: bool) -> None:
+    """3.13: the exit sets of a transition within a region and of one around that region meet, whichever comes first."""
+    out, stay = {"on": {"go": "top.p.right.next"}}, {"on": {"go": "top.p.right.r.y"}}
+    r = {"states": {"x": stay, "y": {}}}
+    p = {"type": "parallel", "states": {"left": {"states": {"at": out}}, "right": {"states": {"r": r, "next": {}}}}}
+    if not first:
+        p["states"] = dict(reversed(p["states"].items()))
+    chart = Driven({"top": {"states": {"p": p}}}).when("go")
+    assert chart.active == atoms("top.p.left.at", "top.p.right.next" if first else "top.p.right.r.y")
 
 
 def test_a_transition_of_an_inner_state_preempts_that_of_the_parallel_state_around_it() -> None:

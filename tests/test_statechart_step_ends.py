@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from chart_steps import AROUND, Driven, atoms, logged, plan_of, write
 
 from perdure.actors import statechart
@@ -130,12 +131,13 @@ def test_a_history_of_a_parallel_state_brings_all_regions_back() -> None:
         assert chart.active == expected
 
 
-def test_a_history_of_one_region_leaves_the_other_regions_to_their_default() -> None:
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_history_of_one_region_leaves_the_other_regions_to_their_default(deep: bool) -> None:
     """D, addAncestorStatesToEnter: other regions of a parallel state on the way up are entered too."""
     regions: dict[str, Any] = {
         name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y")
     }
-    regions["x"]["states"]["h"] = {"type": "history", "default": "p.x.one"}
+    regions["x"]["states"]["h"] = {"type": "history", "deep": deep, "default": "p.x.one"}
     chart = Driven(
         {"p": {"type": "parallel", "states": regions, "on": {"out": "off"}}, "off": {"on": {"back": "p.x.h"}}}
     )
