@@ -144,7 +144,10 @@ def test_a_transition_out_of_a_region_meets_one_within_it(first: bool) -> None:
     """3.13: the exit sets of a transition within a region and of one around that region meet, whichever comes first."""
     out, stay = {"on": {"go": "top.p.right.next"}}, {"on": {"go": "top.p.right.r.y"}}
     r = {"states": {"x": stay, "y": {}}}
-    p = {"type": "parallel", "states": {"left": {"states": {"at": out}}, "right": {"states": {"r": r, "next": {}}}}}
+    p: dict[str, Any] = {
+        "type": "parallel",
+        "states": {"left": {"states": {"at": out}}, "right": {"states": {"r": r, "next": {}}}},
+    }
     if not first:
         p["states"] = dict(reversed(p["states"].items()))
     chart = Driven({"top": {"states": {"p": p}}}).when("go")
