@@ -9,11 +9,20 @@ from perdure.actors.compensation import to_keep
 from perdure.actors.draft import Draft
 from perdure.actors.ends import main_done
 from perdure.actors.failures import leave
-from perdure.actors.inputs import ReportFailure, ReportLoss, ReportSuccess
+from perdure.actors.inputs import Report, ReportFailure, ReportSuccess
 from perdure.actors.macrostep import Macrostep, Surroundings
 from perdure.actors.signals import misfit
 from perdure.actors.state import SETTLED
-from perdure.definitions.chart_plan import DONE_INVOKE, ENTERED, ERROR_ACTION, ERROR_INVOKE, PlanChart, name_of_call
+from perdure.definitions.chart_plan import (
+    DONE_INVOKE,
+    ENTERED,
+    ERROR_ACTION,
+    ERROR_INVOKE,
+    PROGRESS_INVOKE,
+    PlanChart,
+    PlanInvoke,
+    name_of_call,
+)
 from perdure.definitions.paths import UNDO, body_of, chart_of, inner_body, name_of, node_in, owner_of
 from perdure.events.vocabulary import (
     BodySucceeded,
@@ -183,14 +192,30 @@ def fire(draft: Draft, path: str) -> None:
     receive(draft, body_of(owner), ChartEvent(f"after.{state}", timer=(state, int(entry), int(name_of(path)))))
 
 
-def come_late(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss) -> None:
-    """Record that an invocation ended when its state had been left; for any other node there is nothing to record."""
-    body = draft.plan.body(body_of(report.node))
-    if not body.calls or isinstance(report, ReportLoss) or draft.state.node(report.node) is not None:
-        return
-    state, plan = name_of(owner_of(body_of(report.node))[0]), plan_of(draft, chart_of(report.node))
-    invoked = next((each for each in plan.states[state].invokes if each.call == name_of(report.node)), None)
+def progress(draft: Draft, path: str, data: object) -> None:
+    """Tell a statechart how far an invocation is, if some state of it ever wants to know."""
+    invoked = _invoked(draft, path)
     if invoked is not None:
+        event = f"{PROGRESS_INVOKE}{invoked.id}"
+        if plan_of(draft, chart_of(path)).ever_takes(event):
+            receive(draft, chart_of(path), ChartEvent(event, data))
+
+
+def _invoked(draft: Draft, path: str) -> PlanInvoke | None:
+    """Return the invocation that a node is; None for any other node."""
+    if not draft.plan.body(body_of(path)).calls:
+        return None
+    state = plan_of(draft, chart_of(path)).states[name_of(owner_of(body_of(path))[0])]
+    return next((each for each in state.invokes if each.call == name_of(path)), None)
+
+
+def come_late(draft: Draft, report: Report) -> None:
+    """Record that an invocation ended when its state had been left; for any other node there is nothing to record."""
+    invoked = _invoked(draft, report.node)
+    if invoked is None or not isinstance(report, ReportSuccess | ReportFailure):
+        return
+    if draft.state.node(report.node) is None:
+        state = name_of(owner_of(body_of(report.node))[0])
         output = report.output if isinstance(report, ReportSuccess) else None
         event = f"{DONE_INVOKE if isinstance(report, ReportSuccess) else ERROR_INVOKE}{invoked.id}"
         draft.emit(EventIgnored(chart_of(report.node), event, output, f"state {state!r} was left before"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,8 @@ from perdure.actors.inputs import (
     ReportChild,
     ReportFailure,
     ReportLoss,
+    ReportProgress,
+    ReportQueued,
     ReportSuccess,
     StartExecution,
 )
@@ -34,6 +36,7 @@ from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
+from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
@@ -41,7 +44,7 @@ from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
 from perdure.events.subjects import partition_of
-from perdure.events.vocabulary import CommandRefused, Event
+from perdure.events.vocabulary import CommandRefused, Event, ExecutionStarted
 
 _log = logging.getLogger("perdure.execution")
 
@@ -63,9 +66,9 @@ class Surroundings:
     """What an execution acts through. near: timers due within so many seconds stay in this process, now.
 
     apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
-    its own. fence: awaited before
-    every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an execution that waits
-    for the outside world is kept at hand.
+    its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
+    execution, node, attempt, progress. fence: awaited before every effect; it raises Deposed where this is no owner any
+    more. quiet: for how many seconds an execution that waits for the outside world is kept at hand.
     """
 
     log: Log
@@ -76,7 +79,9 @@ class Surroundings:
     near: Callable[[], float] = lambda: NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
-    apart: Callable[[PlanNode, str | None, int], bool] = lambda _node, _place, _resumed: False
+    apart: Callable[[Plan, PlanNode, str | None, int], bool] = lambda _plan, _node, _place, _resumed: False
+    bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
+    tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
@@ -284,19 +289,17 @@ class Execution:
         nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}
         places, apart = state.started.tools, self._around.apart
         return frozenset(
-            path for path, (node, resumed) in nodes.items() if apart(node, places.get(node.target), resumed)
+            path for path, (node, resumed) in nodes.items() if apart(plan, node, places.get(node.target), resumed)
         )
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:
-            digest = (
-                state.started.digest
-                if isinstance(state, Started)
-                else given.digest
-                if isinstance(given, StartExecution)
-                else None
-            )
-            self._plan = await self._around.plan(digest) if digest else None
+            begun = state.started if isinstance(state, Started) else given
+            if not isinstance(begun, StartExecution | ExecutionStarted):
+                return None
+            self._plan = await self._around.plan(begun.digest)
+            if self._around.bring is not None:
+                await self._around.bring(begun.tools)
         return self._plan
 
     async def _reconcile(self) -> None:
@@ -316,10 +319,15 @@ class Execution:
         if new:
             await self._around.fence()
         for key in new:
-            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
+            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=self._called(key[0]))
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
+
+    def _called(self, path: str) -> str:
+        """Return the name of a node's task, which people read when it blocks the loop."""
+        node = self._plan.node(path) if self._plan is not None else None
+        return f"{node.calls} {node.target!r} (node {path!r} of execution {self.id!r})" if node is not None else path
 
     def _refuse(self, inputs: list[Input]) -> None:
         """Tell a parent whose child cannot begin, for its id is taken, or cannot be undone; each time that it asks."""
@@ -346,19 +354,40 @@ class Execution:
         report: Input
         about(node=name, attempt=attempt)
         try:
-            place = folded.state.started.tools.get(node.target)
+            places = folded.state.started.tools
             value = secrets.reveal(state.input, state.secrets)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
-            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline, state.resumed)
+            work = Work(
+                self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
+                state.resumed, self._queued(name, attempt), self._progress(name, attempt),
+            )  # fmt: skip
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
-        except WorkerLost:
-            report = ReportLoss(name, attempt)
+        except WorkerLost as error:
+            report = ReportLoss(name, attempt, secrets.redact(str(error)))
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_stopped():
                 raise
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._put(report)
+
+    def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
+        """Return what is told for what an attempt waits."""
+        return lambda waits_for: self._put(ReportQueued(name, attempt, waits_for))
+
+    def _progress(self, name: str, attempt: int) -> Callable[[Any], None]:
+        """Return what is told how far an attempt is, from any thread."""
+        tell, redact, loop = self._around.tell, self._around.secrets.redact, asyncio.get_running_loop()
+        of_chart = self._plan is not None and self._plan.body(body_of(name)).calls
+
+        def told(progress: Any) -> None:
+            progress = redact(progress)
+            if tell is not None:
+                tell(self.id, name, attempt, progress)
+            if of_chart:
+                loop.call_soon_threadsafe(self._put, ReportProgress(name, attempt, progress))
+
+        return told
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""

@@ -7,8 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from perdure.actors.inputs import StartExecution
 from perdure.cluster.checks import check_id, checked
+from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.opening import Mode, open_store
@@ -93,7 +96,7 @@ class AsyncClient:
         if id is not None and await run.attaches(command):
             return run
         await self._connection.registry.put_definition(command.digest, definition.workflow)
-        await self._connection.inbox.start(command)
+        await self._connection.inbox.start(replace(command, tools=await self._ship(definition, command.tools)))
         if confirm and not await run.attaches(command, within=CONFIRM_SECONDS):
             return run  # queued: every host is busy or away, and the start is safe in the inbox
         return run
@@ -102,12 +105,13 @@ class AsyncClient:
         """Queue one execution per input, all at once, and return their handles in the same order."""
         definition = await self.definition_of(workflow, None)
         commands = [self._command(definition, value, uuid4().hex, priority) for value in inputs]
+        places = await self._ship(definition, commands[0].tools) if commands else {}
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
         window = asyncio.Semaphore(_STARTS_IN_FLIGHT)
 
         async def start(command: StartExecution) -> None:
             async with window:
-                await self._connection.inbox.start(command)
+                await self._connection.inbox.start(replace(command, tools=places))
 
         await asyncio.gather(*map(start, commands))
         return [AsyncRun(command.execution, self._connection) for command in commands]
@@ -162,6 +166,9 @@ class AsyncClient:
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return AsyncRun(execution, self._connection)
+
+    async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:
+        return await shipped(CodeStore(self._connection, self._settings.replicas), definition, places)
 
     def _command(self, definition: Definition, value: Any, execution: str, priority: int) -> StartExecution:
         value, places = checked(self._settings, definition, value, execution, priority, sees_secrets=self._sees_secrets)

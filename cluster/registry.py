@@ -67,6 +67,28 @@ class Registry:
                 raise EnvironmentProblem(f"the definition {digest} is not in the registry of this store") from None
         return (entry.value or b"").decode()
 
+    async def has_code(self, digest: str) -> bool:
+        """Say whether this process has stored the package."""
+        return _code_key(digest) in self._known
+
+    async def put_code(self, digest: str, data: bytes) -> None:
+        """Store a package of code under its digest, once."""
+        key = _code_key(digest)
+        if key in self._known:
+            return
+        with _answering():
+            await self._bucket.put(key, data)
+        self._known.add(key)
+
+    async def code(self, digest: str) -> bytes:
+        """Return a package of code; raises EnvironmentProblem when nobody stored it."""
+        with _answering():
+            try:
+                entry = await self._bucket.get(_code_key(digest))
+            except KeyNotFoundError:
+                raise EnvironmentProblem(f"the code package {digest} is not in the registry of this store") from None
+        return entry.value or b""
+
     async def full_digest(self, digest: str) -> str:
         """Return the digest of the one stored definition that begins so. Raises BadInput where it is not just one."""
         digits = digest.removeprefix("sha256:")
@@ -134,6 +156,10 @@ def _answering() -> Iterator[None]:
         yield
     except (NatsError, OSError) as error:
         raise LogUnavailable(f"the registry did not answer: {error or type(error).__name__}") from error
+
+
+def _code_key(digest: str) -> str:
+    return f"code.{digest}"
 
 
 def _definition_key(digest: str) -> str:

@@ -8,6 +8,10 @@ from contextlib import aclosing
 from typing import Any, Literal
 from uuid import uuid4
 
+import msgspec
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
 from perdure.actors.charts import NEVER
 from perdure.actors.inputs import (
     CancelExecution,
@@ -31,6 +35,7 @@ from perdure.actors.state import Status as StateStatus
 from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import is_driven
+from perdure.cluster.progress import NodeProgress, progress_subject
 from perdure.definitions.json_values import to_json_value
 from perdure.errors import (
     BadInput,
@@ -104,6 +109,31 @@ class AsyncRun:
                         and await self._went_on(recorded.position)
                     ):
                         return
+
+    async def progress(self) -> AsyncIterator[NodeProgress]:
+        """Yield what tools tell of their progress from now on, live, up to the end of the execution.
+
+        It is recorded nowhere: who comes later does not see it.
+        """
+        told: asyncio.Queue[NodeProgress | None] = asyncio.Queue()
+
+        async def take(message: Msg) -> None:
+            told.put_nowait(msgspec.json.decode(message.data, type=NodeProgress))
+
+        async def until_end() -> None:
+            async for _ in self.events():
+                pass
+            told.put_nowait(None)
+
+        listening = await self._connection.nats.subscribe(progress_subject(self.id), cb=take)
+        ending = asyncio.create_task(until_end())
+        try:
+            while (progress := await told.get()) is not None:
+                yield progress
+        finally:
+            ending.cancel()
+            with contextlib.suppress(NatsError, OSError):
+                await listening.unsubscribe()
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""

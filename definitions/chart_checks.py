@@ -19,7 +19,7 @@ from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
 _WORK = ("on", "after", "always", "on_done", "invoke")
-_OURS = ("done.", "error.")
+_OURS = ("done.", "error.", "progress.")
 """Events that nobody declares: perdure raises them."""
 
 

@@ -32,6 +32,9 @@ from perdure.errors import ExpressionError
 ROOTS = frozenset({"input", "nodes", "execution"})
 """What every expression may read."""
 
+PLACEMENT = ("resources", "pool", "runtime_env", "run_on")
+"""The modifiers that say where a tool runs; those of a foreach or a loop by a single call are the call's."""
+
 _NONE: frozenset[str] = frozenset()
 
 
@@ -222,7 +225,8 @@ def _call(part: ForeachNode | LoopNode | Branch) -> Node:
     if part.agent is not None:
         return AgentNode(agent=part.agent, with_=with_)
     if part.tool is not None:
-        return ToolNode(tool=part.tool, with_=with_)
+        where = {} if isinstance(part, Branch) else {key: getattr(part, key) for key in PLACEMENT}
+        return ToolNode(tool=part.tool, with_=with_, **where)
     if part.workflow is not None:
         return WorkflowNode(workflow=part.workflow, with_=with_)
     return SetNode(set=None)  # there is nothing to do: the checks say so

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime
@@ -27,6 +28,7 @@ from perdure.events.vocabulary import (
     NodeCaught,
     NodeFailed,
     NodeOpened,
+    NodePlaced,
     NodeResumed,
     NodeScheduled,
     NodeSucceeded,
@@ -36,6 +38,7 @@ from perdure.events.vocabulary import (
 STYLES = {
     "active": "bold cyan",
     "running": "cyan",
+    "queued": "yellow",
     "paused": "yellow",
     "cancelling": "yellow",
     "compensating": "magenta",
@@ -79,6 +82,8 @@ class Progress:
             return None
         if isinstance(event, ChildRequested | NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
+        elif isinstance(event, NodePlaced):
+            self.began[node] = happened.at  # its time in the queue is not its work's
         elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed | NodeCaught):
             self.ended[node] = happened.at
         return str(node)
@@ -92,6 +97,8 @@ class Progress:
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
         remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
         attempt = f"attempt {node.attempt}" if node.attempt else ""
+        if node.waits_for:
+            return name, "queued", attempt, "", node.waits_for
         return name, node.status, attempt, seconds, remark
 
     def table(self) -> Table:
@@ -142,6 +149,9 @@ def show(progress: Progress) -> None:
         f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  "
         f"[{STYLES[state.status]}]{state.status}[/]  {started}"
     )
+    queued = Counter(node.waits_for for node in state.nodes.values() if node.waits_for)
+    for waits_for, count in queued.most_common():
+        console.print(f"  [yellow]{count} queued[/]: {escape(waits_for)}")
     console.print(progress.table())
     _show_undone(state)
     if isinstance(state.outcome, ExecutionFailed):

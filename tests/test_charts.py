@@ -11,6 +11,7 @@ from perdure.actors.inputs import (
     PauseExecution,
     ReportChild,
     ReportFailure,
+    ReportProgress,
     ReportSuccess,
     ResumeExecution,
     RetryExecution,
@@ -369,3 +370,13 @@ def test_a_chart_in_an_item_that_is_stopped_has_no_timers_left() -> None:
     given = Given(plan).when(start(plan), ReportFailure("each[0]/c/chart/a[1]/invoke", 1, BOOM))
     assert given.now.status == "failed"
     assert not given.now.timers
+
+
+def test_the_progress_of_an_invocation_is_an_event_where_some_state_wants_to_know() -> None:
+    far = {"do": {"set": {"far": "${{ event.data }}"}}}
+    states = {"a": {"invoke": {"tool": "t", "on_done": "b"}, "on": {"progress.invoke.a": far}}, "b": END}
+    given = chart(states, context={"far": 0}).when(ReportProgress("a[1]/invoke", 1, 50)).then_types(MacrostepTaken)
+    assert given.now.main.chart is not None
+    assert given.now.main.chart.context == {"far": 50}
+    deaf = chart({"a": {"invoke": {"tool": "t", "on_done": "b"}}, "b": END})
+    deaf.when(ReportProgress("a[1]/invoke", 1, 50)).then_nothing()

@@ -192,7 +192,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on(environment: dict[str, str],
         ("name: x\nnodes: {a: {set: 1}}\n", ["--replies", "/bin/ls"], "cannot be read"),
         ("name: x\ninput: {$ref: '#/nope'}\nnodes: {a: {set: 1}}\n", [], "leads nowhere in this schema"),
         ("name: x\ntools: [x.yaml]\nnodes: {a: {tool: t}}\n", [], "must end in .py"),
-        ("name: x\nnodes: {a: {tool: 'builtins:type'}}\n", [], "is a class; give a function"),
+        ("name: x\nnodes: {a: {tool: 'builtins:int'}}\n", [], "is a class without __call__"),
         ("name: x\nnodes: {a: {set: 1}}\n", ["--replies", "none.yaml"], "none.yaml: cannot be read"),
     ],
 )

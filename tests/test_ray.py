@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,16 +47,6 @@ def open_ticket(message: str, category: str, urgency: str, reason: str) -> dict:
     note("escalate")
     return tools.open_ticket(message, category, urgency, reason)
 """
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """One Ray for all tests here; clients find it running and leave it running."""
-    with pytest.MonkeyPatch.context() as patch:  # its processes inherit the environment that it starts in
-        patch.setenv("PERDURE_SECRET_INHERITED", "value-of-the-environment")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -139,7 +129,10 @@ def test_plain_functions_run_in_node_actors_and_one_that_kills_its_process_ends_
         pids = client.start(tmp_path / "x.yaml").result(timeout=60)
         assert pids["h"] == pids["l"] != pids["t"] == pids["a"]
         assert pids["f"] not in (pids["h"], os.getpid())
-        for tool, expected in (("fail", "KeyError: 'lost'"), ("die", "WorkerLost: .*lost 4 times")):
+        for tool, expected in (
+            ("fail", "KeyError: 'lost'"),
+            ("die", r"WorkerLost: .*lost 4 times; the last time process \d+ on .*: it crashed"),
+        ):
             (tmp_path / "y.yaml").write_text(f"name: y\ntools: [tools.py]\nnodes: {{bad: {{tool: {tool}}}}}\n")
             with pytest.raises(ExecutionFailed, match=expected):
                 client.start(tmp_path / "y.yaml").result(timeout=60)

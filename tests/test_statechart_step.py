@@ -92,6 +92,15 @@ def test_a_wildcard_that_stands_first_wins_over_a_name_that_stands_second() -> N
     assert Driven({"a": {"on": {"*": "b", "go": "c"}}, "b": {}, "c": {}}).when("go").active == atoms("b")
 
 
+def test_what_is_for_one_event_alone_comes_before_a_wildcard() -> None:
+    """3.13: document order decides, and `on_done` and what an invocation leads to stand before what is under `on`."""
+    a = {"states": {"x": END}, "on": {"*": "wrong"}, "on_done": "right"}
+    assert Driven({"a": a, "right": {}, "wrong": {}}).active == atoms("right")
+    b = {"invoke": {"tool": "t", "on_done": "right", "on_error": "right"}, "on": {"*": "wrong"}}
+    for event in ("done.invoke.b", "error.invoke.b"):
+        assert Driven({"b": b, "right": {}, "wrong": {}}).when(event).active == atoms("right")
+
+
 @pytest.mark.parametrize(
     ("descriptor", "taken", "not_taken"),
     [
