@@ -54,12 +54,13 @@ class Sets:
     def entry_set(self, way: PlanTransition) -> set[PlanState]:
         """Return the states that a transition enters; what it leaves and enters lies within its domain (SCXML 3.13).
 
-        The text of appendix D goes beyond that where a deep history leads back into what was not left: it enters active
-        states a second time, and the default of a region that is active.
+        The text of appendix D adds the states around what a history remembers up to the history's parent. That goes
+        beyond the domain where a deep history leads back into what was not left: it enters active states a second time,
+        and the default of a region that is active. Here they are added up to the domain, as for any target.
         """
-        domain, entered = self._domain(way), set[PlanState]()
-        self._add_targets(way.targets, domain, entered)
-        return {each for each in entered if each.lies_in(domain)}
+        entered = set[PlanState]()
+        self._add_targets(way.targets, self._domain(way), entered)
+        return entered
 
     def initial_set(self, initial: Iterable[PlanState]) -> set[PlanState]:
         """Return the states that a chart enters when it begins."""
@@ -79,7 +80,7 @@ class Sets:
         if state.kind == "history":
             for each in self.remembered(state) or state.initial:
                 self._add_with_descendants(each, entered)
-            return  # the states around are added by who asked for it, as those of what a history stands for
+            return  # who asked for it adds the states around
         entered.add(state)
         if state.kind == "compound":
             for each in state.initial:

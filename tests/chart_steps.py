@@ -50,6 +50,7 @@ class Driven:
         self.steps.append(step)
         if step.failed is None:
             self.state = folded(self.state, event, step)
+            assert is_legal(self.plan, self.state.configuration), self.state.configuration
 
     @property
     def last(self) -> Macrostep:

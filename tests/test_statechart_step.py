@@ -56,6 +56,7 @@ def test_an_eventless_guard_sees_an_event_that_no_transition_took() -> None:
     assert chart.active == atoms("a")
     assert chart.when("stay").active == atoms("a")
     assert chart.when("go").active == atoms("b")
+    assert chart.last.ignored == ["go"]
 
 
 def test_a_chart_that_never_comes_to_rest_fails_by_name() -> None:
@@ -146,6 +147,13 @@ def test_an_earlier_region_preempts_a_transition_out_of_the_parallel_state() -> 
     """3.13, D: the same the other way round: what stands first goes on, and the parallel state is not left."""
     chart = Driven({"p": both({"on": {"go": "p.left.next"}}, {"on": {"go": "out"}}), "out": {}}).when("go")
     assert chart.active == atoms("p.left.next", "p.right.at")
+
+
+def test_of_two_transitions_with_one_domain_the_first_is_taken() -> None:
+    """3.13: both leave all that is active within the state around the parallel state."""
+    p = both({"on": {"go": "top.a"}}, {"on": {"go": "top.b"}})
+    chart = Driven({"top": {"states": {"p": p, "a": {}, "b": {}}}}).when("go")
+    assert (chart.active, chart.taken) == (atoms("top.a"), [[("top.p.left.at", "go")]])
 
 
 @pytest.mark.parametrize("first", [True, False])

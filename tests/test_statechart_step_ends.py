@@ -57,6 +57,15 @@ def test_a_parallel_state_is_done_when_all_its_regions_are() -> None:
     assert [micro.event for micro in chart.last.steps] == ["x", "done.state.p.x", "done.state.p"]
 
 
+def test_a_parallel_state_with_a_region_that_has_no_end_is_never_done() -> None:
+    """D, isInFinalState: an atomic state is in no final state."""
+    chart = Driven(
+        {"p": {"type": "parallel", "states": {"x": {"states": {"end": END}}, "y": {}}, "on_done": "over"}, "over": {}}
+    )
+    assert chart.active == atoms("p.x.end", "p.y")
+    assert chart.last.ignored == ["done.state.p.x"]
+
+
 def test_a_parallel_state_within_another_is_done_for_it_too() -> None:
     """3.4: a parallel state is in a final state when all its children are; so is one whose last child is parallel."""
     inner = {"type": "parallel", "states": {"x": {"states": {"at": {"on": {"go": "end"}}, "end": END}}}}
@@ -71,6 +80,7 @@ def test_a_final_state_at_the_top_ends_the_chart_at_once() -> None:
     end = {**END, "entry": {"raise": "late"}, "output": "${{ context.log }}", "exit": write("-end")}
     chart = Driven({"a": {"on": {"go": "end"}, "exit": write("-a")}, "end": end}, **LOG).when("go")
     assert chart.state.ended
+    assert chart.last.ignored == []
     assert chart.state.output == ["-a", "-end"]
     assert [micro.event for micro in chart.last.steps] == ["go"]
 

@@ -5,7 +5,9 @@ from typing import Any
 from chart_steps import AROUND, Driven, atoms, plan_of, write
 
 from perdure.actors import statechart
+from perdure.actors.chart_state import ChartEvent
 from perdure.actors.macrostep import Asked, Delay
+from perdure.events.vocabulary import Error, Microstep, Taken
 
 BAD = "${{ context.missing }}"
 
@@ -99,3 +101,48 @@ def test_a_chart_may_fail_by_the_final_state_that_it_ends_in() -> None:
     assert chart.last.ended
     assert chart.last.error is not None
     assert (chart.last.error.type, chart.last.error.message, chart.last.error.data) == ("Refused", "no funds", {"n": 1})
+
+
+def test_a_guard_that_fails_raises_one_error_though_two_regions_ask_it() -> None:
+    """5.9.1, D: a transition that several states select is one transition."""
+    on = {"go": {"if": "context.missing", "target": "rest"}, "error": {"do": write("error")}}
+    p = {"type": "parallel", "states": {"x": {}, "y": {}}, "on": on}
+    assert Driven({"p": p, "rest": {}}, context={"log": []}).when("go").log == ["error"]
+
+
+def test_a_guard_that_fails_fails_the_chart_where_neither_event_nor_error_is_taken() -> None:
+    """5.9.1, and what perdure does with errors."""
+    chart = Driven({"a": {"on": {"go": {"if": "In('nowhere')", "target": "b"}}}, "b": {}}).when("go")
+    assert chart.last.failed is not None
+    assert "there is no state 'nowhere'" in chart.last.failed.message
+
+
+def test_an_error_whose_own_guard_fails_is_the_one_that_counts() -> None:
+    """5.9.1: the error that came from outside was not taken, and fails the chart."""
+    boom = ChartEvent("error.action.pay", error=Error("Boom", "it broke"))
+    on = {"error.action.pay": {"if": "context.missing", "target": "b"}, "error.execution": "b"}
+    chart = Driven({"a": {"on": on}, "b": {}}).when(boom)
+    assert chart.last.failed == boom.error
+
+
+def test_a_record_says_which_transitions_were_taken_where_to_and_why() -> None:
+    """The record of a microstep is read by people: source, descriptor, targets and guard."""
+    ways = [{"if": "context.n > 5", "target": "b"}, {"if": "context.n > 0", "target": "c"}]
+    chart = Driven({"a": {"on": {"go.*": ways}}, "b": {}, "c": {}}, context={"n": 1}).when("go.on")
+    assert chart.last.steps == [
+        Microstep("go.on", [Taken("a", "go.*", ["c"], "context.n > 0")], exited=["a"], entered=["c"])
+    ]
+
+
+def test_invocations_begin_in_document_order() -> None:
+    """D, mainEventLoop: statesToInvoke in entry order."""
+    regions = {f"r{number}": {"invoke": {"tool": "work"}} for number in range(12)}
+    chart = Driven({"p": {"type": "parallel", "states": regions}})
+    assert [each.state for each in chart.last.invokes] == [f"p.r{number}" for number in range(12)]
+
+
+def test_what_is_made_up_in_one_step_is_never_the_same_twice() -> None:
+    """uuid() is a function of the time, the place and how many expressions came before."""
+    made = [{"set": {"one": "${{ uuid() }}"}}, {"set": {"two": "${{ uuid() }}"}}]
+    context = Driven({"a": {"entry": made}}).state.context
+    assert context["one"] != context["two"]
