@@ -83,7 +83,7 @@ def accepts(chart: PlanChart, state: ChartState) -> list[str]:
     for each in sorted((chart.states[path] for path in state.configuration), key=_in_document, reverse=True):
         for way in each.transitions:
             if way.trigger == "event" and not way.exact:
-                found[way.on] = None
+                found.update(dict.fromkeys(way.on.split()))
     return list(found)
 
 

@@ -132,13 +132,13 @@ def _no_target(chart: Chart, target: str, meant: list[str]) -> str:
 
 
 def _event_findings(known: set[str] | None, each: ChartState) -> Iterator[Finding]:
-    for event in each.state.on:
+    for at, event in [(key, event) for key in each.state.on for event in key.split()]:
         prefix = event.removesuffix("*").removesuffix(".")
         if not prefix or known is None or event.startswith(_OURS):
             continue
         if prefix not in known and not any(name.startswith(f"{prefix}.") for name in known):
             hint = did_you_mean(event, known) or "; declare it under 'events'"
-            yield Finding((*each.at, "on", event), f"there is no event {event!r}{hint}", key=True, lack=True)
+            yield Finding((*each.at, "on", at), f"there is no event {event!r}{hint}", key=True, lack=True)
     for text in each.state.after:
         if "${{" not in text:
             try:
@@ -166,7 +166,7 @@ def _invocation_findings(chart: Chart) -> Iterator[Finding]:
 
 def _raise_findings(chart: Chart) -> Iterator[Finding]:
     """Find raised events that no state takes."""
-    taken = {event for each in chart.states.values() for event in each.state.on}
+    taken = {event for each in chart.states.values() for key in each.state.on for event in key.split()}
     prefixes = {event.removesuffix("*").removesuffix(".") for event in taken}
     for each in chart.states.values():
         for at, action in actions_of(each):

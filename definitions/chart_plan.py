@@ -33,7 +33,7 @@ class PlanAction:
 class PlanTransition:
     """A compiled transition. `on`: its descriptor, as records show it; `timer`: which of the state's delays it is for.
 
-    tokens: of its event descriptor, none for the wildcard (SCXML 3.12.1). exact: whether it is for that event alone,
+    descriptors: the tokens of each, none for the wildcard (SCXML 3.12.1). exact: whether it is for that event alone,
     and not for those that begin with it: paths of states have dots of their own. internal: SCXML 3.5. domain: what all
     that it leaves and enters lies within, None: the chart; of one that leads to a history the step finds it.
     """
@@ -46,7 +46,7 @@ class PlanTransition:
     guard_text: str | None
     actions: tuple[PlanAction, ...]
     internal: bool
-    tokens: tuple[str, ...] = ()
+    descriptors: tuple[tuple[str, ...], ...] = ()
     exact: bool = False
     timer: int = -1
     domain: "PlanState | None" = None
@@ -58,9 +58,11 @@ class PlanTransition:
 
     def matches(self, tokens: tuple[str, ...]) -> bool:
         """Say whether its descriptor is a prefix of an event's name, token by token (SCXML 3.12.1)."""
-        if self.trigger != "event" or (self.exact and len(tokens) != len(self.tokens)):
+        if self.trigger != "event":
             return False
-        return tokens[: len(self.tokens)] == self.tokens
+        if self.exact:
+            return tokens in self.descriptors
+        return any(tokens[: len(each)] == each for each in self.descriptors)
 
 
 @dataclass(eq=False, slots=True)
@@ -231,7 +233,7 @@ def _transition(
         guard_text=None if way.if_ is None else str(way.if_),
         actions=calls.actions(way.do),
         internal=way.internal,
-        tokens=tokens_of(on or ""),
+        descriptors=tuple(map(tokens_of, (on or "").split())),
     )
     made.domain = domain_of(made, made.targets)
     made.to_history = any(each.kind == "history" for each in made.targets)

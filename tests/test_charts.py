@@ -380,3 +380,8 @@ def test_the_progress_of_an_invocation_is_an_event_where_some_state_wants_to_kno
     assert given.now.main.chart.context == {"far": 50}
     deaf = chart({"a": {"invoke": {"tool": "t", "on_done": "b"}}, "b": END})
     deaf.when(ReportProgress("a[1]/invoke", 1, 50)).then_nothing()
+
+
+def test_a_transition_may_be_for_several_events() -> None:
+    given = chart({"a": {"on": {"go run.*": "b"}}, "b": END}).when(send("run.fast"))
+    assert given.now.status == "succeeded"
