@@ -109,7 +109,8 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
     """Record a step with all that follows of it; one that ends in an error has not happened."""
     if step.failed is not None:
         what = f"{step.failed.type}: {step.failed.message}"
-        draft.emit(EventIgnored(body, event.name, event.data, f"the step failed: {what}", held))
+        result_of = event.of if event.error is None else ""  # a call that failed is made again at a retry
+        draft.emit(EventIgnored(body, event.name, event.data, f"the step failed: {what}", held, result_of))
         leave(draft, body, step.failed)
         return
     before = state_of(draft, body)
@@ -283,5 +284,5 @@ def plan_of(draft: Draft, body: str) -> PlanChart:
 
 def _surroundings(draft: Draft, body: str) -> Surroundings:
     names = draft.names(body, ())
-    seed = f"{draft.execution}/{body}/{len(draft.events)}"
+    seed = f"{draft.execution}/{body}/{state_of(draft, body).steps}/{len(draft.events)}"  # inputs may have one time
     return Surroundings({"input": names["input"], "execution": names["execution"]}, draft.at, seed)

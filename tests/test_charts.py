@@ -380,3 +380,22 @@ def test_the_progress_of_an_invocation_is_an_event_where_some_state_wants_to_kno
     assert given.now.main.chart.context == {"far": 50}
     deaf = chart({"a": {"invoke": {"tool": "t", "on_done": "b"}}, "b": END})
     deaf.when(ReportProgress("a[1]/invoke", 1, 50)).then_nothing()
+
+
+def test_ids_of_events_that_are_decided_at_one_time_differ() -> None:
+    given = chart({"a": {"on": {"e": {"do": {"set": {"ids": "${{ context.ids + [uuid()] }}"}}}}}}, context={"ids": []})
+    given.when(send("e", number=1), send("e", number=2))
+    assert given.now.main.chart is not None
+    assert len(set(given.now.main.chart.context["ids"])) == 2
+
+
+def test_a_result_whose_step_failed_is_taken_again_by_a_retry() -> None:
+    done = {"target": "end", "if": "int(event.data) == 1"}  # what the call gave is no number
+    given = chart({"a": {"invoke": {"tool": "t", "on_done": done}}, "end": END})
+    given.when(ReportSuccess("a[1]/invoke", 1, "x"))
+    assert isinstance(given.events[-1], ExecutionFailed)
+    given.when(RetryExecution("r-1", EXECUTION))
+    assert isinstance(given.events[-1], ExecutionFailed), "it fails again, and does not wait for what never comes"
+    assert [event.held for event in of_type(given, EventIgnored)] == [False, True]
+    assert given.now.main.chart is not None
+    assert len(given.now.main.chart.held) == 1
