@@ -74,9 +74,16 @@ def receive(draft: Draft, body: str, event: ChartEvent, *, held: bool = False) -
     if event.error is not None:
         _break(draft, body, event, held=held)
     else:
-        never = not plan_of(draft, body).ever_takes(event.name)
-        reason = NEVER if never else f"no transition takes it in {', '.join(chart.configuration)}"
-        draft.emit(EventIgnored(body, event.name, event.data, reason, held))
+        draft.emit(EventIgnored(body, event.name, event.data, _untaken(plan_of(draft, body), chart, event), held))
+
+
+def _untaken(plan: PlanChart, chart: ChartState, event: ChartEvent) -> str:
+    """Say why no transition takes an event: none is for it at all, or not now, or none whose guard holds."""
+    if event.timer is None and not plan.ever_takes(event.name):
+        return NEVER
+    if event.timer is not None or statechart.takes(plan, chart, event.name):
+        return f"no transition for it has a guard that holds in {', '.join(chart.configuration)}"
+    return f"no transition takes it in {', '.join(chart.configuration)}"
 
 
 NEVER = "no state of the chart ever takes it"

@@ -382,6 +382,20 @@ def test_the_progress_of_an_invocation_is_an_event_where_some_state_wants_to_kno
     deaf.when(ReportProgress("a[1]/invoke", 1, 50)).then_nothing()
 
 
+def test_an_event_that_no_guard_lets_in_is_ignored_for_that_reason() -> None:
+    held = "no transition for it has a guard that holds in a"
+    given = chart({"a": {"on": {"e": {"target": "z", "if": "event.data > 1"}}}, "z": END}).when(send("e", 1))
+    given.then(EventIgnored("", "e", 1, held))
+    given = chart({"a": {"after": {"5s": {"target": "z", "if": "context.n > 1"}}}, "z": END}, context={"n": 0})
+    assert given.when(due(given, "after/a[1]/0")).events[-1] == EventIgnored("", "after.a", None, held)
+
+
+def test_the_output_of_a_workflow_that_is_a_statechart_may_read_its_context() -> None:
+    states = {"a": {"on": {"e": {"target": "z", "do": {"set": {"n": "${{ event.data }}"}}}}}, "z": END}
+    given = chart(states, context={"n": 0}, output={"n": "${{ context.n }}"}).when(send("e", 3))
+    assert given.events[-1] == ExecutionSucceeded({"n": 3})
+
+
 def test_ids_of_events_that_are_decided_at_one_time_differ() -> None:
     given = chart({"a": {"on": {"e": {"do": {"set": {"ids": "${{ context.ids + [uuid()] }}"}}}}}}, context={"ids": []})
     given.when(send("e", number=1), send("e", number=2))
