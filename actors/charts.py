@@ -74,9 +74,16 @@ def receive(draft: Draft, body: str, event: ChartEvent, *, held: bool = False) -
     if event.error is not None:
         _break(draft, body, event, held=held)
     else:
-        never = not plan_of(draft, body).ever_takes(event.name)
-        reason = NEVER if never else f"no transition takes it in {', '.join(chart.configuration)}"
-        draft.emit(EventIgnored(body, event.name, event.data, reason, held))
+        draft.emit(EventIgnored(body, event.name, event.data, _untaken(plan_of(draft, body), chart, event), held))
+
+
+def _untaken(plan: PlanChart, chart: ChartState, event: ChartEvent) -> str:
+    """Say why no transition takes an event: none is for it at all, or not now, or none whose guard holds."""
+    if event.timer is None and not plan.ever_takes(event.name):
+        return NEVER
+    if event.timer is not None or statechart.takes(plan, chart, event.name):
+        return f"no transition for it has a guard that holds in {', '.join(chart.configuration)}"
+    return f"no transition takes it in {', '.join(chart.configuration)}"
 
 
 NEVER = "no state of the chart ever takes it"
@@ -109,7 +116,8 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
     """Record a step with all that follows of it; one that ends in an error has not happened."""
     if step.failed is not None:
         what = f"{step.failed.type}: {step.failed.message}"
-        draft.emit(EventIgnored(body, event.name, event.data, f"the step failed: {what}", held))
+        result_of = event.of if event.error is None else ""  # a call that failed is made again at a retry
+        draft.emit(EventIgnored(body, event.name, event.data, f"the step failed: {what}", held, result_of))
         leave(draft, body, step.failed)
         return
     before = state_of(draft, body)
@@ -283,5 +291,5 @@ def plan_of(draft: Draft, body: str) -> PlanChart:
 
 def _surroundings(draft: Draft, body: str) -> Surroundings:
     names = draft.names(body, ())
-    seed = f"{draft.execution}/{body}/{len(draft.events)}"
+    seed = f"{draft.execution}/{body}/{state_of(draft, body).steps}/{len(draft.events)}"  # inputs may have one time
     return Surroundings({"input": names["input"], "execution": names["execution"]}, draft.at, seed)

@@ -298,7 +298,7 @@ class _Step:
         """Ask for the timers of a state."""
         for number, delay in enumerate(state.delays):
             try:
-                seconds = _seconds(state, self.render(delay))
+                seconds = _seconds(self.render(delay))
             except ExpressionError as error:
                 self._raise_error(state, error)
             else:
@@ -357,8 +357,8 @@ def _in_document(state: PlanState) -> int:
     return state.index
 
 
-def _seconds(state: PlanState, value: Any) -> float:
+def _seconds(value: Any) -> float:
     try:
         return duration_in_bounds(value)
     except ValueError as error:
-        raise ExpressionError(f"a delay of state {state.path!r}: {error}") from None
+        raise ExpressionError(f"a delay: {error}") from None

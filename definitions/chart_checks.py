@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
-from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
+from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields, delay_fields
 from perdure.definitions.chart_rules import rule_findings
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.expression_checks import braces_findings, root_problems, states_asked
@@ -191,11 +191,8 @@ def _expression_findings(chart: Chart) -> Iterator[Finding]:
     for field in chart_fields(chart):
         known = CHART_ROOTS | field.adds | (frozenset({"secrets"}) if field.secrets else frozenset())
         yield from _value_findings(chart, field.path, field.value, field, known)
-    for each in chart.states.values():
-        for text in each.state.after:
-            if "${{" in text:
-                field = Field((*each.at, "after", text), text)
-                yield from _value_findings(chart, field.path, text, field, CHART_ROOTS, key=True)
+    for field in delay_fields(chart):
+        yield from _value_findings(chart, field.path, field.value, field, CHART_ROOTS, key=True)
 
 
 def _value_findings(

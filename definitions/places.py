@@ -267,7 +267,8 @@ def places_of(workflow: Workflow) -> Iterator[Place]:
             for _, inner in inner_of(node, at):
                 yield Place(inner.output, body.within(name, inner))
     assert main is not None  # noqa: S101 (bodies_of yields the main one first)
-    yield Place(Field(("output",), workflow.output), main)
+    of_chart = frozenset({"context"}) if workflow.states else _NONE
+    yield Place(Field(("output",), workflow.output, adds=of_chart), main)
     for name, value in workflow.search.items():
         yield Place(Field(("search", name), value, bare=True), main)
     for name, limit in workflow.limits.items():

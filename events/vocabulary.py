@@ -323,13 +323,17 @@ class MacrostepTaken(_Event, frozen=True):
 
 
 class EventIgnored(_Event, frozen=True):
-    """A statechart did not take an event, and why."""
+    """A statechart did not take an event, and why.
+
+    of: the invocation whose result it tells, where the step failed: a retry of the execution takes it again.
+    """
 
     chart: str
     event: str
     data: Any = None
     reason: str = ""
     held: bool = False
+    of: str = ""
 
 
 class EventHeld(_Event, frozen=True):

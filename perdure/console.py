@@ -70,6 +70,7 @@ class Progress:
         self.state: ExecutionState = INITIAL
         self.began: dict[str, datetime] = {}
         self.ended: dict[str, datetime] = {}
+        self._over: dict[str, NodeState] = {}
         self.started: datetime | None = None
 
     def feed(self, happened: Happened) -> str | None:
@@ -81,8 +82,13 @@ class Progress:
         node: str | None = getattr(event, "node", None)
         if node is None or isinstance(event, ExecutionFailed | ExecutionFailing):
             return None
-        if not isinstance(self.state, Started) or self.state.node(node) is None:
+        if not isinstance(self.state, Started):
             return None
+        if self.state.node(node) is None:
+            if not isinstance(event, NodeSucceeded) or node not in self.began:
+                return None
+            # The state does not keep the calls of statecharts that succeeded; the last one is still told of.
+            self._over = {node: NodeState("succeeded", event.attempt)}
         if isinstance(event, ChildRequested | NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
         elif isinstance(event, NodePlaced):
@@ -94,7 +100,7 @@ class Progress:
     def line(self, name: str) -> tuple[str, str, str, str, str]:
         """Return what there is to say of a node: name, status, attempt, seconds, remark."""
         assert isinstance(self.state, Started)  # noqa: S101 (a node is named by events after the start)
-        node = self.state.node(name) or NodeState("cancelled")
+        node = self.state.node(name) or self._over.get(name) or NodeState("cancelled")
         seconds = ""
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"

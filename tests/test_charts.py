@@ -385,3 +385,36 @@ def test_the_progress_of_an_invocation_is_an_event_where_some_state_wants_to_kno
 def test_a_transition_may_be_for_several_events() -> None:
     given = chart({"a": {"on": {"go run.*": "b"}}, "b": END}).when(send("run.fast"))
     assert given.now.status == "succeeded"
+
+
+def test_an_event_that_no_guard_lets_in_is_ignored_for_that_reason() -> None:
+    held = "no transition for it has a guard that holds in a"
+    given = chart({"a": {"on": {"e": {"target": "z", "if": "event.data > 1"}}}, "z": END}).when(send("e", 1))
+    given.then(EventIgnored("", "e", 1, held))
+    given = chart({"a": {"after": {"5s": {"target": "z", "if": "context.n > 1"}}}, "z": END}, context={"n": 0})
+    assert given.when(due(given, "after/a[1]/0")).events[-1] == EventIgnored("", "after.a", None, held)
+
+
+def test_the_output_of_a_workflow_that_is_a_statechart_may_read_its_context() -> None:
+    states = {"a": {"on": {"e": {"target": "z", "do": {"set": {"n": "${{ event.data }}"}}}}}, "z": END}
+    given = chart(states, context={"n": 0}, output={"n": "${{ context.n }}"}).when(send("e", 3))
+    assert given.events[-1] == ExecutionSucceeded({"n": 3})
+
+
+def test_ids_of_events_that_are_decided_at_one_time_differ() -> None:
+    given = chart({"a": {"on": {"e": {"do": {"set": {"ids": "${{ context.ids + [uuid()] }}"}}}}}}, context={"ids": []})
+    given.when(send("e", number=1), send("e", number=2))
+    assert given.now.main.chart is not None
+    assert len(set(given.now.main.chart.context["ids"])) == 2
+
+
+def test_a_result_whose_step_failed_is_taken_again_by_a_retry() -> None:
+    done = {"target": "end", "if": "int(event.data) == 1"}  # what the call gave is no number
+    given = chart({"a": {"invoke": {"tool": "t", "on_done": done}}, "end": END})
+    given.when(ReportSuccess("a[1]/invoke", 1, "x"))
+    assert isinstance(given.events[-1], ExecutionFailed)
+    given.when(RetryExecution("r-1", EXECUTION))
+    assert isinstance(given.events[-1], ExecutionFailed), "it fails again, and does not wait for what never comes"
+    assert [event.held for event in of_type(given, EventIgnored)] == [False, True]
+    assert given.now.main.chart is not None
+    assert len(given.now.main.chart.held) == 1
