@@ -172,7 +172,7 @@ class NodeActors:
         patience = work.node.queue_timeout
         watching = asyncio.create_task(self._lose_patience(line, call, patience)) if patience is not None else None
         try:
-            return await call.lease
+            lease = await call.lease
         except asyncio.CancelledError:
             if call.lease.done() and not call.lease.cancelled() and call.lease.exception() is None:
                 self._give(line, call.lease.result())
@@ -182,8 +182,9 @@ class NodeActors:
                 line.calls.remove(call)
             if watching is not None:
                 watching.cancel()
-            if call.told:
-                work.queued("")
+        if call.told:
+            work.queued("")
+        return lease
 
     async def _lose_patience(self, line: _Line, call: _Waiting, seconds: float) -> None:
         """Give a call up that has waited so long, unless an actor is just starting for it."""
