@@ -10,9 +10,9 @@ from perdure.actors.draft import Draft
 from perdure.actors.ends import main_done
 from perdure.actors.failures import leave
 from perdure.actors.inputs import Report, ReportFailure, ReportSuccess
+from perdure.actors.macrostep import Macrostep, Surroundings
 from perdure.actors.signals import misfit
 from perdure.actors.state import SETTLED
-from perdure.actors.statechart import Macrostep, Surroundings
 from perdure.definitions.chart_plan import (
     DONE_INVOKE,
     ENTERED,

@@ -12,7 +12,7 @@ from typing import Any
 
 from perdure.actors import statechart
 from perdure.actors.chart_state import ChartEvent, ChartState
-from perdure.actors.statechart import Surroundings
+from perdure.actors.macrostep import Macrostep, Surroundings
 from perdure.definitions.chart_plan import PlanChart, compile_chart
 from perdure.definitions.states import Statechart
 
@@ -48,7 +48,7 @@ def chart() -> PlanChart:
     return compile_chart(Statechart.model_validate({"context": {"n": 0}, "states": states}))
 
 
-def state_after(state: ChartState, step: statechart.Macrostep) -> ChartState:
+def state_after(state: ChartState, step: Macrostep) -> ChartState:
     active, entries = dict.fromkeys(state.configuration), state.entries
     for micro in step.steps:
         for path in micro.exited:

@@ -121,7 +121,10 @@ class RayCluster:
         if self._settings.ray_address:
             ray.init(address=self._settings.ray_address, **options)
         else:
-            ray.init(include_dashboard=self._settings.ray_dashboard, configure_logging=False, **options)
+            # "local": without it Ray joins whatever cluster somebody has running on this machine.
+            ray.init(
+                address="local", include_dashboard=self._settings.ray_dashboard, configure_logging=False, **options
+            )
 
     def _start_supervisor(self, settings: Settings) -> None:
         import ray

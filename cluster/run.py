@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from types import UnionType
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -100,13 +101,16 @@ class AsyncRun:
 
     async def events(self, after: int = 0) -> AsyncIterator[Happened]:
         """Yield the events behind the log position `after`, then new ones as they come, up to the end it came to."""
+        goes_on: type | UnionType = Failed | ExecutionSucceeded | ExecutionCompensated
         async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
             async for recorded in entries:
                 for happened in _readable(recorded):
                     yield happened
-                    if isinstance(happened.event, Outcome) and not (
-                        isinstance(happened.event, Failed | ExecutionSucceeded | ExecutionCompensated)
-                        and await self._went_on(recorded.position)
+                    event = happened.event
+                    if isinstance(event, ExecutionStarted) and event.parent is None:
+                        goes_on = Failed  # nobody undoes it but a parent, so there is nothing to look for
+                    if isinstance(event, Outcome) and not (
+                        isinstance(event, goes_on) and await self._went_on(recorded.position)
                     ):
                         return
 

@@ -194,13 +194,16 @@ def _complete(chart: Chart, states: Mapping[str, PlanState], each: ChartState, c
 
 
 def _triggers(each: ChartState) -> Iterator[tuple[str | None, Iterable[Transition], bool]]:
-    """Yield a state's transitions by what they are for: an event's descriptor (exactly?), or None without one."""
-    yield from ((on, listed, False) for on, listed in each.state.on.items())
-    yield None, each.state.always, False
+    """Yield a state's transitions by what they are for: an event's descriptor (exactly?), or None without one.
+
+    Those for one event alone come first: no `*` under `on` takes it away from them.
+    """
     yield f"{DONE_STATE}{each.path}", each.state.on_done, True
     for invoke in each.state.invoke:
         yield f"{DONE_INVOKE}{invoke.id or each.path}", invoke.on_done, True
         yield f"{ERROR_INVOKE}{invoke.id or each.path}", invoke.on_error, True
+    yield from ((on, listed, False) for on, listed in each.state.on.items())
+    yield None, each.state.always, False
 
 
 def domain_of(way: PlanTransition, targets: Iterable[PlanState]) -> PlanState | None:

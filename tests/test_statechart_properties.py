@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from chart_steps import is_legal
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from immutables import Map
 from random_charts import EVENTS, random_chart
@@ -34,6 +34,9 @@ from perdure.definitions.plan import Plan, compile_plan
 from perdure.events.vocabulary import Event, EventIgnored, MacrostepTaken
 
 SEEDS = st.integers(0, 2**32 - 1)
+PHASES = (Phase.reuse, Phase.generate)
+"""A seed cannot be made smaller."""
+
 INPUTS = 25
 """Inputs of a life, at most."""
 
@@ -144,7 +147,7 @@ def assert_as_the_actions_saw_it(chart: ChartState) -> None:
     assert dict(chart.entries) == dict(entered)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, phases=PHASES)
 @given(SEEDS)
 def test_whatever_comes_the_configuration_is_legal_and_is_what_the_actions_saw(seed: int) -> None:
     rng = Random(seed)
@@ -154,7 +157,7 @@ def test_whatever_comes_the_configuration_is_legal_and_is_what_the_actions_saw(s
     assert heard >= sum(isinstance(each, SignalExecution) for each in inputs) - len(life.chart.held)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, phases=PHASES)
 @given(SEEDS, SEEDS)
 def test_crashes_and_what_comes_twice_change_nothing(seed: int, trouble: int) -> None:
     rng = Random(seed)
@@ -169,8 +172,13 @@ def test_crashes_and_what_comes_twice_change_nothing(seed: int, trouble: int) ->
             rough.take(again)
         if chance.random() < 0.5:
             rough.state = recovered(rough.events) if chance.random() < 0.5 else thawed(rough)
-    assert rough.events == calm.events
+    assert without_late_results(rough.events) == without_late_results(calm.events)
     assert rough.state == calm.state
+
+
+def without_late_results(events: Iterable[Event]) -> list[Event]:
+    """Return events without the records of results that came after their state was left: the second time they do."""
+    return [each for each in events if not (isinstance(each, EventIgnored) and each.reason.endswith("left before"))]
 
 
 def recovered(events: Iterable[Event]) -> ExecutionState:

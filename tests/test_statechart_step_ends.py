@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from chart_steps import AROUND, Driven, atoms, logged, plan_of, write
 
 from perdure.actors import statechart
@@ -56,6 +57,15 @@ def test_a_parallel_state_is_done_when_all_its_regions_are() -> None:
     assert [micro.event for micro in chart.last.steps] == ["x", "done.state.p.x", "done.state.p"]
 
 
+def test_a_parallel_state_with_a_region_that_has_no_end_is_never_done() -> None:
+    """D, isInFinalState: an atomic state is in no final state."""
+    chart = Driven(
+        {"p": {"type": "parallel", "states": {"x": {"states": {"end": END}}, "y": {}}, "on_done": "over"}, "over": {}}
+    )
+    assert chart.active == atoms("p.x.end", "p.y")
+    assert chart.last.ignored == ["done.state.p.x"]
+
+
 def test_a_parallel_state_within_another_is_done_for_it_too() -> None:
     """3.4: a parallel state is in a final state when all its children are; so is one whose last child is parallel."""
     inner = {"type": "parallel", "states": {"x": {"states": {"at": {"on": {"go": "end"}}, "end": END}}}}
@@ -70,6 +80,7 @@ def test_a_final_state_at_the_top_ends_the_chart_at_once() -> None:
     end = {**END, "entry": {"raise": "late"}, "output": "${{ context.log }}", "exit": write("-end")}
     chart = Driven({"a": {"on": {"go": "end"}, "exit": write("-a")}, "end": end}, **LOG).when("go")
     assert chart.state.ended
+    assert chart.last.ignored == []
     assert chart.state.output == ["-a", "-end"]
     assert [micro.event for micro in chart.last.steps] == ["go"]
 
@@ -130,12 +141,13 @@ def test_a_history_of_a_parallel_state_brings_all_regions_back() -> None:
         assert chart.active == expected
 
 
-def test_a_history_of_one_region_leaves_the_other_regions_to_their_default() -> None:
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_history_of_one_region_leaves_the_other_regions_to_their_default(deep: bool) -> None:
     """D, addAncestorStatesToEnter: other regions of a parallel state on the way up are entered too."""
     regions: dict[str, Any] = {
         name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y")
     }
-    regions["x"]["states"]["h"] = {"type": "history", "default": "p.x.one"}
+    regions["x"]["states"]["h"] = {"type": "history", "deep": deep, "default": "p.x.one"}
     chart = Driven(
         {"p": {"type": "parallel", "states": regions, "on": {"out": "off"}}, "off": {"on": {"back": "p.x.h"}}}
     )
