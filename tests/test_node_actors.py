@@ -179,9 +179,8 @@ def test_a_node_that_waits_for_room_says_for_what_and_no_longer_than_its_queue_t
     (folder / "enough").touch()
     output = second.result(timeout=60)
     assert output["b"] != first.result(timeout=60)["a"]
-    assert [type(each.event).__name__ for each in second.events() if getattr(each.event, "node", "") == "b"] == [
-        "NodeScheduled", "NodeQueued", "NodePlaced", "NodeSucceeded",
-    ]  # fmt: skip
+    told = [type(each.event).__name__ for each in second.events() if getattr(each.event, "node", "") == "b"]
+    assert list(dict.fromkeys(told)) == ["NodeScheduled", "NodeQueued", "NodePlaced", "NodeSucceeded"]
 
 
 def test_a_call_that_hears_that_it_is_cancelled_leaves_its_process_warm(
