@@ -114,18 +114,19 @@ class NodeActors:
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         self._told_runs: dict[str, str] = {}
-        self._lost: dict[str, str] | None = None
+        self._lost: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
+        self._begun: asyncio.Task[None]
 
     async def __call__(self, work: Work) -> Any:
         """Run the tool in a node actor; see CallElsewhere."""
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="perdure-node-actors")
-        if self._lost is None:
-            await self._begin()
+            self._begun = asyncio.create_task(self._begin())
+        await asyncio.shield(self._begun)  # one for all, so that calls go on in the order in which they came
         self._check_lost(work)
         demand = demand_of(work.plan, work.node, work.place, work.places)
         key = f"{demand.key} alone" if work.resumed else demand.key  # it may be what takes its process down
@@ -156,7 +157,7 @@ class NodeActors:
 
     def _check_lost(self, work: Work) -> None:
         """Raise WorkerLost for a run whose process died together with the one that waited for it, so that it counts."""
-        how = (self._lost or {}).pop(_run_of(work), None)
+        how = self._lost.pop(_run_of(work), None)
         if how is not None:
             raise WorkerLost(how)
 
