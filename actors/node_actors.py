@@ -50,12 +50,13 @@ class NotGranted(NamedTuple):
 class Heard(NamedTuple):
     """What the keeper tells a holder of tickets.
 
-    waits: for what each ticket waits. pressed: the pools that others wait for. lost: the runs whose node actor died,
-    and how.
+    waits: for what each ticket waits. pressed: the pools that others wait for. losses: how many node actors have died
+    with calls. lost: the runs that were lost so, and how; none where the holder has heard of all.
     """
 
     waits: dict[str, str]
     pressed: list[str]
+    losses: int
     lost: dict[str, str]
 
 
@@ -68,10 +69,10 @@ class Keeper(Protocol):
     def release(self, ticket: str, spoiled: bool) -> Any:
         """End a call, or take back a question; a spoiled actor is killed."""
 
-    def hear(self, holder: str, runs: dict[str, str], more: dict[str, int]) -> Any:
+    def hear(self, holder: str, runs: dict[str, str], more: dict[str, int], losses: int) -> Any:
         """Take note that a holder of tickets lives, which run each is held for now, and how many more wait; give Heard.
 
-        more: calls without a ticket yet, by pool.
+        more: calls without a ticket yet, by pool. losses: those that it has heard of.
         """
 
 
@@ -114,7 +115,7 @@ class NodeActors:
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         self._told_runs: dict[str, str] = {}
-        self._lost: dict[str, str] = {}
+        self._losses, self._lost = 0, dict[str, str]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
@@ -318,12 +319,14 @@ class NodeActors:
         more = {line.demand.key: len(line.calls) - len(line.asked) for line in self._lines.values()}
         more = {key: count for key, count in more.items() if count > 0}
         try:
-            waits, pressed, self._lost = await self._keeper.hear.remote(self._holder, new, more)
+            heard: Heard = await self._keeper.hear.remote(self._holder, new, more, self._losses)
         except RayError:
             return  # who asks for an actor starts the keeper again
+        if heard.losses != self._losses:
+            self._losses, self._lost = heard.losses, heard.lost
         for line in self._lines.values():
-            line.pressed = line.demand.key in pressed
-            whys = [waits.get(ticket, "") for ticket in line.asked] or [""]
+            line.pressed = line.demand.key in heard.pressed
+            whys = [heard.waits.get(ticket, "") for ticket in line.asked] or [""]
             for number, call in enumerate(line.calls):
                 call.why = whys[min(number, len(whys) - 1)]
 
