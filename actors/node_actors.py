@@ -50,12 +50,13 @@ class NotGranted(NamedTuple):
 class Heard(NamedTuple):
     """What the keeper tells a holder of tickets.
 
-    waits: for what each ticket waits. pressed: the pools that others wait for. lost: the runs whose node actor died,
-    and how.
+    waits: for what each ticket waits. pressed: the pools that others wait for. losses: how many node actors have died
+    with calls. lost: the runs that were lost so, and how; none where the holder has heard of all.
     """
 
     waits: dict[str, str]
     pressed: list[str]
+    losses: int
     lost: dict[str, str]
 
 
@@ -68,10 +69,10 @@ class Keeper(Protocol):
     def release(self, ticket: str, spoiled: bool) -> Any:
         """End a call, or take back a question; a spoiled actor is killed."""
 
-    def hear(self, holder: str, runs: dict[str, str], more: dict[str, int]) -> Any:
+    def hear(self, holder: str, runs: dict[str, str], more: dict[str, int], losses: int) -> Any:
         """Take note that a holder of tickets lives, which run each is held for now, and how many more wait; give Heard.
 
-        more: calls without a ticket yet, by pool.
+        more: calls without a ticket yet, by pool. losses: those that it has heard of.
         """
 
 
@@ -114,18 +115,19 @@ class NodeActors:
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         self._told_runs: dict[str, str] = {}
-        self._lost: dict[str, str] | None = None
+        self._losses, self._lost = 0, dict[str, str]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
+        self._begun: asyncio.Task[None]
 
     async def __call__(self, work: Work) -> Any:
         """Run the tool in a node actor; see CallElsewhere."""
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="perdure-node-actors")
-        if self._lost is None:
-            await self._begin()
+            self._begun = asyncio.create_task(self._begin())
+        await asyncio.shield(self._begun)  # one for all, so that calls go on in the order in which they came
         self._check_lost(work)
         demand = demand_of(work.plan, work.node, work.place, work.places)
         key = f"{demand.key} alone" if work.resumed else demand.key  # it may be what takes its process down
@@ -156,7 +158,7 @@ class NodeActors:
 
     def _check_lost(self, work: Work) -> None:
         """Raise WorkerLost for a run whose process died together with the one that waited for it, so that it counts."""
-        how = (self._lost or {}).pop(_run_of(work), None)
+        how = self._lost.pop(_run_of(work), None)
         if how is not None:
             raise WorkerLost(how)
 
@@ -172,7 +174,7 @@ class NodeActors:
         patience = work.node.queue_timeout
         watching = asyncio.create_task(self._lose_patience(line, call, patience)) if patience is not None else None
         try:
-            return await call.lease
+            lease = await call.lease
         except asyncio.CancelledError:
             if call.lease.done() and not call.lease.cancelled() and call.lease.exception() is None:
                 self._give(line, call.lease.result())
@@ -182,8 +184,9 @@ class NodeActors:
                 line.calls.remove(call)
             if watching is not None:
                 watching.cancel()
-            if call.told:
-                work.queued("")
+        if call.told:
+            work.queued("")
+        return lease
 
     async def _lose_patience(self, line: _Line, call: _Waiting, seconds: float) -> None:
         """Give a call up that has waited so long, unless an actor is just starting for it."""
@@ -316,12 +319,14 @@ class NodeActors:
         more = {line.demand.key: len(line.calls) - len(line.asked) for line in self._lines.values()}
         more = {key: count for key, count in more.items() if count > 0}
         try:
-            waits, pressed, self._lost = await self._keeper.hear.remote(self._holder, new, more)
+            heard: Heard = await self._keeper.hear.remote(self._holder, new, more, self._losses)
         except RayError:
             return  # who asks for an actor starts the keeper again
+        if heard.losses != self._losses:
+            self._losses, self._lost = heard.losses, heard.lost
         for line in self._lines.values():
-            line.pressed = line.demand.key in pressed
-            whys = [waits.get(ticket, "") for ticket in line.asked] or [""]
+            line.pressed = line.demand.key in heard.pressed
+            whys = [heard.waits.get(ticket, "") for ticket in line.asked] or [""]
             for number, call in enumerate(line.calls):
                 call.why = whys[min(number, len(whys) - 1)]
 

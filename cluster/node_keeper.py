@@ -52,6 +52,7 @@ class NodeKeeper:
         self._packages: dict[str, Any] = {}
         self._runs: dict[str, str] = {}
         self._lost: dict[str, str] = {}
+        self._losses = 0
 
     async def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Granted | NotGranted:
         """Return an actor for a call when there is one; see Keeper."""
@@ -69,13 +70,14 @@ class NodeKeeper:
         self._runs.pop(ticket, None)
         self._do(pools.release(ticket, monotonic(), spoiled=spoiled))
 
-    async def hear(self, holder: str, runs: dict[str, str], more: dict[str, int]) -> Heard:
+    async def hear(self, holder: str, runs: dict[str, str], more: dict[str, int], losses: int) -> Heard:
         """Take note that a host lives, and tell it what its tickets wait for, and what was lost; see Keeper."""
         pools = await self._opened()
         self._heard = monotonic()
         self._runs.update(runs)
         pools.hear(holder, self._heard, more)
-        return Heard(pools.waits(holder), pools.pressed(holder), self._lost)
+        lost = {} if losses == self._losses else self._lost
+        return Heard(pools.waits(holder), pools.pressed(holder), self._losses, lost)
 
     async def _opened(self) -> Pools:
         if self._pools is None:
@@ -203,6 +205,7 @@ class NodeKeeper:
         for ticket in self._pools.tickets_of(actor):
             if (run := self._runs.pop(ticket, None)) is not None:
                 self._lost[run] = how
+                self._losses += 1
         while len(self._lost) > _MOST_LOST:
             del self._lost[next(iter(self._lost))]
 
