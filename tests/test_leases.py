@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from proxy import Proxy
 
 from perdure import ExecutionStopped
-from perdure.actors.inputs import CancelExecution, SignalExecution
+from perdure.actors.inputs import CancelExecution, PauseExecution, ResumeExecution, SignalExecution
 from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import CommandsLost, Consumer, acknowledge, still_working
 from perdure.cluster.inbox import Lanes
@@ -248,6 +248,23 @@ async def test_a_signal_that_overtakes_the_start_of_its_execution_is_kept_for_it
 
 async def _early(serving: Serving) -> bool:
     return bool(serving.host._early)
+
+
+async def test_commands_that_come_together_with_the_start_count_all_and_in_their_order(lab: Lab) -> None:
+    """Starts and commands come by different consumers: whichever is first, none may be decided on nothing."""
+    keys = [key() for _ in range(30)]
+    for each in keys:
+        await lab.start(each, WAIT)
+        for command in (PauseExecution(f"{each} p", each), ResumeExecution(f"{each} r", each)):
+            await lab.send(command)
+        await lab.send(SignalExecution(f"{each} s", each, "go", each))
+    async with lab.host(passivate_after=0.0):
+        runs = [AsyncRun(each, lab.connection) for each in keys]
+        assert [await run.result(20) for run in runs] == [{"a": each} for each in keys]
+        await until(lambda: _nothing_waits(lab))
+    for run in runs:
+        causes = [cause for recorded in await run.history() for cause in recorded.entry.causes]
+        assert causes[1:] == [f"{run.id} p", f"{run.id} r", f"{run.id} s"]
 
 
 async def test_a_command_for_an_execution_that_there_never_was_is_removed(lab: Lab) -> None:
