@@ -216,8 +216,10 @@ class Host:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
                 lease.renew()
-            if not lease.leaving:
-                await self._acknowledge(lease.message)
+            message = None
+            while message is not lease.message and not lease.leaving:  # a new epoch may have delivered it again
+                message = lease.message
+                await self._acknowledge(message)
         except Deposed as error:
             self._break(error)
         finally:

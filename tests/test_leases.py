@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from hosts_lab import HOLD, RAN, SET, WAIT, Lab, begun, open_gate, until
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from proxy import Proxy
 
@@ -21,6 +22,7 @@ from perdure.actors.inputs import CancelExecution, PauseExecution, ResumeExecuti
 from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import CommandsLost, Consumer, acknowledge, still_working
 from perdure.cluster.inbox import Lanes
+from perdure.cluster.leases import Lease
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.run import AsyncRun
@@ -107,6 +109,32 @@ async def test_a_command_that_is_lost_on_its_way_is_decided_before_the_one_that_
 
 async def _received(run: AsyncRun, count: int) -> bool:
     return len(await of_type(run, SignalReceived)) == count
+
+
+async def test_a_lease_that_comes_again_while_it_is_acknowledged_is_acknowledged_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = key()
+    async with lab.host() as serving:
+        run = await lab.start(each, HOLD, each)
+        await until(lambda: _are([each], [1]))
+        (lease,) = serving.host._active.values()
+        before = lease.message
+
+        async def late(nats: Client, message: Msg) -> None:
+            if message is before:
+                serving.host.stale.set()
+                await until(lambda: _came_again(lease, before))
+            await acknowledge(nats, message)
+
+        monkeypatch.setattr("perdure.cluster.host.acknowledge", late)
+        open_gate(each)
+        assert await run.result(20) == {"a": each}
+        await until(lambda: _nothing_waits(lab))  # sooner than after the 30 s for which the server waits
+
+
+async def _came_again(lease: Lease, before: Msg) -> bool:
+    return lease.message is not before
 
 
 async def test_a_consumer_notices_deliveries_that_did_not_arrive(lab: Lab) -> None:
