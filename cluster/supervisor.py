@@ -53,7 +53,7 @@ class Supervisor:
         self._nats = connection.nats
         self._processes = processes
         self._close = close
-        self._watch = Watch(self._nats)
+        self._watch = Watch(connection)
         self._serve: list[str] = []
         self._since = time.time()
         self._counted = float("-inf")

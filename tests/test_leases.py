@@ -485,7 +485,7 @@ async def test_a_host_that_is_there_and_silent_is_missing_after_a_while(
         if speaks.is_set():
             await message.respond(b"{}")
 
-    watch = Watch(connection.nats)
+    watch = Watch(connection)
     assert await watch.missing([name]) == [name]  # nobody has the name
     answering = await connection.nats.subscribe(f"perdure.host.{name}", cb=answer)
     assert await watch.missing([name]) == []
@@ -498,6 +498,10 @@ async def test_a_host_that_is_there_and_silent_is_missing_after_a_while(
     assert await watch.missing([name]) == []  # its silence begins anew
     await answering.unsubscribe()
     assert await watch.missing([name]) == [name]
+    for reconnected in connection.reconnected:
+        reconnected()
+    assert await watch.missing([name]) == []  # the server was away: it may only be slower to come back
+    connection.reconnected.discard(watch._reconnected)
 
 
 async def _is_missing(watch: Watch, name: str) -> bool:
