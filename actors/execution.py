@@ -96,7 +96,7 @@ class Execution:
         self._leaving = False
         self._spoken = asyncio.Event()
         self._around = surroundings
-        self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[None] | None]] = asyncio.Queue()
+        self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[bool] | None]] = asyncio.Queue()
         self._folded: Folded | None = None
         self._plan: Plan | None = None
         self._running: dict[_Attempt, asyncio.Task[None]] = {}
@@ -109,10 +109,9 @@ class Execution:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
         if self.closed:
             return False
-        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        decided: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._put(given, decided)
-        await decided
-        return True
+        return await decided
 
     def hurry(self) -> None:
         """Leave at once when it is quiet: others wait for its place. Its near timers are left to the inbox then."""
@@ -132,19 +131,18 @@ class Execution:
         taken over, and LogUnavailable when it cannot be loaded; what was decided is appended for as long as the log is
         away.
         """
-        waiting: list[asyncio.Future[None]] = []
+        waiting: list[asyncio.Future[bool]] = []
         about(execution=self.id, partition=partition_of(self.id))
         try:
             await self._transact([Recover()])
             inputs: list[Input] = list(first)
             while True:
-                if inputs:
-                    await self._transact(inputs)
-                    self._refuse(inputs)
-                    self._alarms.hear(inputs)
+                if not await self._take(inputs):
+                    return False  # nothing was decided: were it to begin now, what it was told would be lost
                 for decided in waiting:
                     if not decided.done():
-                        decided.set_result(None)
+                        decided.set_result(True)
+                waiting = []
                 await self._reconcile()
                 if not self._can_be_left():
                     inputs, waiting = await self._drain()
@@ -152,7 +150,7 @@ class Execution:
                     inputs, waiting = [], []
                     await self._outgoing.sent()
                 elif await self._stays_quiet():
-                    return self._begun()
+                    return True
                 else:
                     inputs, waiting = await self._drain()
         except BaseException as error:
@@ -160,9 +158,20 @@ class Execution:
             raise
         finally:
             self.closed = True
+            self._turn_away(waiting)
             self._stop_all()
 
-    async def _drain(self) -> tuple[list[Input], list[asyncio.Future[None]]]:
+    async def _take(self, inputs: list[Input]) -> bool:
+        """Decide inputs; say whether there is an execution at all."""
+        if inputs:
+            await self._transact(inputs)
+            self._refuse(inputs)
+            self._alarms.hear(inputs)
+        if not self._begun() and self._outgoing is not None:
+            await self._outgoing.sent()
+        return self._begun()
+
+    async def _drain(self) -> tuple[list[Input], list[asyncio.Future[bool]]]:
         """Wait for one input and take those that queue behind it: they are decided together and leave as one entry."""
         taken = [await self._mailbox.get()]
         while len(taken) < MAX_INPUTS and not self._mailbox.empty():
@@ -187,7 +196,7 @@ class Execution:
     def _begun(self) -> bool:
         return self._folded is not None and self._folded.n > 0
 
-    def _put(self, given: Input, decided: asyncio.Future[None] | None = None) -> None:
+    def _put(self, given: Input, decided: asyncio.Future[bool] | None = None) -> None:
         self._mailbox.put_nowait((given, decided))
         self._spoken.set()
 
@@ -403,7 +412,16 @@ class Execution:
         if self._outgoing is not None:
             self._outgoing.stop()
 
-    def _fail_tellers(self, waiting: list[asyncio.Future[None]], error: BaseException) -> None:
+    def _turn_away(self, waiting: list[asyncio.Future[bool]]) -> None:
+        """Tell those who still wait that nothing was decided here."""
+        while not self._mailbox.empty():
+            _, decided = self._mailbox.get_nowait()
+            waiting += [decided] if decided else []
+        for decided in waiting:
+            if not decided.done():
+                decided.set_result(False)
+
+    def _fail_tellers(self, waiting: list[asyncio.Future[bool]], error: BaseException) -> None:
         while not self._mailbox.empty():
             _, decided = self._mailbox.get_nowait()
             waiting += [decided] if decided else []

@@ -13,7 +13,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from perdure.actors.inputs import CancelExecution as Cancel
-from perdure.actors.inputs import Command, Control, TerminateExecution, decode_command
+from perdure.actors.inputs import Command, Control, StartExecution, TerminateExecution, decode_command
 from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import ACK_WAIT, Consumer, acknowledge, still_working
 from perdure.cluster.inbox import Lanes, is_solo, lane_in
@@ -107,6 +107,7 @@ class Host:
         await self._answer_for({self.name, *filter(is_solo, mine.names)})
         if not mine.names:
             return
+        self._early.clear()
         self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun)
         commands = Consumer(self._nats, f"{self.name}-commands-{epoch}", mine.commands, self._take)
         await starts.create()
@@ -177,6 +178,8 @@ class Host:
             self._spawn(self._tell(lease, command, message))
         elif lane_in(message.subject) in self._leaving:
             return  # the next owner of the lane gets it
+        elif command.execution in self._early and not isinstance(command, StartExecution | Cancel | TerminateExecution):
+            self._early[command.execution][sequence(message)] = message  # behind the others
         else:
             self._activate(command, message)
 
@@ -192,7 +195,7 @@ class Host:
         lease = Lease(message, lambda: self._embody(command.execution))
         self._active[command.execution] = lease
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
-        for early in self._early.pop(command.execution, {}).values():
+        for _, early in sorted(self._early.pop(command.execution, {}).items()):
             self._spawn(self._tell(lease, decode_command(early.data), early))
         if len(self._active) == self._capacity:
             for other in self._active.values():
@@ -232,8 +235,10 @@ class Host:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             lease.renew()
-        if not lease.leaving:
-            await self._acknowledge(lease.message)
+        message = None
+        while message is not lease.message and not lease.leaving:  # a new epoch may have delivered it again
+            message = lease.message
+            await self._acknowledge(message)
 
     def _end(self, lease: Lease, execution: str) -> None:
         lease.over = True

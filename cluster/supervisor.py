@@ -59,7 +59,7 @@ class Supervisor:
         self._processes = processes
         self._projections = projections
         self._close = close
-        self._watch = Watch(self._nats)
+        self._watch = Watch(connection)
         self._serve: list[str] = []
         self._since = time.time()
         self._counted = float("-inf")

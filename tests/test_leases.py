@@ -13,14 +13,16 @@ from uuid import uuid4
 
 import pytest
 from hosts_lab import HOLD, RAN, SET, WAIT, Lab, begun, open_gate, until
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from proxy import Proxy
 
 from perdure import ExecutionStopped
-from perdure.actors.inputs import CancelExecution, SignalExecution
+from perdure.actors.inputs import CancelExecution, PauseExecution, ResumeExecution, SignalExecution
 from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import CommandsLost, Consumer, acknowledge, still_working
 from perdure.cluster.inbox import Lanes
+from perdure.cluster.leases import Lease
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.run import AsyncRun
@@ -107,6 +109,32 @@ async def test_a_command_that_is_lost_on_its_way_is_decided_before_the_one_that_
 
 async def _received(run: AsyncRun, count: int) -> bool:
     return len(await of_type(run, SignalReceived)) == count
+
+
+async def test_a_lease_that_comes_again_while_it_is_acknowledged_is_acknowledged_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = key()
+    async with lab.host() as serving:
+        run = await lab.start(each, HOLD, each)
+        await until(lambda: _are([each], [1]))
+        (lease,) = serving.host._active.values()
+        before = lease.message
+
+        async def late(nats: Client, message: Msg) -> None:
+            if message is before:
+                serving.host.stale.set()
+                await until(lambda: _came_again(lease, before))
+            await acknowledge(nats, message)
+
+        monkeypatch.setattr("perdure.cluster.host.acknowledge", late)
+        open_gate(each)
+        assert await run.result(20) == {"a": each}
+        await until(lambda: _nothing_waits(lab))  # sooner than after the 30 s for which the server waits
+
+
+async def _came_again(lease: Lease, before: Msg) -> bool:
+    return lease.message is not before
 
 
 async def test_a_consumer_notices_deliveries_that_did_not_arrive(lab: Lab) -> None:
@@ -248,6 +276,23 @@ async def test_a_signal_that_overtakes_the_start_of_its_execution_is_kept_for_it
 
 async def _early(serving: Serving) -> bool:
     return bool(serving.host._early)
+
+
+async def test_commands_that_come_together_with_the_start_count_all_and_in_their_order(lab: Lab) -> None:
+    """Starts and commands come by different consumers: whichever is first, none may be decided on nothing."""
+    keys = [key() for _ in range(30)]
+    for each in keys:
+        await lab.start(each, WAIT)
+        for command in (PauseExecution(f"{each} p", each), ResumeExecution(f"{each} r", each)):
+            await lab.send(command)
+        await lab.send(SignalExecution(f"{each} s", each, "go", each))
+    async with lab.host(passivate_after=0.0):
+        runs = [AsyncRun(each, lab.connection) for each in keys]
+        assert [await run.result(20) for run in runs] == [{"a": each} for each in keys]
+        await until(lambda: _nothing_waits(lab))
+    for run in runs:
+        causes = [cause for recorded in await run.history() for cause in recorded.entry.causes]
+        assert causes[1:] == [f"{run.id} p", f"{run.id} r", f"{run.id} s"]
 
 
 async def test_a_command_for_an_execution_that_there_never_was_is_removed(lab: Lab) -> None:
@@ -440,7 +485,7 @@ async def test_a_host_that_is_there_and_silent_is_missing_after_a_while(
         if speaks.is_set():
             await message.respond(b"{}")
 
-    watch = Watch(connection.nats)
+    watch = Watch(connection)
     assert await watch.missing([name]) == [name]  # nobody has the name
     answering = await connection.nats.subscribe(f"perdure.host.{name}", cb=answer)
     assert await watch.missing([name]) == []
@@ -453,6 +498,10 @@ async def test_a_host_that_is_there_and_silent_is_missing_after_a_while(
     assert await watch.missing([name]) == []  # its silence begins anew
     await answering.unsubscribe()
     assert await watch.missing([name]) == [name]
+    for reconnected in connection.reconnected:
+        reconnected()
+    assert await watch.missing([name]) == []  # the server was away: it may only be slower to come back
+    connection.reconnected.discard(watch._reconnected)
 
 
 async def _is_missing(watch: Watch, name: str) -> bool:
