@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from measuring import cluster, processes, pss, row
-from recovery import status_of
+from recovery import standing_by
 
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
@@ -19,8 +19,7 @@ HOLD = {"name": "hold", "nodes": {"a": {"tool": "asyncio:sleep", "with": {"delay
 async def measure(store: Path, count: int) -> dict[str, float]:
     async with await AsyncClient.open(Settings(store=store), "none") as client:
         await (await client.start(ONE)).result(60)
-        while not await status_of(client):
-            await asyncio.sleep(0.2)
+        await standing_by(client)
         alone = []
         for _ in range(5):
             began = time.monotonic()
@@ -48,7 +47,7 @@ def main() -> None:
         for _ in range(arguments.repeat):
             with (
                 tempfile.TemporaryDirectory() as name,
-                cluster(store := Path(name), "--hosts", "1", "--isolation", isolation),
+                cluster(store := Path(name), isolation),
             ):
                 found.append(asyncio.run(measure(store, arguments.executions)))
         print(row(f"{isolation}: one execution of one `set`, start to result", [each["alone"] for each in found], "s"))

@@ -1,4 +1,4 @@
-"""Memory of a host after 10,000 and after 50,000 executions, in a process of its own: `python leak.py [--executions N]`."""
+"""Memory of a host after 10,000 and after 50,000 executions, in a process of its own."""
 
 import argparse
 import asyncio
@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 from measuring import host_process, pss, server_pid
+from waiting import at_rest
 
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
-from waiting import at_rest
 
 STEPS = {
     "name": "steps",
@@ -32,9 +32,8 @@ async def measure(store: Path, host: int, count: int) -> tuple[int, int]:
             if done in (WAVE, 2 * WAVE) or done % (count // 5) == 0:
                 server = pss(server_pid(store)) / 1e6
                 rate = done / (time.monotonic() - began)
-                print(
-                    f"after {done:6} executions: host {taken[done] / 1e6:6.1f} MB, nats-server {server:6.1f} MB, {rate:.0f}/s"
-                )
+                host_mb = taken[done] / 1e6
+                print(f"after {done:6} executions: host {host_mb:6.1f} MB, nats-server {server:6.1f} MB, {rate:.0f}/s")
     return taken[count // 5], taken[count]
 
 

@@ -67,11 +67,11 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 @contextmanager
-def cluster(store: Path, *words: str) -> Iterator[None]:
-    """Have `perdure up` serve a store on a Ray of its own."""
+def cluster(store: Path, isolation: str = "shared") -> Iterator[None]:
+    """Have `perdure up` serve a store with one host, on a Ray of its own."""
     command = [sys.executable, "-m", "perdure.cli"]
-    environment = {**os.environ, "PERDURE_STORE": str(store)}
-    subprocess.run([*command, "up", "--detach", *words], env=environment, check=True, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "PERDURE_STORE": str(store), "PERDURE_ISOLATION": isolation}
+    subprocess.run([*command, "up", "--detach", "--hosts", "1"], env=environment, check=True, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:

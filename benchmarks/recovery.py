@@ -14,7 +14,8 @@ from measuring import cluster, row
 
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
-from perdure.cluster.status import host_states
+from perdure.cluster.hosting import SUPERVISOR
+from perdure.cluster.status import answer_of, host_states
 from perdure.events.vocabulary import NodeResumed, NodeSucceeded
 
 EXECUTIONS, STEPS = 200, 5
@@ -52,7 +53,7 @@ async def measure(client: AsyncClient, folder: Path) -> Counter[str]:
 
     async def watch() -> None:
         async for recorded in log.follow(None, await log.last()):
-            seen.append((time.monotonic(), recorded.entry.epoch))
+            seen.append((time.monotonic(), recorded.entry.epoch))  # noqa: PERF401 (it never ends)
 
     watching = asyncio.create_task(watch())
     starting = asyncio.create_task(client.start_many(workflow(folder), [None] * EXECUTIONS))
@@ -84,24 +85,21 @@ async def repeat(store: Path, folder: Path, times: int) -> list[Counter[str]]:
         found = []
         for _ in range(times):
             found.append(await measure(client, folder))
-            while (await status_of(client)) == 0:
-                await asyncio.sleep(0.2)
+            await standing_by(client)
         return found
 
 
-async def status_of(client: AsyncClient) -> int:
-    """Return how many processes stand by."""
-    from perdure.cluster.hosting import SUPERVISOR
-    from perdure.cluster.status import answer_of
-
-    return int((await answer_of(client._connection.nats, SUPERVISOR) or {}).get("standing_by", 0))
+async def standing_by(client: AsyncClient) -> None:
+    """Return when a process stands by."""
+    while not (await answer_of(client._connection.nats, SUPERVISOR) or {}).get("standing_by"):
+        await asyncio.sleep(0.2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, cluster(store := Path(name) / "store", "--hosts", "1"):
+    with tempfile.TemporaryDirectory() as name, cluster(store := Path(name) / "store"):
         found = asyncio.run(repeat(store, Path(name), arguments.repeat))
     for key, what, unit in (
         ("progress", "from the kill to the first entry of who took over", "s"),

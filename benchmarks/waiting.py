@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from measuring import cluster, disk, processes, pss, row, server_pid
-from recovery import status_of
+from recovery import standing_by
 
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
@@ -46,8 +46,7 @@ async def measure(store: Path, count: int) -> dict[str, float]:
         for _ in range(2):  # what is loaded and grows once is not counted
             await signal_all(await client.start_many(WAIT, [None] * 1000))
         await at_rest(client)
-        while not await status_of(client):
-            await asyncio.sleep(0.2)
+        await standing_by(client)
         pids = processes(store)
         memory, server, on_disk = pss(*pids), pss(server_pid(store)), disk(store)
         began = time.monotonic()
@@ -69,7 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = []
     for _ in range(arguments.repeat):
-        with tempfile.TemporaryDirectory() as name, cluster(store := Path(name), "--hosts", "1"):
+        with tempfile.TemporaryDirectory() as name, cluster(store := Path(name)):
             found.append(asyncio.run(measure(store, arguments.executions)))
     print(f"{arguments.executions} executions that wait for a signal")
     for key, what, unit in (
