@@ -91,7 +91,7 @@ async def repeat(store: Path, folder: Path, times: int) -> list[Counter[str]]:
 
 async def standing_by(client: AsyncClient) -> None:
     """Return when a process stands by."""
-    while not (await answer_of(client._connection.nats, SUPERVISOR) or {}).get("standing_by"):
+    while not (await answer_of(client._connection.nats, SUPERVISOR) or {}).get("standing_by"):  # noqa: ASYNC110
         await asyncio.sleep(0.2)
 
 
