@@ -43,7 +43,7 @@ async def at_rest(client: AsyncClient, timers: int) -> None:
 
     while True:
         (host,), inbox = await host_states(client._connection), await _inbox(client._connection)
-        if not host["active"] and not inbox["starts"] and inbox["timers"] >= timers:
+        if not host.get("active", 1) and not inbox["starts"] and inbox["timers"] >= timers:
             return
         await asyncio.sleep(0.5)
 
