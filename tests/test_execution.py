@@ -422,3 +422,16 @@ async def test_a_command_that_no_decision_can_be_made_of_is_refused_and_the_exec
     reason = "a fault in perdure: IndexError: pop from empty list"
     assert CommandRefused("s-1", reason) in await world.events()
     assert (await world.state()).status == "succeeded"
+
+
+async def test_a_command_that_comes_again_beside_others_counts_once_and_is_named_by_one_entry() -> None:
+    plan = plan_of({"a": {"wait": {"signal": "go"}}, "b": {"wait": {"signal": "go"}, "needs": ["a"]}})
+    world = World(plan)
+    first, second = SignalExecution("s-1", EXECUTION, "go", 1), SignalExecution("s-2", EXECUTION, "go", 2)
+    await world.actor().run(start(plan), first, first)
+    assert (await world.state()).status == "running"
+    await world.actor().run(first, second)
+    state = await world.state()
+    assert (state.status, state.nodes["a"].output, state.nodes["b"].output) == ("succeeded", 1, 2)
+    causes = [cause async for recorded in world.log.read(EXECUTION) for cause in recorded.entry.causes]
+    assert causes == ["start-1", "s-1", "s-2"]
