@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,7 +31,7 @@ from perdure.cluster.run import AsyncRun
 from perdure.errors import CommandNotAllowed
 
 WORKERS = 6
-_KINDS: dict[str, type[Control]] = {
+_KINDS: dict[str, Callable[[str, str], Control]] = {
     "cancel": CancelExecution, "pause": PauseExecution, "resume": ResumeExecution, "terminate": TerminateExecution,
 }  # fmt: skip
 
