@@ -1,6 +1,6 @@
 """Chaos: parts of a real cluster are killed at random while drivers work on it, and an oracle judges every execution.
 
-60 seconds; PERDURE_CHAOS_SECONDS=600 for the long one, PERDURE_CHAOS_SEED to choose what is killed and what is done.
+60 seconds; CHAOS_SECONDS=600 for the long one, CHAOS_SEED to choose what is killed and what is done.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from perdure.cluster.hosting import SUPERVISOR
 from perdure.cluster.run import ENDED, AsyncRun
 from perdure.cluster.status import _inbox, answer_of, host_states
 
-SECONDS = float(os.environ.get("PERDURE_CHAOS_SECONDS", "60"))
-SEED = os.environ.get("PERDURE_CHAOS_SEED") or str(random.SystemRandom().randrange(10**6))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
+SEED = os.environ.get("CHAOS_SEED") or str(random.SystemRandom().randrange(10**6))
 PARTS = ["host", "node actor", "supervisor", "server", "driver", "standby"]
 TOOLS = """\
 import asyncio, time
@@ -158,20 +158,22 @@ def cluster(folder: Path) -> Iterator[Up]:
     assert process_ids(up.store) == []
 
 
-async def finished(client: AsyncClient, workflow: Any, notes: chaos_driver.Notes) -> AsyncIterator[AsyncRun]:
-    """Bring every execution to an end whose commands left it waiting, and yield them all."""
-    for execution in chaos_driver.read(notes.path):
-        run = await client.start(workflow, execution, id=execution)
-        assert await run.begun(within=60) is not None
-        if await run.status() not in ENDED:
-            await chaos_driver.give(notes, run, "resume")
-            await chaos_driver.give(notes, run, "signal")
-        yield run
+async def finished(client: AsyncClient, workflow: Any, notes: chaos_driver.Notes, execution: str) -> AsyncRun:
+    """Bring an execution to an end that may not have begun, or that its commands left waiting."""
+    run = await client.start(workflow, execution, id=execution)
+    assert await run.begun(within=60) is not None
+    if await run.status() not in ENDED:
+        await chaos_driver.give(notes, run, "resume")
+        await chaos_driver.give(notes, run, "signal")
+    async with asyncio.timeout(120):
+        while await run.status() not in ENDED:
+            await asyncio.sleep(0.1)
+    return run
 
 
 @pytest.mark.timeout(SECONDS + 300)
 async def test_whatever_is_killed_every_execution_ends_as_its_commands_allow(tmp_path: Path) -> None:
-    print(f"PERDURE_CHAOS_SEED={SEED}")  # noqa: T201
+    print(f"CHAOS_SEED={SEED}")  # noqa: T201
     with cluster(tmp_path) as up:
         async with await AsyncClient.open(Settings(store=up.store), "none") as client:
             notes = chaos_driver.Notes(tmp_path / "notes")
@@ -182,9 +184,9 @@ async def test_whatever_is_killed_every_execution_ends_as_its_commands_allow(tmp
             finally:
                 chaos.end_driver()
             workflow = json.loads((tmp_path / "workflow.json").read_text())
-            runs = [run async for run in finished(client, workflow, notes)]
-            async with asyncio.timeout(120):
-                await asyncio.gather(*(ended(run) for run in runs))
+            executions = chaos_driver.read(notes.path)
+            runs = await asyncio.gather(*(finished(client, workflow, notes, each) for each in executions))
+            async with asyncio.timeout(60):
                 await empty(client)
             given = chaos_driver.read(notes.path)
             found = {run.id: complaints(given[run.id], await run.history()) for run in runs}
@@ -193,11 +195,6 @@ async def test_whatever_is_killed_every_execution_ends_as_its_commands_allow(tmp
     assert {execution: said for execution, said in found.items() if said} == {}
     assert set(chaos.killed) == set(PARTS)
     assert set(ends) == {"succeeded", "cancelled", "terminated"}
-
-
-async def ended(run: AsyncRun) -> None:
-    while await run.status() not in ENDED:
-        await asyncio.sleep(0.1)
 
 
 async def empty(client: AsyncClient) -> None:
