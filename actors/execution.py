@@ -208,8 +208,8 @@ class Execution:
         while True:
             folded = self._folded or await self._load()
             at = datetime.now(UTC)
-            causes = [given.id for given in inputs if isinstance(given, Command)]
-            fresh = [given for given in inputs if not (isinstance(given, Command) and folded.knows(given.id))]
+            fresh = _fresh(inputs, folded)
+            causes = [given.id for given in fresh if isinstance(given, Command)]
             events = await self._decide(folded.state, fresh, at)
             told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
@@ -428,6 +428,19 @@ class Execution:
         for decided in waiting:
             if not decided.done():
                 decided.set_exception(error)
+
+
+def _fresh(inputs: list[Input], folded: Folded) -> list[Input]:
+    """Return the inputs without commands that are answered already, or that come twice among these."""
+    fresh: list[Input] = []
+    seen: set[str] = set()
+    for given in inputs:
+        if isinstance(given, Command):
+            if given.id in seen or folded.knows(given.id):
+                continue
+            seen.add(given.id)
+        fresh.append(given)
+    return fresh
 
 
 def _is_stopped() -> bool:

@@ -1,84 +1,86 @@
-"""10,000 executions that wait for a signal, then the signal for all, on a cluster: `python waiting.py STORE [COUNT]`.
+"""Executions that wait for a signal, on `perdure up`: memory and disk of each, and how fast they go on."""
 
-Says what the whole system's memory and disk grew by for each, and how many end in a second.
-"""
-
+import argparse
 import asyncio
-import sys
+import tempfile
 import time
 from pathlib import Path
 
-import perdure
+from measuring import cluster, disk, processes, pss, row, server_pid
+from recovery import standing_by
+
 from perdure import Settings
-from perdure.actors.inputs import SignalExecution
 from perdure.cluster.client import AsyncClient
-from perdure.cluster.inbox import lane_of
-from perdure.cluster.status import host_states
+from perdure.cluster.run import AsyncRun
+from perdure.cluster.status import _inbox, host_states
 
-WORKFLOW = {"name": "waits", "nodes": {"a": {"wait": {"signal": "go"}}}}
-
-
-def memory(store: Path) -> dict[str, int]:
-    """Return the PSS in bytes of the server, and of Ray's and perdure's processes, but not of this one."""
-    found: dict[str, int] = {"nats-server": 0, "hosts": 0, "supervisor": 0}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode(errors="replace")
-            lines = (folder / "smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        pss = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-        if "nats-server" in words and str(store) in words:
-            found["nats-server"] += pss
-        elif "ray::HostActor" in words:
-            found["hosts"] += pss
-        elif "ray::SupervisorActor" in words:
-            found["supervisor"] += pss
-    return found
+WAIT = {"name": "waiting", "nodes": {"a": {"wait": {"signal": "go"}}}}
+IN_FLIGHT = 256
 
 
-def disk(store: Path) -> int:
-    return sum(file.stat().st_blocks * 512 for file in (store / "jetstream").rglob("*") if file.is_file())
-
-
-async def settled(client: AsyncClient) -> None:
-    """Return when no execution is active any more."""
+async def at_rest(client: AsyncClient) -> None:
+    """Return when no execution is at hand, and no command waits."""
     while True:
-        if not any(host.get("active") for host in await host_states(client._connection)):
+        (host,), inbox = await host_states(client._connection), await _inbox(client._connection)
+        if not host.get("active", 1) and not inbox["starts"] and not inbox["commands"]:
             return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
 
 
-async def measure(store: Path, count: int) -> None:
-    async with await perdure.connect_async(Settings(store=store)) as client:
-        before, disk_before = memory(store), disk(store)
+async def signal_all(runs: list[AsyncRun]) -> float:
+    """Signal every execution and return how many were complete in a second."""
+    window = asyncio.Semaphore(IN_FLIGHT)
+
+    async def go_on(run: AsyncRun) -> None:
+        async with window:
+            await run.signal("go", 1)
+            assert await run.result(120) == {"a": 1}
+
+    began = time.monotonic()
+    await asyncio.gather(*map(go_on, runs))
+    return len(runs) / (time.monotonic() - began)
+
+
+async def measure(store: Path, count: int) -> dict[str, float]:
+    async with await AsyncClient.open(Settings(store=store), "none") as client:
+        for _ in range(2):  # what is loaded and grows once is not counted
+            await signal_all(await client.start_many(WAIT, [None] * 1000))
+        await at_rest(client)
+        await standing_by(client)
+        pids = processes(store)
+        memory, server, on_disk = pss(*pids), pss(server_pid(store)), disk(store)
         began = time.monotonic()
-        runs = await client.start_many(WORKFLOW, [None] * count)
-        started = time.monotonic() - began
-        last = await client._connection.log.last()
-        await asyncio.gather(*(run.begun(within=600) for run in runs[-100:]))
-        await settled(client)
-        waiting = time.monotonic() - began
-        after, disk_after = memory(store), disk(store)
-        grown = {name: round((after[name] - before[name]) / count) for name in after}
-        print(f"{count} queued in {started:.1f} s, all waiting and left after {waiting:.1f} s; log at {last}")
-        print(f"memory each: {grown}, in all {sum(grown.values())}; disk {(disk_after - disk_before) // count} bytes")
-        began = time.monotonic()
-        window = asyncio.Semaphore(256)
+        runs = await client.start_many(WAIT, [None] * count)
+        await at_rest(client)
+        found = {"started": count / (time.monotonic() - began)}
+        found["server"] = (pss(server_pid(store)) - server) / count
+        found["memory"] = (pss(*pids) - memory) / count
+        found["disk"] = (disk(store) - on_disk) / count
+        found["completed"] = await signal_all(runs)
+        found["total"] = pss(*pids) / 1e6
+        return found
 
-        async def tell(execution: str) -> None:
-            async with window:
-                await client._connection.inbox.send(
-                    SignalExecution(f"{execution}/go", execution, "go"), lane_of(execution)
-                )
 
-        await asyncio.gather(*(tell(run.id) for run in runs))
-        told = time.monotonic() - began
-        for run in runs:
-            await run.result(600)
-        ended = time.monotonic() - began
-        print(f"told in {told:.1f} s, all ended after {ended:.1f} s: {count / ended:.0f} a second")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--executions", type=int, default=10_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    found = []
+    for _ in range(arguments.repeat):
+        with tempfile.TemporaryDirectory() as name, cluster(store := Path(name)):
+            found.append(asyncio.run(measure(store, arguments.executions)))
+    print(f"{arguments.executions} executions that wait for a signal")
+    for key, what, unit in (
+        ("started", "begun and at rest", "executions/s"),
+        ("memory", "PSS of all processes, added per execution", "bytes"),
+        ("server", "of this nats-server's", "bytes"),
+        ("disk", "disk added per execution", "bytes"),
+        ("completed", "signalled and complete", "executions/s"),
+        ("total", "PSS of all processes in the end, Ray's included", "MB"),
+    ):
+        print(row(what, [each[key] for each in found], unit))
 
 
 if __name__ == "__main__":
-    asyncio.run(measure(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000))
+    main()

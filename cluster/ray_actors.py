@@ -12,6 +12,7 @@ import msgspec
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from perdure.actors.spawn import spawn
 from perdure.cluster import logs
@@ -170,12 +171,13 @@ class RayProcesses:
     async def ensure(self, count: int) -> list[str]:
         """See Processes."""
         self._find_surplus(count)
+        nodes = _nodes()
         for number in range(count):
             name = f"host{number}"
             self._actors[name] = spawn(
                 HostActor, msgspec.structs.replace(self._config, name=name), name=f"perdure-{name}",
                 namespace=self._config.namespace, get_if_exists=True, lifetime="detached", max_restarts=-1,
-                max_concurrency=16, scheduling_strategy="SPREAD",
+                max_concurrency=16, scheduling_strategy=_on(nodes[number % len(nodes)]),
             )  # fmt: skip
         serve = dict(zip(self._actors, await asyncio.gather(*map(_serves, self._actors.values())), strict=True))
         for name in sorted(serve, key=_number, reverse=True):
@@ -200,6 +202,17 @@ class RayProcesses:
             if ours and name not in self._actors and _number(name) >= count:
                 with contextlib.suppress(ValueError):  # it is gone already
                     self._actors[name] = ray.get_actor(actor["name"], self._config.namespace)
+
+
+def _nodes() -> list[str]:
+    """Return the ids of the nodes that are alive, always in the same order."""
+    found = ray.nodes()  # type: ignore[no-untyped-call]
+    return sorted(node["NodeID"] for node in found if node["Alive"])
+
+
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    """Prefer a node: Ray's own SPREAD may well put all processes on one, to be lost together."""
+    return NodeAffinitySchedulingStrategy(node, soft=True)
 
 
 async def _serves(actor: "ActorHandle[HostActor]") -> str | None:

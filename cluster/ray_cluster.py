@@ -121,7 +121,8 @@ class RayCluster:
         if self._settings.ray_address:
             ray.init(address=self._settings.ray_address, **options)
         else:
-            # "local": without it Ray joins whatever cluster somebody has running on this machine.
+            # Never one that somebody started on this machine, which Ray joins where no address is given: its processes
+            # may be elsewhere, and our embedded server is not.
             ray.init(
                 address="local", include_dashboard=self._settings.ray_dashboard, configure_logging=False, **options
             )

@@ -542,3 +542,16 @@ async def test_nothing_is_appended_and_nothing_begun_by_who_is_no_owner_any_more
         await Execution(EXECUTION, replace(world.around(), fence=fence)).run(start(DIAMOND))
     assert await world.events() == []
     assert world.calls == {}
+
+
+async def test_a_command_that_comes_again_beside_others_counts_once_and_is_named_by_one_entry() -> None:
+    plan = plan_of({"a": {"wait": {"signal": "go"}}, "b": {"wait": {"signal": "go"}, "needs": ["a"]}})
+    world = World(plan)
+    first, second = SignalExecution("s-1", EXECUTION, "go", 1), SignalExecution("s-2", EXECUTION, "go", 2)
+    await world.actor().run(start(plan), first, first)
+    assert (await world.state()).status == "running"
+    await world.actor().run(first, second)
+    state = await world.state()
+    assert (state.status, state.nodes["a"].output, state.nodes["b"].output) == ("succeeded", 1, 2)
+    causes = [cause async for recorded in world.log.read(EXECUTION) for cause in recorded.entry.causes]
+    assert causes == ["start-1", "s-1", "s-2"]

@@ -279,3 +279,25 @@ def kill_and_bring_up_again(up: Up) -> None:
         assert client.get("killed").result(timeout=60) == {"second": "y-second"}
     up.perdure("down")
     assert process_ids(up.store) == []
+
+
+def test_two_clusters_on_one_machine_have_a_ray_each(cluster: Up, tmp_path: Path) -> None:
+    """Ray by itself would join whichever was started last, and end with it."""
+    other = Up(tmp_path)
+    other.perdure("up", "--hosts", "1", "--detach")
+    try:
+        raylets = {parent_of(up.status()["supervisor"]["pid"]) for up in (cluster, other)}
+    finally:
+        other.perdure("down")
+    assert len(raylets) == 2
+    assert cluster.status()["hosts"][0]["state"] == "serving"
+
+
+def test_the_log_of_up_is_json_where_that_is_asked_for(tmp_path: Path) -> None:
+    up = Up(tmp_path)
+    up.perdure("up", "--detach", "--log-format", "json")
+    up.perdure("down")
+    lines = [line for line in (up.store / "up.log").read_text().splitlines() if line.startswith("{")]
+    told = [json.loads(line) for line in lines]
+    assert any(record["message"].startswith("host0 serves host0") for record in told)
+    assert {"at", "level", "logger", "message", "process"} <= set(told[0])
