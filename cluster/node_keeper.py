@@ -15,7 +15,8 @@ from ray.exceptions import RayError
 
 from perdure.actors.deaths import how_it_died, start_failure
 from perdure.actors.demands import Demand
-from perdure.actors.node_actors import Granted, Heard, NodeActors, NotGranted
+from perdure.actors.keeper import Granted, Heard, NotGranted
+from perdure.actors.node_actors import NodeActors
 from perdure.actors.node_process import NodeProcess
 from perdure.actors.pools import REPORTS, Action, Grant, Kill, Pools, Spawn
 from perdure.actors.spawn import cpus, spawn
