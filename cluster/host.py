@@ -174,8 +174,7 @@ class Host:
         if lease is not None and sequence(lease.message) == sequence(message):
             lease.message = message  # the server repeats the lease itself: from now on this one is acknowledged
         elif lease is not None:
-            lease.told[sequence(message)] = message
-            self._spawn(self._tell(lease, command, message))
+            self._tell_soon(lease, command, message)
         elif lane_in(message.subject) in self._leaving:
             return  # the next owner of the lane gets it
         elif command.execution in self._early and not isinstance(command, StartExecution | Cancel | TerminateExecution):
@@ -196,7 +195,7 @@ class Host:
         self._active[command.execution] = lease
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
         for _, early in sorted(self._early.pop(command.execution, {}).items()):
-            self._spawn(self._tell(lease, decode_command(early.data), early))
+            self._tell_soon(lease, decode_command(early.data), early)
         if len(self._active) == self._capacity:
             for other in self._active.values():
                 other.hurry()
@@ -247,6 +246,10 @@ class Host:
         self._changed.set()  # however it ended, there is room for another
         lease.renewed.set()
 
+    def _tell_soon(self, lease: Lease, command: Command, message: Msg) -> None:
+        lease.told[sequence(message)] = message
+        self._spawn(self._tell(lease, command, message))
+
     async def _tell(self, lease: Lease, command: Command, message: Msg) -> None:
         """Tell the execution, or what embodies it next where that has broken; one that was left is told by another.
 
@@ -256,9 +259,9 @@ class Host:
             while not lease.over:
                 renewed = lease.renewed
                 if await self._decided(lease, command):
-                    del lease.told[sequence(message)]
+                    lease.told.pop(sequence(message), None)  # it may have come twice
                     lease.message, older = message, lease.message
-                    return await self._acknowledge(older)
+                    return None if sequence(older) == sequence(message) else await self._acknowledge(older)
                 await renewed.wait()
         except Deposed as error:
             self._break(error)
