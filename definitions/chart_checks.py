@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
 from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields, delay_fields
-from perdure.definitions.chart_rules import rule_findings
+from perdure.definitions.chart_rules import done_findings, rule_findings
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.expression_checks import braces_findings, root_problems, states_asked
 from perdure.definitions.findings import Finding
@@ -36,7 +36,7 @@ def chart_findings(workflow: Workflow, model: Statechart, at: Path) -> Iterator[
     found += _raise_findings(chart)
     found += rule_findings(chart)
     if not any(not each.warning for each in found):
-        found += _reach_findings(chart)
+        found += [*_reach_findings(chart), *done_findings(chart)]
     for finding in found:
         yield replace(finding, path=(*at, *finding.path))
 

@@ -32,6 +32,23 @@ def _region_findings(chart: Chart, each: ChartState) -> Iterator[Finding]:
         yield Finding(each.at, f"state {each.path!r} has histories but no state to be in; add one", key=True)
 
 
+def done_findings(chart: Chart) -> Iterator[Finding]:
+    """Find transitions for the end of a state that never comes to its end (SCXML 3.4)."""
+    for each in chart.states.values():
+        if each.state.on_done and (lacks := _never_done(chart, each)) is not None:
+            what = f"{each.kind} state {each.path!r} is never done: {lacks.path!r} has no final state to come to"
+            yield Finding((*each.at, "on_done"), f"{what}; add one, or leave 'on_done' out", key=True, warning=True)
+
+
+def _never_done(chart: Chart, each: ChartState) -> ChartState | None:
+    """Return the state for whose lack of a final state another one is never done; None where it may be."""
+    within = [chart.states[path] for path in chart.children(each.path)]
+    if each.kind == "parallel":
+        regions = (_never_done(chart, region) for region in within if region.kind != "history")
+        return next((lacks for lacks in regions if lacks is not None), None)
+    return None if any(state.kind == "final" for state in within) else each
+
+
 def _default_findings(chart: Chart, each: ChartState) -> Iterator[Finding]:
     """Find defaults of a history that do not lie within the state that it remembers (SCXML 3.10)."""
     for index, name in enumerate(each.state.default or []):

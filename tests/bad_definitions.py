@@ -723,6 +723,21 @@ UNREADABLE = [
 
 WARNED = [
     warned(
+        CHART,
+        "    initial: still\n",
+        "    initial: still\n    on_done: shut\n",
+        "on_done: shut\n",
+        "compound state 'ajar' is never done: 'ajar' has no final state to come to; add one, or leave 'on_done' out",
+    ),
+    warned(
+        CHART,
+        "  locked:\n    entry:",
+        "  both:\n    type: parallel\n    on_done: broken\n    states: {one: {states: {a: {type: final}}}, two: {}}\n"
+        "  locked:\n    after: {1h: both}\n    entry:",
+        "on_done: broken",
+        "parallel state 'both' is never done: 'both.two' has no final state to come to",
+    ),
+    warned(
         DAG,
         'output: "${{ nodes.joined.output }}"',
         'output: "${{ nodes.large.output.size }}"',

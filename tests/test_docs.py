@@ -62,6 +62,15 @@ def test_the_workflow_that_the_readme_builds_is_sound(capsys: pytest.CaptureFixt
     assert load(capsys.readouterr().out).workflow.nodes.keys() == {"check", "notify"}
 
 
+def test_the_statechart_that_the_page_of_definitions_builds_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/definitions.md").read_text()
+    (block,) = re.findall(r"```python\n(import perdure\n\ndoor.*?)```", page, re.DOTALL)
+    exec(block, {})
+    definition = load(capsys.readouterr().out)
+    assert definition.workflow.states.keys() == {"shut", "ajar", "walled_up"}
+    assert definition.warnings == ()
+
+
 def test_every_public_name_can_be_imported() -> None:
     for name in perdure.__all__:
         assert getattr(perdure, name).__name__ == name

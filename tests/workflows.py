@@ -67,9 +67,14 @@ def chart() -> st.SearchStrategy[dict[str, Any]]:
                 "end": {"type": "final", "output": output},
             },
         },
-        TEXT.map(lambda text: f"{text}!"), st.sampled_from(["30m", "1d", "${{ context.n }}"]), actions, JSON,
+        TEXT.map(_event), st.sampled_from(["30m", "1d", "${{ context.n }}"]), actions, JSON,
         st.sampled_from([inner, both, {"invoke": {"agent": "judge", "on_done": "end", "on_error": ["start"]}}]),
     )  # fmt: skip
+
+
+def _event(text: str) -> str:
+    """Return a name that an event may have: without spaces and stars, and no token empty."""
+    return "".join("_" if each.isspace() or each in ".*" else each for each in text) + "!"
 
 
 def _call(data: dict[str, Any], with_: dict[str, Any]) -> dict[str, Any]:
