@@ -54,7 +54,8 @@ def _moved(before: ChartState, event: MacrostepTaken) -> tuple[ChartState, list[
         entries=entries,
         history=history,
         context={**before.context, **event.context} if event.context else before.context,
-        held=before.held[1:] if event.held else before.held,
+        held=before.held.delete(before.turn) if event.held else before.held,
+        turn=before.turn + event.held,
         calls=before.calls,
         asked=asked,
         steps=before.steps + 1,
@@ -76,18 +77,28 @@ def _forget(state: Started, at: str) -> Started:
 
 def ignored(state: Started, event: EventIgnored) -> Started:
     """Forget an event that was held, and was not taken then; keep a result that a retry takes again."""
-    kept = (ChartEvent(event.event, event.data, of=event.of),) if event.of else ()
-    if not event.held and not kept:
-        return state
-    return _with_chart(
-        state, event.chart, lambda chart: _replace(chart, held=kept + chart.held[1 if event.held else 0 :])
-    )
+    if event.of:
+        kept = ChartEvent(event.event, event.data, of=event.of)
+        return _with_chart(state, event.chart, lambda chart: _first(chart, kept, anew=not event.held))
+    return _with_chart(state, event.chart, _without_first) if event.held else state
+
+
+def _without_first(chart: ChartState) -> ChartState:
+    return _replace(chart, held=chart.held.delete(chart.turn), turn=chart.turn + 1)
+
+
+def _first(chart: ChartState, event: ChartEvent, *, anew: bool) -> ChartState:
+    """Hold an event before all others, or in the place of the first."""
+    turn = chart.turn - anew
+    return _replace(chart, held=chart.held.set(turn, event), turn=turn)
 
 
 def held(state: Started, event: EventHeld) -> Started:
     """Keep an event for the resume."""
     kept = ChartEvent(event.event, event.data, event.error, event.of, event.timer)
-    return _with_chart(state, event.chart, lambda chart: _replace(chart, held=(*chart.held, kept)))
+    return _with_chart(
+        state, event.chart, lambda chart: _replace(chart, held=chart.held.set(chart.turn + len(chart.held), kept))
+    )
 
 
 def call_queued(state: Started, event: CallQueued) -> Started:

@@ -6,6 +6,7 @@ from perdure.actors import statechart
 from perdure.actors.chart_calls import begin_call, call_path, calls_of, is_busy, next_call, start
 from perdure.actors.chart_state import ChartEvent, ChartState
 from perdure.actors.compensation import to_keep
+from perdure.actors.containers import MANY
 from perdure.actors.draft import Draft
 from perdure.actors.ends import main_done
 from perdure.actors.failures import leave
@@ -59,8 +60,8 @@ def _take_kept(draft: Draft, body: str) -> None:
 
 
 def receive(draft: Draft, body: str, event: ChartEvent, *, held: bool = False) -> None:
-    """Let a statechart take an event, or ignore it; during a pause it is held."""
-    if draft.state.paused and not held:
+    """Let a statechart take an event, or ignore it; during a pause, and behind others that are held, it is held."""
+    if not held and (draft.state.paused or state_of(draft, body).held):
         draft.emit(EventHeld(body, event.name, event.data, event.error, event.of, event.timer))
         return
     chart = state_of(draft, body)
@@ -256,8 +257,11 @@ def wake(draft: Draft, body: str) -> None:
     state = draft.state.body(body)
     if state is None or state.chart is None or not state.chart.configuration:
         begin(draft, body)
-    while not draft.state.paused and draft.is_live(body) and (held := state_of(draft, body).held):
-        receive(draft, body, held[0], held=True)
+    while not draft.state.paused and draft.is_live(body) and len(draft.events) <= MANY:
+        chart = state_of(draft, body)
+        if not chart.held:
+            break
+        receive(draft, body, chart.held[chart.turn], held=True)
     if draft.is_live(body):
         next_call(draft, body)
         draft.later("chart_end", body)

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from perdure.actors.charts import NEVER
+from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     CancelExecution,
     ChangeInput,
@@ -80,6 +81,7 @@ class AsyncRun:
     def __init__(self, execution: str, connection: Connection) -> None:
         self.id = execution
         self._connection = connection
+        self._known: Folded | None = None
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, at most `timeout` seconds, and return the output.
@@ -276,8 +278,20 @@ class AsyncRun:
                 return True
         return False
 
+    async def _now(self) -> Folded:
+        """Return the execution as of now; what was read before is not read again."""
+        folded = self._known
+        if folded is None:
+            folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
+        else:
+            async for recorded in self._connection.log.read(self.id, folded.position):
+                folded = folded.after(recorded)
+        if isinstance(folded.state, Started):
+            self._known = folded
+        return folded
+
     async def _tell(self, command: Control) -> bool:
-        folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
+        folded = await self._now()
         if not isinstance(folded.state, Started):
             raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
         status = folded.state.status

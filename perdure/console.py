@@ -114,8 +114,10 @@ class Progress:
         """Return all nodes so far as a table."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         names = self.state.nodes if isinstance(self.state, Started) else ()
-        for state in active_states(self.state) if isinstance(self.state, Started) else ():
-            table.add_row(f"  {state}", f"[{STYLES['active']}]active[/]", "", "", "")
+        if isinstance(self.state, Started):
+            how = "active" if self.state.outcome is None else "ended here"
+            for state in active_states(self.state):
+                table.add_row(f"  {state}", f"[{STYLES['active']}]{how}[/]", "", "", "")
         for name, status, attempt, seconds, remark in sorted((self.line(name) for name in names), key=self._order):
             table.add_row(f"  {name}", f"[{STYLES[status]}]{status}[/]", attempt, seconds, escape(remark))
         return table

@@ -7,6 +7,7 @@ from scenario import BOOM, EXECUTION, Given, due, start
 from perdure.actors.inputs import (
     CancelExecution,
     CompleteNode,
+    Continue,
     FireTimer,
     PauseExecution,
     ReportChild,
@@ -418,3 +419,14 @@ def test_a_result_whose_step_failed_is_taken_again_by_a_retry() -> None:
     assert [event.held for event in of_type(given, EventIgnored)] == [False, True]
     assert given.now.main.chart is not None
     assert len(given.now.main.chart.held) == 1
+
+
+def test_a_flood_that_was_held_is_taken_in_portions_and_in_its_order() -> None:
+    do = {"set": {"seen": "${{ context.seen + [event.data] }}"}}
+    given = chart({"a": {"on": {"n": {"do": do}}}}, context={"seen": []}).when(PauseExecution("p", EXECUTION))
+    given.when(*(send("n", number, number) for number in range(1500)), ResumeExecution("r", EXECUTION))
+    taken = len(of_type(given, MacrostepTaken))
+    assert 1000 < taken < 1500
+    given.when(send("n", 1500, 1500), Continue())  # one that comes between does not overtake
+    assert given.now.main.chart is not None
+    assert given.now.main.chart.context["seen"] == list(range(1501))
