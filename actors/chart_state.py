@@ -32,9 +32,10 @@ class ChartState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a statechart stands.
 
     configuration: the paths of the active states, in the order in which they were entered. entries: how often each
-    state was entered. history: what each history remembers. held: events that came during a pause, by their numbers; turn: that of the first. calls: those that
-    wait for their turn. asked: how often a call was asked for while its state was active. steps: how many it has taken.
-    ended: it is in a final state at the top, with this output, or the error that it fails with.
+    state was entered. history: what each history remembers. held: events that came during a pause, by their numbers;
+    turn: the first one's. calls: those that wait for their turn. asked: how often a call was asked for while its state
+    was active. steps: how many it has taken. ended: it is in a final state at the top, with this output, or the error
+    that it fails with.
     """
 
     configuration: tuple[str, ...] = ()

@@ -426,7 +426,7 @@ def test_a_flood_that_was_held_is_taken_in_portions_and_in_its_order() -> None:
     given = chart({"a": {"on": {"n": {"do": do}}}}, context={"seen": []}).when(PauseExecution("p", EXECUTION))
     given.when(*(send("n", number, number) for number in range(1500)), ResumeExecution("r", EXECUTION))
     taken = len(of_type(given, MacrostepTaken))
-    assert 1000 < taken < 1500
+    assert 1000 <= taken < 1500
     given.when(send("n", 1500, 1500), Continue())  # one that comes between does not overtake
     assert given.now.main.chart is not None
     assert given.now.main.chart.context["seen"] == list(range(1501))
