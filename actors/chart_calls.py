@@ -7,8 +7,8 @@ from perdure.actors import kinds
 from perdure.actors.chart_state import ChartState
 from perdure.actors.draft import Draft
 from perdure.actors.failures import fail_attempt
+from perdure.actors.macrostep import Asked
 from perdure.actors.state import SETTLED, NodeState
-from perdure.actors.statechart import Asked
 from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.paths import UNDO, inner_body, node_in
 from perdure.events.vocabulary import CallQueued

@@ -57,6 +57,7 @@ def _moved(before: ChartState, event: MacrostepTaken) -> tuple[ChartState, list[
         held=before.held[1:] if event.held else before.held,
         calls=before.calls,
         asked=asked,
+        steps=before.steps + 1,
         ended=event.ended,
         output=event.output,
         failed=event.failed,
@@ -74,12 +75,13 @@ def _forget(state: Started, at: str) -> Started:
 
 
 def ignored(state: Started, event: EventIgnored) -> Started:
-    """Forget an event that was held, and was not taken then."""
-    return _with_chart(state, event.chart, _drop_held) if event.held else state
-
-
-def _drop_held(chart: ChartState) -> ChartState:
-    return _replace(chart, held=chart.held[1:])
+    """Forget an event that was held, and was not taken then; keep a result that a retry takes again."""
+    kept = (ChartEvent(event.event, event.data, of=event.of),) if event.of else ()
+    if not event.held and not kept:
+        return state
+    return _with_chart(
+        state, event.chart, lambda chart: _replace(chart, held=kept + chart.held[1 if event.held else 0 :])
+    )
 
 
 def held(state: Started, event: EventHeld) -> Started:
@@ -123,4 +125,6 @@ def retried(main: BodyState) -> BodyState:
         for body in state.bodies.values()
         for name, node in body.nodes.items()
     )
-    return BodyState() if undone else BodyState(nodes=main.nodes, chart=main.chart)
+    if undone and main.chart is not None:  # later entries are told from those that were undone
+        return BodyState(chart=ChartState(entries=main.chart.entries, steps=main.chart.steps))
+    return BodyState(nodes=main.nodes, chart=main.chart)

@@ -33,9 +33,8 @@ class ChartState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     configuration: the paths of the active states, in the order in which they were entered. entries: how often each
     state was entered. history: what each history remembers. held: events that came during a pause. calls: those that
-    wait for their turn. asked: how often a call was asked for while its state was active. ended: it is in a final state
-    at the top, with this output,
-    or the error that it fails with.
+    wait for their turn. asked: how often a call was asked for while its state was active. steps: how many it has taken.
+    ended: it is in a final state at the top, with this output, or the error that it fails with.
     """
 
     configuration: tuple[str, ...] = ()
@@ -45,6 +44,7 @@ class ChartState(msgspec.Struct, frozen=True, omit_defaults=True):
     held: tuple[ChartEvent, ...] = ()
     calls: tuple[CallQueued, ...] = ()
     asked: Map[str, int] = Map()
+    steps: int = 0
     ended: bool = False
     output: Any = None
     failed: Error | None = None

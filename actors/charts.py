@@ -9,11 +9,20 @@ from perdure.actors.compensation import to_keep
 from perdure.actors.draft import Draft
 from perdure.actors.ends import main_done
 from perdure.actors.failures import leave
-from perdure.actors.inputs import ReportFailure, ReportLoss, ReportSuccess
+from perdure.actors.inputs import Report, ReportFailure, ReportSuccess
+from perdure.actors.macrostep import Macrostep, Surroundings
 from perdure.actors.signals import misfit
 from perdure.actors.state import SETTLED
-from perdure.actors.statechart import Macrostep, Surroundings
-from perdure.definitions.chart_plan import DONE_INVOKE, ENTERED, ERROR_ACTION, ERROR_INVOKE, PlanChart, name_of_call
+from perdure.definitions.chart_plan import (
+    DONE_INVOKE,
+    ENTERED,
+    ERROR_ACTION,
+    ERROR_INVOKE,
+    PROGRESS_INVOKE,
+    PlanChart,
+    PlanInvoke,
+    name_of_call,
+)
 from perdure.definitions.paths import UNDO, body_of, chart_of, inner_body, name_of, node_in, owner_of
 from perdure.events.vocabulary import (
     BodySucceeded,
@@ -31,7 +40,7 @@ from perdure.events.vocabulary import (
 
 def begin(draft: Draft, body: str) -> None:
     """Enter a statechart."""
-    step = statechart.begin(plan_of(draft, body), _surroundings(draft, body))
+    step = statechart.begin(plan_of(draft, body), _surroundings(draft, body), state_of(draft, body))
     _follow(draft, body, statechart.BEGIN, step, held=False)
     _take_kept(draft, body)
 
@@ -65,9 +74,16 @@ def receive(draft: Draft, body: str, event: ChartEvent, *, held: bool = False) -
     if event.error is not None:
         _break(draft, body, event, held=held)
     else:
-        never = not plan_of(draft, body).ever_takes(event.name)
-        reason = NEVER if never else f"no transition takes it in {', '.join(chart.configuration)}"
-        draft.emit(EventIgnored(body, event.name, event.data, reason, held))
+        draft.emit(EventIgnored(body, event.name, event.data, _untaken(plan_of(draft, body), chart, event), held))
+
+
+def _untaken(plan: PlanChart, chart: ChartState, event: ChartEvent) -> str:
+    """Say why no transition takes an event: none is for it at all, or not now, or none whose guard holds."""
+    if event.timer is None and not plan.ever_takes(event.name):
+        return NEVER
+    if event.timer is not None or statechart.takes(plan, chart, event.name):
+        return f"no transition for it has a guard that holds in {', '.join(chart.configuration)}"
+    return f"no transition takes it in {', '.join(chart.configuration)}"
 
 
 NEVER = "no state of the chart ever takes it"
@@ -100,7 +116,8 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
     """Record a step with all that follows of it; one that ends in an error has not happened."""
     if step.failed is not None:
         what = f"{step.failed.type}: {step.failed.message}"
-        draft.emit(EventIgnored(body, event.name, event.data, f"the step failed: {what}", held))
+        result_of = event.of if event.error is None else ""  # a call that failed is made again at a retry
+        draft.emit(EventIgnored(body, event.name, event.data, f"the step failed: {what}", held, result_of))
         leave(draft, body, step.failed)
         return
     before = state_of(draft, body)
@@ -183,14 +200,30 @@ def fire(draft: Draft, path: str) -> None:
     receive(draft, body_of(owner), ChartEvent(f"after.{state}", timer=(state, int(entry), int(name_of(path)))))
 
 
-def come_late(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss) -> None:
-    """Record that an invocation ended when its state had been left; for any other node there is nothing to record."""
-    body = draft.plan.body(body_of(report.node))
-    if not body.calls or isinstance(report, ReportLoss) or draft.state.node(report.node) is not None:
-        return
-    state, plan = name_of(owner_of(body_of(report.node))[0]), plan_of(draft, chart_of(report.node))
-    invoked = next((each for each in plan.states[state].invokes if each.call == name_of(report.node)), None)
+def progress(draft: Draft, path: str, data: object) -> None:
+    """Tell a statechart how far an invocation is, if some state of it ever wants to know."""
+    invoked = _invoked(draft, path)
     if invoked is not None:
+        event = f"{PROGRESS_INVOKE}{invoked.id}"
+        if plan_of(draft, chart_of(path)).ever_takes(event):
+            receive(draft, chart_of(path), ChartEvent(event, data))
+
+
+def _invoked(draft: Draft, path: str) -> PlanInvoke | None:
+    """Return the invocation that a node is; None for any other node."""
+    if not draft.plan.body(body_of(path)).calls:
+        return None
+    state = plan_of(draft, chart_of(path)).states[name_of(owner_of(body_of(path))[0])]
+    return next((each for each in state.invokes if each.call == name_of(path)), None)
+
+
+def come_late(draft: Draft, report: Report) -> None:
+    """Record that an invocation ended when its state had been left; for any other node there is nothing to record."""
+    invoked = _invoked(draft, report.node)
+    if invoked is None or not isinstance(report, ReportSuccess | ReportFailure):
+        return
+    if draft.state.node(report.node) is None:
+        state = name_of(owner_of(body_of(report.node))[0])
         output = report.output if isinstance(report, ReportSuccess) else None
         event = f"{DONE_INVOKE if isinstance(report, ReportSuccess) else ERROR_INVOKE}{invoked.id}"
         draft.emit(EventIgnored(chart_of(report.node), event, output, f"state {state!r} was left before"))
@@ -221,7 +254,7 @@ def end(draft: Draft, body: str) -> None:
 def wake(draft: Draft, body: str) -> None:
     """Go on with a statechart after a pause: with the events that came meanwhile, then with its calls."""
     state = draft.state.body(body)
-    if state is None or state.chart is None:
+    if state is None or state.chart is None or not state.chart.configuration:
         begin(draft, body)
     while not draft.state.paused and draft.is_live(body) and (held := state_of(draft, body).held):
         receive(draft, body, held[0], held=True)
@@ -258,5 +291,5 @@ def plan_of(draft: Draft, body: str) -> PlanChart:
 
 def _surroundings(draft: Draft, body: str) -> Surroundings:
     names = draft.names(body, ())
-    seed = f"{draft.execution}/{body}/{len(draft.events)}"
+    seed = f"{draft.execution}/{body}/{state_of(draft, body).steps}/{len(draft.events)}"  # inputs may have one time
     return Surroundings({"input": names["input"], "execution": names["execution"]}, draft.at, seed)

@@ -4,7 +4,7 @@ from perdure.actors.compensation import compensate
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import CompensateExecution
 from perdure.actors.state import ExecutionState, NotStarted, Purged
-from perdure.definitions.paths import UNDO, is_within
+from perdure.definitions.paths import UNDO
 from perdure.events.vocabulary import Error, ExecutionCompensated, ExecutionCompensating
 
 TOLD = 10
@@ -38,7 +38,7 @@ def end(draft: Draft) -> None:
     failed = {
         path.removesuffix(UNDO): node.error.type
         for path, node in sorted(draft.state.nodes.items())
-        if path.endswith(UNDO) and node.status == "failed" and node.error and is_within(path, "")
+        if path.endswith(UNDO) and node.error is not None
     }
     if not failed:
         draft.emit(ExecutionCompensated())

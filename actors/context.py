@@ -1,7 +1,7 @@
 """The context of a call: what code is told about the attempt that it makes, and how it says that it is alive."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import core_schema
 
 from perdure.definitions.json_values import to_json_value
-from perdure.errors import BadInput
+from perdure.errors import BadInput, CallCancelled
 
 Beat = Callable[[Any], None]
 
@@ -20,7 +20,11 @@ def idempotency_key(execution: str, path: str, undone: int) -> str:
 
 
 def _unheard(progress: Any) -> None:
-    """Take a beat that nobody waits for: the node has no `heartbeat`."""
+    """Take a beat that nobody waits for: the call is made by hand, or played."""
+
+
+def _wanted() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,21 @@ class Context:
     idempotency_key: str
     deadline: datetime | None = None
     _beat: Beat = field(default=_unheard, repr=False, compare=False)
+    _stopped: Callable[[], bool] = field(default=_wanted, repr=False, compare=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the call any more: who does not end now is killed after the `grace` of its pool."""
+        return self._stopped()
 
     def heartbeat(self, progress: Any = None) -> None:
-        """Say that the tool is alive, and how far it is: JSON data, in the error of an attempt that falls silent.
+        """Say that the tool is alive, and how far it is: JSON data that who follows the execution sees.
 
-        May be called from any thread. Raises BadInput where the progress is not JSON data.
+        May be called from any thread. Raises CallCancelled where nobody waits for the call any more, and BadInput where
+        the progress is not JSON data.
         """
+        if self.cancelled:
+            raise CallCancelled(f"the call of {self.node!r} is not wanted any more")
         try:
             self._beat(to_json_value(progress))
         except ValueError as error:
@@ -59,12 +72,24 @@ class Context:
 class Beats:
     """When a call last said that it is alive, and what it said; it begins with a beat."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Beat | None = None) -> None:
         self._last: tuple[float, Any] = (monotonic(), None)
+        self._told = told
+        self.stopped = False
+
+    def of(self, context: Context) -> Context:
+        """Return the context with its heartbeats heard here."""
+        return replace(context, _beat=self.beat, _stopped=lambda: self.stopped)
+
+    def stop(self) -> None:
+        """Let the call see that nobody waits for it any more."""
+        self.stopped = True
 
     def beat(self, progress: Any) -> None:
         """Take a beat, from any thread; a progress stays until another one is told."""
         self._last = (monotonic(), self._last[1] if progress is None else progress)
+        if self._told is not None and progress is not None:
+            self._told(progress)
 
     def read(self) -> tuple[float, Any]:
         """Return the seconds since the last beat, and the last progress."""

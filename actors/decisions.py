@@ -11,16 +11,27 @@ from perdure.actors.inputs import (
     FireTimer,
     Input,
     Recover,
+    Report,
     ReportChild,
     ReportCompensation,
     ReportFailure,
     ReportLoss,
+    ReportProgress,
+    ReportQueued,
     ReportSuccess,
     StartExecution,
 )
 from perdure.actors.state import ExecutionState, Purged, Started
 from perdure.definitions.plan import Plan
-from perdure.events.vocabulary import CommandRefused, Error, Event, ExecutionStarted, NodeResumed
+from perdure.events.vocabulary import (
+    CommandRefused,
+    Error,
+    Event,
+    ExecutionStarted,
+    NodePlaced,
+    NodeQueued,
+    NodeResumed,
+)
 
 MAX_RESUMES = 3
 
@@ -48,7 +59,7 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
 def _react(draft: Draft, given: Input) -> None:
     state = draft.state
     match given:
-        case ReportSuccess() | ReportFailure() | ReportLoss():
+        case ReportSuccess() | ReportFailure() | ReportLoss() | ReportQueued() | ReportProgress():
             _hear(draft, given)
         case Recover(apart):
             for node in sorted(set(state.running) - apart):
@@ -63,7 +74,7 @@ def _react(draft: Draft, given: Input) -> None:
             controls.control(draft, given)
 
 
-def _hear(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss) -> None:
+def _hear(draft: Draft, report: Report) -> None:
     """Take the report on an attempt; one that is not wanted any more counts only for a statechart, as ignored."""
     if not _is_running(draft.state, report.node, report.attempt):
         charts.come_late(draft, report)
@@ -73,8 +84,10 @@ def _hear(draft: Draft, report: ReportSuccess | ReportFailure | ReportLoss) -> N
             flow.complete(draft, node, attempt, output)
         case ReportFailure(node, attempt, error):
             failures.fail_attempt(draft, node, attempt, error)
-        case ReportLoss(node):
-            _resume(draft, node)
+        case ReportLoss() | ReportQueued():
+            _from_actor(draft, report)
+        case ReportProgress(node, _, data):
+            charts.progress(draft, node, data)
 
 
 def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecution, at: datetime) -> list[Event]:
@@ -100,16 +113,26 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
     return draft.events
 
 
+def _from_actor(draft: Draft, given: ReportLoss | ReportQueued) -> None:
+    """Take in what happened to a call in a node actor that was neither its result nor its error."""
+    if isinstance(given, ReportLoss):
+        _resume(draft, given.node, given.how)
+    elif given.waits_for != draft.state.running[given.node].waits_for:
+        node, attempt, waits_for = given.node, given.attempt, given.waits_for
+        draft.emit(NodeQueued(node, attempt, waits_for) if waits_for else NodePlaced(node, attempt))
+
+
 def _is_running(state: Started, node: str, attempt: int) -> bool:
     current = state.running.get(node)
     return current is not None and current.attempt == attempt
 
 
-def _resume(draft: Draft, path: str) -> None:
+def _resume(draft: Draft, path: str, how: str = "") -> None:
     """Run an attempt again whose worker was lost, but not one that keeps taking its workers down."""
     node = draft.state.running[path]
     if node.resumed < MAX_RESUMES:
-        draft.emit(NodeResumed(path, node.attempt))
+        draft.emit(NodeResumed(path, node.attempt, how))
         return
-    lost = Error("WorkerLost", f"the process that ran it was lost {node.resumed + 1} times")
+    last = f"; the last time {how}" if how else ""
+    lost = Error("WorkerLost", f"the process that ran it was lost {node.resumed + 1} times{last}")
     failures.fail_attempt(draft, path, node.attempt, lost)

@@ -152,8 +152,7 @@ class Draft:
 
     def _names_around(self, body: str) -> dict[str, Any]:
         names: dict[str, Any] = {}
-        at, (root, steps) = "", steps_to(body)
-        at = root
+        at, steps = steps_to(body)
         for name, key in steps:
             path = node_in(at, name)
             names.update(self.inner_names(path, key))
@@ -195,7 +194,7 @@ class Draft:
             if not body:
                 return None
             owner, _ = owner_of(body)
-            body = body_of(owner) if owner else ""
+            body = body_of(owner)
 
 
 def _of_chart(body: BodyState | None) -> dict[str, Any]:

@@ -54,6 +54,8 @@ from perdure.events.vocabulary import (
     NodeCaught,
     NodeFailed,
     NodeOpened,
+    NodePlaced,
+    NodeQueued,
     NodeResumed,
     NodeScheduled,
     NodeSkipped,
@@ -104,7 +106,12 @@ def _opened(state: Started, event: NodeOpened) -> Started:
 
 def _resumed(state: Started, event: NodeResumed) -> Started:
     node = known(state, event.node)
-    return with_node(state, event.node, _replace(node, resumed=node.resumed + 1))
+    return with_node(state, event.node, _replace(node, resumed=node.resumed + 1, waits_for=""))
+
+
+def _queued(state: Started, event: NodeQueued | NodePlaced) -> Started:
+    waits_for = event.waits_for if isinstance(event, NodeQueued) else ""
+    return with_node(state, event.node, _replace(known(state, event.node), waits_for=waits_for))
 
 
 def _succeeded(state: Started, event: NodeSucceeded) -> Started:
@@ -184,7 +191,8 @@ def _skipped(state: Started, event: NodeSkipped) -> Started:
 
 
 def _cancelled(state: Started, event: NodeCancelled) -> Started:
-    return with_node(state, event.node, _replace(known(state, event.node), status="cancelled", reason=event.reason))
+    node = _replace(known(state, event.node), status="cancelled", reason=event.reason, waits_for="")
+    return with_node(state, event.node, node)
 
 
 def _branch_taken(state: Started, event: BranchTaken) -> Started:
@@ -347,6 +355,8 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     NodeWaiting: _waiting,
     NodeOpened: _opened,
     NodeResumed: _resumed,
+    NodeQueued: _queued,
+    NodePlaced: _queued,
     NodeSucceeded: _succeeded,
     NodeAttemptFailed: _attempt_failed,
     NodeFailed: _failed,

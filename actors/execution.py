@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,8 @@ from perdure.actors.inputs import (
     ReportChild,
     ReportFailure,
     ReportLoss,
+    ReportProgress,
+    ReportQueued,
     ReportSuccess,
     StartExecution,
 )
@@ -34,6 +36,7 @@ from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
+from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, LogUnavailable, VersionConflict
@@ -41,7 +44,7 @@ from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
 from perdure.events.subjects import partition_of
-from perdure.events.vocabulary import CommandRefused, Event
+from perdure.events.vocabulary import CommandRefused, Event, ExecutionStarted
 
 _log = logging.getLogger("perdure.execution")
 
@@ -63,9 +66,9 @@ class Surroundings:
     """What an execution acts through. near: timers due within so many seconds stay in this process, now.
 
     apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
-    its own. fence: awaited before
-    every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an execution that waits
-    for the outside world is kept at hand.
+    its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
+    execution, node, attempt, progress. fence: awaited before every effect; it raises Deposed where this is no owner any
+    more. quiet: for how many seconds an execution that waits for the outside world is kept at hand.
     """
 
     log: Log
@@ -76,7 +79,9 @@ class Surroundings:
     near: Callable[[], float] = lambda: NEAR
     snapshots: Snapshots | None = None
     post: Post | None = None
-    apart: Callable[[PlanNode, str | None, int], bool] = lambda _node, _place, _resumed: False
+    apart: Callable[[Plan, PlanNode, str | None, int], bool] = lambda _plan, _node, _place, _resumed: False
+    bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
+    tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
@@ -91,7 +96,7 @@ class Execution:
         self._leaving = False
         self._spoken = asyncio.Event()
         self._around = surroundings
-        self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[None] | None]] = asyncio.Queue()
+        self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[bool] | None]] = asyncio.Queue()
         self._folded: Folded | None = None
         self._plan: Plan | None = None
         self._running: dict[_Attempt, asyncio.Task[None]] = {}
@@ -104,10 +109,9 @@ class Execution:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
         if self.closed:
             return False
-        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        decided: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._put(given, decided)
-        await decided
-        return True
+        return await decided
 
     def hurry(self) -> None:
         """Leave at once when it is quiet: others wait for its place. Its near timers are left to the inbox then."""
@@ -127,19 +131,18 @@ class Execution:
         taken over, and LogUnavailable when it cannot be loaded; what was decided is appended for as long as the log is
         away.
         """
-        waiting: list[asyncio.Future[None]] = []
+        waiting: list[asyncio.Future[bool]] = []
         about(execution=self.id, partition=partition_of(self.id))
         try:
             await self._transact([Recover()])
             inputs: list[Input] = list(first)
             while True:
-                if inputs:
-                    await self._transact(inputs)
-                    self._refuse(inputs)
-                    self._alarms.hear(inputs)
+                if not await self._take(inputs):
+                    return False  # nothing was decided: were it to begin now, what it was told would be lost
                 for decided in waiting:
                     if not decided.done():
-                        decided.set_result(None)
+                        decided.set_result(True)
+                waiting = []
                 await self._reconcile()
                 if not self._can_be_left():
                     inputs, waiting = await self._drain()
@@ -147,7 +150,7 @@ class Execution:
                     inputs, waiting = [], []
                     await self._outgoing.sent()
                 elif await self._stays_quiet():
-                    return self._begun()
+                    return True
                 else:
                     inputs, waiting = await self._drain()
         except BaseException as error:
@@ -155,9 +158,20 @@ class Execution:
             raise
         finally:
             self.closed = True
+            self._turn_away(waiting)
             self._stop_all()
 
-    async def _drain(self) -> tuple[list[Input], list[asyncio.Future[None]]]:
+    async def _take(self, inputs: list[Input]) -> bool:
+        """Decide inputs; say whether there is an execution at all."""
+        if inputs:
+            await self._transact(inputs)
+            self._refuse(inputs)
+            self._alarms.hear(inputs)
+        if not self._begun() and self._outgoing is not None:
+            await self._outgoing.sent()
+        return self._begun()
+
+    async def _drain(self) -> tuple[list[Input], list[asyncio.Future[bool]]]:
         """Wait for one input and take those that queue behind it: they are decided together and leave as one entry."""
         taken = [await self._mailbox.get()]
         while len(taken) < MAX_INPUTS and not self._mailbox.empty():
@@ -182,7 +196,7 @@ class Execution:
     def _begun(self) -> bool:
         return self._folded is not None and self._folded.n > 0
 
-    def _put(self, given: Input, decided: asyncio.Future[None] | None = None) -> None:
+    def _put(self, given: Input, decided: asyncio.Future[bool] | None = None) -> None:
         self._mailbox.put_nowait((given, decided))
         self._spoken.set()
 
@@ -284,19 +298,17 @@ class Execution:
         nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}
         places, apart = state.started.tools, self._around.apart
         return frozenset(
-            path for path, (node, resumed) in nodes.items() if apart(node, places.get(node.target), resumed)
+            path for path, (node, resumed) in nodes.items() if apart(plan, node, places.get(node.target), resumed)
         )
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
         if self._plan is None:
-            digest = (
-                state.started.digest
-                if isinstance(state, Started)
-                else given.digest
-                if isinstance(given, StartExecution)
-                else None
-            )
-            self._plan = await self._around.plan(digest) if digest else None
+            begun = state.started if isinstance(state, Started) else given
+            if not isinstance(begun, StartExecution | ExecutionStarted):
+                return None
+            self._plan = await self._around.plan(begun.digest)
+            if self._around.bring is not None:
+                await self._around.bring(begun.tools)
         return self._plan
 
     async def _reconcile(self) -> None:
@@ -316,10 +328,15 @@ class Execution:
         if new:
             await self._around.fence()
         for key in new:
-            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=f"{self.id}/{key[0]}")
+            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=self._called(key[0]))
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
+
+    def _called(self, path: str) -> str:
+        """Return the name of a node's task, which people read when it blocks the loop."""
+        node = self._plan.node(path) if self._plan is not None else None
+        return f"{node.calls} {node.target!r} (node {path!r} of execution {self.id!r})" if node is not None else path
 
     def _refuse(self, inputs: list[Input]) -> None:
         """Tell a parent whose child cannot begin, for its id is taken, or cannot be undone; each time that it asks."""
@@ -346,19 +363,40 @@ class Execution:
         report: Input
         about(node=name, attempt=attempt)
         try:
-            place = folded.state.started.tools.get(node.target)
+            places = folded.state.started.tools
             value = secrets.reveal(state.input, state.secrets)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
-            work = Work(self.id, name, node, attempt, value, plan, place, undone, deadline, state.resumed)
+            work = Work(
+                self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
+                state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
+            )  # fmt: skip
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
-        except WorkerLost:
-            report = ReportLoss(name, attempt)
+        except WorkerLost as error:
+            report = ReportLoss(name, attempt, secrets.redact(str(error)))
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_stopped():
                 raise
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._put(report)
+
+    def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
+        """Return what is told for what an attempt waits."""
+        return lambda waits_for: self._put(ReportQueued(name, attempt, waits_for))
+
+    def _progress(self, name: str, attempt: int) -> Callable[[Any], None]:
+        """Return what is told how far an attempt is, from any thread."""
+        tell, redact, loop = self._around.tell, self._around.secrets.redact, asyncio.get_running_loop()
+        of_chart = self._plan is not None and self._plan.body(body_of(name)).calls
+
+        def told(progress: Any) -> None:
+            progress = redact(progress)
+            if tell is not None:
+                tell(self.id, name, attempt, progress)
+            if of_chart:
+                loop.call_soon_threadsafe(self._put, ReportProgress(name, attempt, progress))
+
+        return told
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
@@ -374,7 +412,16 @@ class Execution:
         if self._outgoing is not None:
             self._outgoing.stop()
 
-    def _fail_tellers(self, waiting: list[asyncio.Future[None]], error: BaseException) -> None:
+    def _turn_away(self, waiting: list[asyncio.Future[bool]]) -> None:
+        """Tell those who still wait that nothing was decided here."""
+        while not self._mailbox.empty():
+            _, decided = self._mailbox.get_nowait()
+            waiting += [decided] if decided else []
+        for decided in waiting:
+            if not decided.done():
+                decided.set_result(False)
+
+    def _fail_tellers(self, waiting: list[asyncio.Future[bool]], error: BaseException) -> None:
         while not self._mailbox.empty():
             _, decided = self._mailbox.get_nowait()
             waiting += [decided] if decided else []

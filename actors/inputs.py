@@ -200,10 +200,27 @@ class ReportFailure(_Input, frozen=True):
 
 
 class ReportLoss(_Input, frozen=True):
-    """The process that worked on an attempt is gone and gave no answer."""
+    """The process that worked on an attempt is gone and gave no answer; `how` says what is known of its end."""
 
     node: str
     attempt: int
+    how: str = ""
+
+
+class ReportQueued(_Input, frozen=True):
+    """An attempt waits for room in a node actor, and for what; it does not any more where that is ""."""
+
+    node: str
+    attempt: int
+    waits_for: str
+
+
+class ReportProgress(_Input, frozen=True):
+    """An attempt at a node has told how far it is."""
+
+    node: str
+    attempt: int
+    data: Any = None
 
 
 class Recover(_Input, frozen=True):
@@ -232,7 +249,10 @@ Command = (
 )
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 
-Input = Command | ReportSuccess | ReportFailure | ReportLoss | Recover | Continue
+Report = ReportSuccess | ReportFailure | ReportLoss | ReportQueued | ReportProgress
+"""What the work on an attempt says."""
+
+Input = Command | Report | Recover | Continue
 
 _decoder = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()

@@ -7,11 +7,18 @@ from perdure.actors import charts, statechart
 from perdure.actors.chart_state import ChartState
 from perdure.actors.draft import Draft
 from perdure.actors.state import BodyState, Started, nodes_in
-from perdure.definitions.chart_plan import DONE_INVOKE, DONE_STATE, ERROR_ACTION, ERROR_EXECUTION, ERROR_INVOKE
+from perdure.definitions.chart_plan import (
+    DONE_INVOKE,
+    DONE_STATE,
+    ERROR_ACTION,
+    ERROR_EXECUTION,
+    ERROR_INVOKE,
+    PROGRESS_INVOKE,
+)
 from perdure.definitions.paths import inner_body, node_in
 from perdure.definitions.plan import Plan
 
-OURS = (DONE_STATE, DONE_INVOKE, ERROR_ACTION, ERROR_EXECUTION, ERROR_INVOKE)
+OURS = (DONE_STATE, DONE_INVOKE, ERROR_ACTION, ERROR_EXECUTION, ERROR_INVOKE, PROGRESS_INVOKE)
 """How the events begin that only perdure raises."""
 
 

@@ -100,10 +100,12 @@ def _no_node(draft: Draft, path: str) -> str | None:
     """Say why there is no such node to mend, or None."""
     body, name = body_of(path), name_of(path)
     try:
-        known = not name.endswith(UNDO) and name in draft.plan.body(body).nodes
+        plan = draft.plan.body(body)
+        known = not name.endswith(UNDO) and name.partition(UNDO[0])[0] in plan.nodes and plan.chart is None
+        known = known and (not plan.calls or draft.state.node(path) is not None)
     except KeyError:
         known = False
     if not known:
-        hint = did_you_mean(path, [*draft.plan.main.nodes, *draft.state.nodes])
+        hint = did_you_mean(path, [*(() if draft.plan.main.chart else draft.plan.main.nodes), *draft.state.nodes])
         return f"there is no node {path!r} in this workflow{hint}"
     return None if draft.is_live(body) else f"what node {path!r} is part of does not run now"

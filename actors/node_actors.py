@@ -1,124 +1,323 @@
-"""Node actors: Ray actors that run plain `def` tools, pooled by tool, kept warm, reaped when idle."""
+"""Calls in node actors, as the process of an execution makes them: with tickets of the keeper of all pools.
+
+Calls of one pool stand in one line here. An actor that one of them leaves is the next one's at once, without a word to
+the keeper, unless that has said that others wait for it.
+"""
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
+from uuid import uuid4
 
-import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
-from perdure.actors.context import Beats, Context
-from perdure.actors.spawn import spawn
+from perdure.actors.deaths import GONE, how_it_died
+from perdure.actors.demands import Demand, demand_of
+from perdure.actors.keeper import Granted, Heard, NotGranted
+from perdure.actors.pools import STARTING
 from perdure.actors.time_limits import HeartbeatLost, QueueTimeout, Timeout, alive, in_time
-from perdure.actors.work import Work, WorkerLost, call_here, heard, result_of
-from perdure.events.vocabulary import Error
+from perdure.actors.work import ToolFailed, Work, WorkerLost, error_of, result_of
+from perdure.errors import EnvironmentProblem
 
-IDLE_SECONDS = 30.0
+_log = logging.getLogger("perdure.node_actors")
 
-
-class _NodeActor:
-    """The process that runs a tool; one call at a time, and where that has a heartbeat, questions about it."""
-
-    _beats: Beats | None = None
-
-    def ready(self) -> bool:
-        return True
-
-    def call(self, place: str, arguments: dict[str, Any], context: Context) -> tuple[Any, Error | None]:
-        beats = self._beats = Beats()
-        try:
-            return call_here(place, arguments, heard(context, beats.beat))
-        finally:
-            self._beats = None
-
-    def silence(self) -> tuple[float, Any]:
-        beats = self._beats
-        return beats.read() if beats else (0.0, None)  # it has not begun, or just ended
+_BEAT = 0.5  # seconds between words to the keeper
+_LOOK = 1.0  # seconds between looks at a tool's progress
+_SHOWN_AFTER = 2.0  # seconds of waiting from which an execution records it
+_KEPT = 0.1  # seconds that an actor is kept for the next call
+_MOST_ASKED = 16  # tickets of one line that wait at the keeper
+_TRIES = 20
 
 
-class _Pool(NamedTuple):
-    """Which node actors may do the same work: questions about heartbeats need a thread of their own in them."""
+class _Lease(NamedTuple):
+    """An actor for one call, and the ticket that it goes back with."""
 
-    place: str
-    beating: bool
+    ticket: str
+    granted: Granted
 
 
-async def _answer(reference: Any) -> Any:
-    return await reference
+class _Waiting:
+    """A call in its line; `told` is what its execution was told that it waits for."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.lease: asyncio.Future[_Lease] = asyncio.get_running_loop().create_future()
+        self.since = asyncio.get_running_loop().time()
+        self.why, self.told = "", work.waits_for
+
+
+class _Line:
+    """The calls of one pool that wait here, the tickets that were asked for them, and the actors kept for the next."""
+
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
+        self.calls: list[_Waiting] = []
+        self.asked: dict[str, None] = {}
+        self.kept: dict[str, _Lease] = {}
+        self.pressed = False
+        self.users = 0
 
 
 class NodeActors:
-    """Pools of node actors, one per tool; together at most `limit` (the cluster's CPUs)."""
+    """Makes calls in node actors; see CallElsewhere. find: gives the keeper's handle, of a new one where it is gone."""
 
-    def __init__(self, limit: int) -> None:
-        self._free = asyncio.Semaphore(limit)
-        self._idle: dict[_Pool, list[ActorHandle[_NodeActor]]] = defaultdict(list)
-        self._reapers: dict[ActorHandle[_NodeActor], asyncio.TimerHandle] = {}
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._find = find
+        self._keeper: Any = None
+        self._holder = uuid4().hex
+        self._lines: dict[str, _Line] = {}
+        self._runs: dict[str, str] = {}
+        self._told_runs: dict[str, str] = {}
+        self._losses, self._lost = 0, dict[str, str]()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._beating: asyncio.Task[None] | None = None
+        self._begun: asyncio.Task[None]
 
     async def __call__(self, work: Work) -> Any:
         """Run the tool in a node actor; see CallElsewhere."""
         assert work.place is not None  # noqa: S101 (every tool was located before the start)
-        pool = _Pool(work.place, work.node.heartbeat is not None)
-        async with self._slot(work.node.queue_timeout):
-            actor = self._take(pool)
-            try:
-                await actor.ready.remote()  # starting a process is not the tool's time
-                outcome = await self._call(actor, work)
-            except RayActorError as error:
-                raise WorkerLost(f"the node actor of {work.place} is gone") from error
-            except (asyncio.CancelledError, Timeout, HeartbeatLost):
-                ray.kill(actor)
-                raise
-            self._give_back(pool, actor)
-            return result_of(outcome)
-
-    @contextlib.asynccontextmanager
-    async def _slot(self, seconds: float | None) -> AsyncIterator[None]:
-        """Hold one of the places to run; raise QueueTimeout when none gets free in time."""
+        if self._beating is None:
+            self._beating = asyncio.create_task(self._beat(), name="perdure-node-actors")
+            self._begun = asyncio.create_task(self._begin())
+        await asyncio.shield(self._begun)  # one for all, so that calls go on in the order in which they came
+        self._check_lost(work)
+        demand = demand_of(work.plan, work.node, work.place, work.places)
+        key = f"{demand.key} alone" if work.resumed else demand.key  # it may be what takes its process down
+        line = self._lines.setdefault(key, _Line(demand))
+        line.users += 1
         try:
-            async with asyncio.timeout(seconds):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise QueueTimeout(f"no node actor was free within {seconds:g} s") from error
-        try:
-            yield
+            return await self._made(line, await self._lease(line, work), work)
         finally:
-            self._free.release()
+            line.users -= 1
 
-    @staticmethod
-    async def _call(actor: "ActorHandle[_NodeActor]", work: Work) -> tuple[Any, Error | None]:
-        async def silence() -> tuple[float, Any]:
-            with contextlib.suppress(RayActorError):  # the call itself says so
-                answer: tuple[float, Any] = await actor.silence.remote()
+    async def close(self) -> None:
+        """Wait for calls that are being stopped, and give all actors back; call it when no work is left."""
+        await asyncio.gather(*self._stopping)
+        for task in [*self._tasks, *([self._beating] if self._beating else [])]:
+            task.cancel()
+        if self._keeper is not None:
+            tickets = [ticket for line in self._lines.values() for ticket in (*line.kept, *line.asked)]
+            with contextlib.suppress(RayError):
+                await asyncio.gather(*(_awaited(self._keeper.release.remote(each, False)) for each in tickets))
+
+    async def _begin(self) -> None:
+        """Hear what was lost while no process of ours was there, or with the one before this one."""
+        try:
+            self._keeper = self._keeper or await self._find()
+            await self._hear()
+        except Exception as error:
+            _log.debug("the keeper of the node actors does not answer yet: %s", error)
+
+    def _check_lost(self, work: Work) -> None:
+        """Raise WorkerLost for a run whose process died together with the one that waited for it, so that it counts."""
+        how = self._lost.pop(_run_of(work), None)
+        if how is not None:
+            raise WorkerLost(how)
+
+    async def _lease(self, line: _Line, work: Work) -> _Lease:
+        """Wait for an actor; raise QueueTimeout, WorkerLost, or what the tool's loading raised."""
+        if line.kept:
+            if work.waits_for:
+                work.queued("")
+            return line.kept.pop(next(iter(line.kept)))
+        call = _Waiting(work)
+        line.calls.append(call)
+        self._ask(line)
+        patience = work.node.queue_timeout
+        watching = asyncio.create_task(self._lose_patience(line, call, patience)) if patience is not None else None
+        try:
+            lease = await call.lease
+        except asyncio.CancelledError:
+            if call.lease.done() and not call.lease.cancelled() and call.lease.exception() is None:
+                self._give(line, call.lease.result())
+            raise
+        finally:
+            if call in line.calls:
+                line.calls.remove(call)
+            if watching is not None:
+                watching.cancel()
+        if call.told:
+            work.queued("")
+        return lease
+
+    async def _lose_patience(self, line: _Line, call: _Waiting, seconds: float) -> None:
+        """Give a call up that has waited so long, unless an actor is just starting for it."""
+        await asyncio.sleep(seconds)
+        while not call.lease.done():
+            await self._hear()
+            if call.why not in ("", STARTING) and not call.lease.done():
+                line.calls.remove(call)
+                call.lease.set_exception(
+                    QueueTimeout(f"there was no room in a node actor within {seconds:g} s: {call.why}")
+                )
+            await asyncio.sleep(_BEAT / 2)
+
+    def _ask(self, line: _Line) -> None:
+        """Ask the keeper for as many actors as calls wait here, up to a number that shows that there are many."""
+        for _ in range(min(len(line.calls), _MOST_ASKED) - len(line.asked)):
+            ticket = uuid4().hex
+            line.asked[ticket] = None
+            self._run(self._asked(line, ticket))
+
+    async def _asked(self, line: _Line, ticket: str) -> None:
+        try:
+            answer = await self._answer(line, ticket)
+        except Exception as error:
+            answer = NotGranted(error=error_of(error))
+        if ticket not in line.asked:
+            return  # it was taken back, and what was granted with it
+        del line.asked[ticket]
+        if isinstance(answer, Granted):
+            self._give(line, _Lease(ticket, answer))
+        elif line.calls:
+            call = line.calls.pop(0)
+            call.lease.set_exception(WorkerLost(answer.lost) if answer.error is None else ToolFailed(answer.error))
+        self._ask(line)
+
+    async def _answer(self, line: _Line, ticket: str) -> Granted | NotGranted:
+        alone = line is self._lines.get(f"{line.demand.key} alone")
+        for number in range(_TRIES):
+            try:
+                keeper = self._keeper = self._keeper or await self._find()
+                answer: Granted | NotGranted = await keeper.ask.remote(ticket, self._holder, line.demand, alone)
+            except GONE as error:
+                _log.warning("the keeper of the node actors is gone, started again: %s", how_it_died(error))
+                self._keeper = None
+                await asyncio.sleep(0.1 * number)
+            else:
                 return answer
-            return 0.0, None
+        raise EnvironmentProblem("the keeper of the node actors does not stay alive; its log says why")
 
-        call = _answer(actor.call.remote(work.place, work.input, work.context()))
-        outcome: tuple[Any, Error | None] = await in_time(alive(call, work.node.heartbeat, silence), work.node.timeout)
-        return outcome
+    def _give(self, line: _Line, lease: _Lease) -> None:
+        """Give an actor to the next call of the line, or keep it a little for the one after."""
+        if line.calls:
+            line.calls.pop(0).lease.set_result(lease)
+        elif line.pressed:
+            self._release(lease.ticket, spoiled=False)
+        else:
+            line.kept[lease.ticket] = lease
+            asyncio.get_running_loop().call_later(_KEPT, self._let_go, line, lease.ticket)
 
-    def close(self) -> None:
-        """Kill every idle node actor."""
-        for pool in list(self._idle):
-            for actor in list(self._idle[pool]):
-                self._reap(pool, actor)
+    def _let_go(self, line: _Line, ticket: str) -> None:
+        if line.kept.pop(ticket, None) is not None:
+            self._release(ticket, spoiled=False)
 
-    def _take(self, pool: _Pool) -> "ActorHandle[_NodeActor]":
-        if self._idle[pool]:
-            actor = self._idle[pool].pop()
-            self._reapers.pop(actor).cancel()
-            return actor
-        return spawn(_NodeActor, max_concurrency=2 if pool.beating else 1)
+    async def _made(self, line: _Line, lease: _Lease, work: Work) -> Any:
+        """Make the call and give the actor back, at once or when it has been stopped."""
+        actor, ticket = lease.granted.actor, lease.ticket
+        call_id = f"{ticket}/{work.execution}/{work.path}"
+        watching = asyncio.create_task(_watch(actor, call_id, work)) if lease.granted.stops else None
+        self._runs[ticket] = _run_of(work)
+        try:
+            call = _awaited(actor.call.remote(call_id, work.input, work.context()))
+            outcome = await in_time(alive(call, work.node.heartbeat, _silence(actor, call_id)), work.node.timeout)
+        except RayError as error:
+            self._release(ticket, spoiled=True)
+            raise WorkerLost(how_it_died(error)) from error
+        except (asyncio.CancelledError, Timeout, HeartbeatLost):
+            grace = line.demand.grace if lease.granted.stops else 0
+            self._run(self._stopped(lease, call_id, grace), self._stopping)
+            raise
+        finally:
+            self._runs.pop(ticket, None)
+            if watching is not None:
+                watching.cancel()
+        if line.pressed:
+            self._release(ticket, spoiled=False)
+        else:
+            self._give(line, lease)
+        return result_of(outcome)
 
-    def _give_back(self, pool: _Pool, actor: "ActorHandle[_NodeActor]") -> None:
-        self._idle[pool].append(actor)
-        self._reapers[actor] = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap, pool, actor)
+    async def _stopped(self, lease: _Lease, call_id: str, grace: float) -> None:
+        """Ask a call to stop; an actor in which it does not in time is killed as soon as it has no other call."""
+        spoiled = True
+        try:
+            if grace:
+                async with asyncio.timeout(grace):
+                    await lease.granted.actor.stop.remote(call_id)
+                spoiled = False
+        except (TimeoutError, RayError):
+            pass
+        finally:
+            self._release(lease.ticket, spoiled=spoiled)
 
-    def _reap(self, pool: _Pool, actor: "ActorHandle[_NodeActor]") -> None:
-        with contextlib.suppress(ValueError):
-            self._idle[pool].remove(actor)
-        self._reapers.pop(actor).cancel()
-        ray.kill(actor)
+    def _release(self, ticket: str, *, spoiled: bool) -> None:
+        if self._keeper is not None:
+            self._keeper.release.remote(ticket, spoiled)
+
+    async def _beat(self) -> None:
+        """Tell the keeper that we live, and the executions what their calls wait for."""
+        while True:
+            await asyncio.sleep(_BEAT)
+            await self._hear()
+            now = asyncio.get_running_loop().time()
+            for key, line in list(self._lines.items()):
+                for call in line.calls:
+                    if call.why and call.why != call.told and now - call.since >= _SHOWN_AFTER:
+                        call.told = call.why
+                        call.work.queued(call.why)
+                for ticket in list(line.asked)[len(line.calls) :]:  # more than wait: others were quicker
+                    del line.asked[ticket]
+                    self._release(ticket, spoiled=False)
+                if not line.users and not line.asked and not line.kept:
+                    del self._lines[key]
+
+    async def _hear(self) -> None:
+        """Learn what the calls wait for, and which pools others wait for."""
+        if self._keeper is None:
+            return
+        new = {ticket: run for ticket, run in self._runs.items() if self._told_runs.get(ticket) != run}
+        self._told_runs = dict(self._runs)
+        more = {line.demand.key: len(line.calls) - len(line.asked) for line in self._lines.values()}
+        more = {key: count for key, count in more.items() if count > 0}
+        try:
+            heard: Heard = await self._keeper.hear.remote(self._holder, new, more, self._losses)
+        except RayError:
+            return  # who asks for an actor starts the keeper again
+        if heard.losses != self._losses:
+            self._losses, self._lost = heard.losses, heard.lost
+        for line in self._lines.values():
+            line.pressed = line.demand.key in heard.pressed
+            whys = [heard.waits.get(ticket, "") for ticket in line.asked] or [""]
+            for number, call in enumerate(line.calls):
+                call.why = whys[min(number, len(whys) - 1)]
+
+    def _run(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]] | None = None) -> None:
+        among = self._tasks if among is None else among
+        task = asyncio.create_task(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
+
+
+def _run_of(work: Work) -> str:
+    """Return the name of one run of an attempt."""
+    return f"{work.execution}/{work.path}#{work.attempt}.{work.resumed}"
+
+
+async def _awaited(reference: Any) -> Any:
+    return await reference
+
+
+async def _watch(actor: Any, call_id: str, work: Work) -> None:
+    """Pass on what the tool tells of its progress."""
+    last = None
+    with contextlib.suppress(RayError):  # the call itself says so
+        while True:
+            await asyncio.sleep(_LOOK)
+            _, progress = await actor.beats.remote(call_id)
+            if progress is not None and progress != last:
+                last = progress
+                work.progress(progress)
+
+
+def _silence(actor: Any, call_id: str) -> Callable[[], Coroutine[Any, Any, tuple[float, Any]]]:
+    async def silence() -> tuple[float, Any]:
+        with contextlib.suppress(RayError):  # the call itself says so
+            answer: tuple[float, Any] = await actor.beats.remote(call_id)
+            return answer
+        return 0.0, None
+
+    return silence

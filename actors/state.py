@@ -45,6 +45,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
     its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
     secrets: JSON pointers to the references to secrets in its input. child: the one that it waits for, or succeeded by.
+    waits_for: what its call waits for in a queue.
     """
 
     status: NodeStatus
@@ -62,6 +63,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     bodies: "Map[str, BodyState]" = Map()
     secrets: list[str] = []
     child: str = ""
+    waits_for: str = ""
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -164,7 +166,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
         tries: list[int] = []
         for name, key in steps:
             node = body.nodes.get(name) if body is not None else None
-            tries.append(node.attempt if node is not None else 1)
+            tries.append((node.attempt if node is not None else 0) or 1)  # a state has no attempts
             body = node.bodies.get(key) if node is not None else None
         return tuple(tries)
 

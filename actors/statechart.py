@@ -4,12 +4,12 @@ After the algorithm of SCXML (W3C Recommendation of 1 September 2015, appendix D
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from perdure.actors.chart_sets import Sets
 from perdure.actors.chart_state import ChartEvent, ChartState
+from perdure.actors.macrostep import Asked, Delay, Macrostep, Surroundings
 from perdure.definitions.chart_plan import (
     DONE_STATE,
     ERROR_EXECUTION,
@@ -29,64 +29,16 @@ from perdure.events.vocabulary import Error, Microstep, Taken
 MAX_MICROSTEPS = 1000
 """Microsteps after which a macrostep is taken to go round for ever."""
 
+NEW = ChartState()
+"""A chart that has not begun."""
+
 BEGIN = ChartEvent("")
 """What expressions see as the event when a chart begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A call or an invocation that a step asks for: of the state's entry of this number, with its input."""
-
-    state: str
-    entry: int
-    name: str
-    input: Any
-    secrets: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """A timer that a step asks for: the state's delay of this number, in seconds from now."""
-
-    state: str
-    entry: int
-    number: int
-    seconds: float
-
-
-@dataclass(slots=True)
-class Macrostep:
-    """What happened in a step.
-
-    context, history: what changed of them. ignored: events that no transition took. failed: an error that none took.
-    ended: the chart came to a final state at the top, with this output, or the error that it is to fail with.
-    """
-
-    steps: list[Microstep] = field(default_factory=list)
-    context: dict[str, Any] = field(default_factory=dict)
-    history: dict[str, list[str]] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
-    calls: list[Asked] = field(default_factory=list)
-    invokes: list[Asked] = field(default_factory=list)
-    delays: list[Delay] = field(default_factory=list)
-    failed: Error | None = None
-    ended: bool = False
-    output: Any = None
-    error: Error | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What expressions may read beside the chart's own: these names, the time, and a seed that nothing else has."""
-
-    names: Mapping[str, Any]
-    at: datetime
-    seed: str
-
-
-def begin(chart: PlanChart, around: Surroundings) -> Macrostep:
-    """Enter a chart, and go on until nothing more follows."""
-    step = _Step(chart, ChartState(), around, BEGIN)
+def begin(chart: PlanChart, around: Surroundings, before: ChartState = NEW) -> Macrostep:
+    """Enter a chart, and go on until nothing more follows. `before`: its entries so far, where it was undone."""
+    step = _Step(chart, before, around, BEGIN)
     try:
         step.context = dict(step.render(chart.context) or {})
         step.out.context.update(step.context)
@@ -131,7 +83,7 @@ def accepts(chart: PlanChart, state: ChartState) -> list[str]:
     for each in sorted((chart.states[path] for path in state.configuration), key=_in_document, reverse=True):
         for way in each.transitions:
             if way.trigger == "event" and not way.exact:
-                found[way.on] = None
+                found.update(dict.fromkeys(way.on.split()))
     return list(found)
 
 
@@ -141,6 +93,7 @@ class _Step:
     def __init__(self, chart: PlanChart, state: ChartState, around: Surroundings, event: ChartEvent) -> None:
         self.chart = chart
         self.configuration = {chart.states[path] for path in state.configuration}
+        self.sets = Sets(self.configuration, self._remembered)
         self.context: dict[str, Any] = state.context
         self.internal: deque[ChartEvent] = deque()
         self.out = Macrostep()
@@ -186,18 +139,16 @@ class _Step:
         taken = [Taken(way.source.path, way.on, [each.path for each in way.targets], way.guard_text) for way in enabled]
         self._micro = Microstep(self._event.name, taken)
         self.out.steps.append(self._micro)
-        self.exit(self.exit_set(enabled))
+        self.exit(self.sets.exit_set(enabled))
         for way in enabled:
             self.execute(way.source, way.actions)
-        self._enter({state for way in enabled if way.targets for state in self.entry_set(way)})
+        self._enter({state for way in enabled if way.targets for state in self.sets.entry_set(way)})
 
     def enter(self) -> None:
         """Enter the initial states in a microstep of its own."""
         self._micro = Microstep()
         self.out.steps.append(self._micro)
-        entered = set[PlanState]()
-        self._add_targets(self.chart.initial, None, entered)
-        self._enter(entered)
+        self._enter(self.sets.initial_set(self.chart.initial))
 
     # Which transitions are taken: D, selectTransitions and removeConflictingTransitions
 
@@ -228,22 +179,7 @@ class _Step:
                 if way is not None:
                     enabled[way] = None
                     break
-        return list(enabled) if len(enabled) < 2 else self._without_conflicts(enabled)
-
-    def _without_conflicts(self, enabled: Iterable[PlanTransition]) -> list[PlanTransition]:
-        """Drop transitions that leave a state that another one leaves: the inner, else the earlier one stays."""
-        kept: list[PlanTransition] = []
-        for way in enabled:
-            leaves, beaten = self.exit_set([way]), list[PlanTransition]()
-            for other in kept:
-                if leaves & self.exit_set([other]):
-                    if not way.source.lies_in(other.source):
-                        break
-                    beaten.append(other)
-            else:
-                kept = [other for other in kept if other not in beaten]
-                kept.append(way)
-        return kept
+        return list(enabled) if len(enabled) < 2 else self.sets.without_conflicts(enabled)
 
     def _holds(self, way: PlanTransition, held: dict[PlanTransition, bool]) -> bool:
         """Evaluate a guard, once in a selection; one that fails does not hold, and raises an error (SCXML 5.9.1)."""
@@ -261,84 +197,11 @@ class _Step:
             held[way] = value is True
         return held[way]
 
-    # What is left and entered: D, computeExitSet, computeEntrySet, getTransitionDomain
-
-    def exit_set(self, enabled: Iterable[PlanTransition]) -> set[PlanState]:
-        """Return the active states that transitions leave."""
-        left = set[PlanState]()
-        for way in enabled:
-            if way.targets:
-                domain = self._domain(way)
-                left.update(each for each in self.configuration if each.lies_in(domain))
-        return left
-
-    def _domain(self, way: PlanTransition) -> PlanState | None:
-        """Return the innermost compound state around all that a transition leaves and enters; None: the chart."""
-        targets = self._effective(way.targets)
-        source = way.source
-        if way.internal and source.kind == "compound" and all(each.lies_in(source) for each in targets):
-            return source
-        around = (each for each in source.ancestors if each.kind == "compound")
-        return next((each for each in around if all(target.lies_in(each) for target in targets)), None)
-
-    def _effective(self, targets: Iterable[PlanState]) -> list[PlanState]:
-        """Return targets with histories replaced by what they stand for (D: getEffectiveTargetStates)."""
-        found: list[PlanState] = []
-        for each in targets:
-            found += [each] if each.kind != "history" else self._effective(self._remembered(each) or each.initial)
-        return found
+    # What is left and entered: D, exitStates and enterStates
 
     def _remembered(self, history: PlanState) -> list[PlanState]:
         before = self._before.history.get(history.path, ())
         return [self.chart.states[path] for path in self.out.history.get(history.path, before)]
-
-    def entry_set(self, way: PlanTransition) -> set[PlanState]:
-        """Return the states that a transition enters; what it leaves and enters lies within its domain (SCXML 3.13).
-
-        The text of appendix D goes beyond that where a deep history leads back into what was not left: it enters active
-        states a second time, and the default of a region that is active.
-        """
-        domain, entered = self._domain(way), set[PlanState]()
-        self._add_targets(way.targets, domain, entered)
-        return {each for each in entered if each.lies_in(domain)}
-
-    def _add_targets(self, targets: Iterable[PlanState], domain: PlanState | None, entered: set[PlanState]) -> None:
-        """Add all that is entered for these targets (D: computeEntrySet)."""
-        for each in targets:
-            self._add_with_descendants(each, entered)
-        for each in self._effective(targets):
-            self._add_ancestors(each, domain, entered)
-
-    def _add_with_descendants(self, state: PlanState, entered: set[PlanState]) -> None:
-        """Add a state with what is entered within it (D: addDescendantStatesToEnter)."""
-        if state.kind == "history":
-            for each in (into := self._remembered(state) or list(state.initial)):
-                self._add_with_descendants(each, entered)
-            for each in into:
-                self._add_ancestors(each, state.parent, entered)
-            return
-        entered.add(state)
-        if state.kind == "compound":
-            for each in state.initial:
-                self._add_with_descendants(each, entered)
-            for each in self._effective(state.initial):
-                self._add_ancestors(each, state, entered)
-        elif state.kind == "parallel":
-            self._add_regions(state, entered)
-
-    def _add_ancestors(self, state: PlanState, outer: PlanState | None, entered: set[PlanState]) -> None:
-        """Add the states around a state up to an outer one, and their other regions (D: addAncestorStatesToEnter)."""
-        for around in state.ancestors:
-            if around is outer:
-                return
-            entered.add(around)
-            if around.kind == "parallel":
-                self._add_regions(around, entered)
-
-    def _add_regions(self, state: PlanState, entered: set[PlanState]) -> None:
-        for region in state.children:
-            if not any(each is region or each.lies_in(region) for each in entered):
-                self._add_with_descendants(region, entered)
 
     def exit(self, left: set[PlanState]) -> None:
         """Leave states, inner and later ones first; their histories remember what is active (D: exitStates)."""
@@ -387,25 +250,17 @@ class _Step:
         data = self._rendered(state, state.output)
         self.internal.append(ChartEvent(f"{DONE_STATE}{parent.path}", data))
         around = parent.parent
-        while around is not None and around.kind == "parallel" and self._is_done(around):
+        while around is not None and around.kind == "parallel" and self.sets.is_done(around):
             self.internal.append(ChartEvent(f"{DONE_STATE}{around.path}"))
             around = around.parent
 
-    def _is_done(self, state: PlanState) -> bool:
-        """Say whether a state has come to its end (D: isInFinalState)."""
-        if state.kind == "compound":
-            return any(each.kind == "final" and each in self.configuration for each in state.children)
-        return state.kind == "parallel" and all(self._is_done(each) for each in state.children)
-
     def exit_interpreter(self) -> None:
-        """Do what is to be done on exit of the states that the chart ends in (D: exitInterpreter)."""
-        for state in sorted(self.configuration, key=_in_document, reverse=True):
-            self.execute(state, state.exit)
-            if state.kind == "final" and state.parent is None:
-                self.out.output = self._rendered(state, state.output)
-                self.out.error = self._error_of(state)
-        failed = next((event.error for event in self.internal if event.error is not None), None)
-        self.out.failed = self.out.failed or failed
+        """Do what is to be done on exit of the final state that the chart ends in (D: exitInterpreter)."""
+        (end,) = self.configuration
+        self.execute(end, end.exit)
+        self.out.output = self._rendered(end, end.output)
+        self.out.error = self._error_of(end)
+        self.out.failed = next((event.error for event in self.internal if event.error is not None), None)
 
     # What is done on the way
 
@@ -443,7 +298,7 @@ class _Step:
         """Ask for the timers of a state."""
         for number, delay in enumerate(state.delays):
             try:
-                seconds = _seconds(state, self.render(delay))
+                seconds = _seconds(self.render(delay))
             except ExpressionError as error:
                 self._raise_error(state, error)
             else:
@@ -502,8 +357,8 @@ def _in_document(state: PlanState) -> int:
     return state.index
 
 
-def _seconds(state: PlanState, value: Any) -> float:
+def _seconds(value: Any) -> float:
     try:
         return duration_in_bounds(value)
     except ValueError as error:
-        raise ExpressionError(f"a delay of state {state.path!r}: {error}") from None
+        raise ExpressionError(f"a delay: {error}") from None

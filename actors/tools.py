@@ -5,14 +5,15 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
+from threading import Lock
+from types import MethodType, ModuleType
 from typing import Any, TypeVar, get_args, overload
 
 from pydantic import ValidationError, validate_call
@@ -26,19 +27,23 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _registered: dict[str, str] = {}
 _in_file: ContextVar[bool] = ContextVar("in_file", default=False)
+_moved: dict[str, str] = {}
+_making = Lock()
 
 
 @dataclass(frozen=True)
 class Tool:
     """A callable tool: `function` checks its arguments against their type hints before it runs.
 
-    context: the name of its parameter that is annotated Context, where it has one.
+    context: the name of its parameter that is annotated Context, where it has one. made_of: the class of which one
+    instance a process is made, and called; `function` then only says what it takes.
     """
 
     name: str
     function: Callable[..., Any]
     is_async: bool
     context: str | None = None
+    made_of: type | None = None
 
 
 @overload
@@ -46,7 +51,10 @@ def tool(function: Function) -> Function: ...
 @overload
 def tool(*, name: str) -> Callable[[Function], Function]: ...
 def tool(function: Function | None = None, *, name: str | None = None) -> Any:
-    """Register a function as a tool, under its own name or the given one; it stays callable as it is."""
+    """Register a function as a tool, under its own name or the given one; it stays callable as it is.
+
+    Of a class, each process makes one instance, without arguments, and calls that: what is slow to load is loaded once.
+    """
 
     def register(target: Function) -> Function:
         tool_name = name or target.__name__
@@ -58,11 +66,18 @@ def tool(function: Function | None = None, *, name: str | None = None) -> Any:
     return register(function) if function is not None else register
 
 
-def locate(names: Iterable[str], given: Iterable[str | Declared], base: str | None, *, shared: bool) -> dict[str, str]:
+def locate(
+    names: Iterable[str],
+    given: Iterable[str | Declared],
+    base: str | None,
+    *,
+    shared: bool,
+    elsewhere: Container[str] = (),
+) -> dict[str, str]:
     """Return where each named tool's code is, as `module:attribute` or `/path/file.py:attribute`.
 
     given: the definition's tool files, relative to `base`, and its declared tools. shared: other processes must find
-    the code too.
+    the code too. elsewhere: tools whose modules need not be here.
     Raises ToolNotFound or BadInput.
     """
     by_name: dict[str, str] = {}
@@ -84,7 +99,11 @@ def locate(names: Iterable[str], given: Iterable[str | Declared], base: str | No
                 f"tool {name!r} is defined in the script that was run, where workers cannot import it; "
                 "move it into a module"
             )
-        find(place)
+        try:
+            find(place)
+        except ToolNotFound:
+            if name not in elsewhere:
+                raise
         places[name] = place
     return places
 
@@ -99,15 +118,50 @@ def find(place: str) -> Tool:
         target = getattr(target, part, None)
     if not callable(target):
         raise ToolNotFound(f"{home} has no tool {attribute!r}")
-    if isinstance(target, type):
-        raise BadInput(f"the tool {place!r} is a class; give a function")
+    name, made_of = getattr(target, "__perdure_tool__", attribute), target if isinstance(target, type) else None
+    if made_of is not None:
+        target = _call_of(made_of, place)
     try:
         checked = validate_call(target)
         context = context_parameter(target)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise BadInput(f"the tool {place!r} cannot be called with checked arguments: {reason}") from None
-    return Tool(getattr(target, "__perdure_tool__", attribute), checked, inspect.iscoroutinefunction(target), context)
+    return Tool(name, checked, inspect.iscoroutinefunction(target), context, made_of)
+
+
+def _call_of(kind: type, place: str) -> Callable[..., Any]:
+    """Return what calls an instance of a tool class, bound to nothing that runs; raise BadInput for a class without."""
+    if not any("__call__" in vars(each) for each in kind.__mro__):
+        raise BadInput(f"the tool {place!r} is a class without __call__; give it one, or give a function")
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except ValueError:  # written in C
+        parameters = {}.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed:
+        raise BadInput(f"the tool {place!r} is made without arguments; give {', '.join(needed)} of __init__ a default")
+    return MethodType(kind.__call__, kind)
+
+
+def function_of(tool: Tool) -> Callable[..., Any]:
+    """Return what to call: of a class its one instance in this process, made now if need be.
+
+    Raises what its __init__ raises.
+    """
+    if tool.made_of is None:
+        return tool.function
+    with _making:
+        function: Callable[..., Any] | None = vars(tool.made_of).get("__perdure_instance__")
+        if function is None:
+            function = validate_call(tool.made_of().__call__)
+            tool.made_of.__perdure_instance__ = function  # type: ignore[attr-defined]
+        return function
+
+
+def moved(path: str, to: str) -> None:
+    """Say where a tool file is that other machines know by this path; one that is there itself is used as it is."""
+    _moved[path] = to
 
 
 def context_parameter(function: Callable[..., Any]) -> str | None:
@@ -131,7 +185,7 @@ def call(tool: Tool, arguments: Mapping[str, Any], context: Context | None = Non
     Raises BadInput for arguments that do not fit, and whatever the tool raises.
     """
     with _naming(tool):
-        result = tool.function(**_given(tool, arguments, context))
+        result = function_of(tool)(**_given(tool, arguments, context))
         result = asyncio.run(result) if tool.is_async else result
     return to_json(result, f"the result of tool {tool.name!r}")
 
@@ -139,7 +193,7 @@ def call(tool: Tool, arguments: Mapping[str, Any], context: Context | None = Non
 async def call_async(tool: Tool, arguments: Mapping[str, Any], context: Context | None = None) -> Any:
     """Call a tool on the running event loop and return its JSON result; raises as `call` does."""
     with _naming(tool):
-        result = tool.function(**_given(tool, arguments, context))
+        result = function_of(tool)(**_given(tool, arguments, context))
         result = await result if tool.is_async else result
     return to_json(result, f"the result of tool {tool.name!r}")
 
@@ -185,6 +239,8 @@ def _import(module: str, place: str) -> ModuleType:
 @lru_cache(maxsize=256)
 def _load_file(path: str) -> ModuleType:
     if not Path(path).is_file():
+        path = _moved.get(path, path)
+    if not Path(path).is_file():
         raise ToolNotFound(f"the tool file {path} does not exist")
     if not path.endswith(".py"):
         raise BadInput(f"the tool file {path} is no Python file: its name must end in .py")
@@ -207,9 +263,9 @@ def _load_file(path: str) -> ModuleType:
 def _tools_in(module: ModuleType) -> dict[str, str]:
     """Return the registered names in a module and the attributes that hold them."""
     return {
-        value.__perdure_tool__: attribute
+        vars(value)["__perdure_tool__"]: attribute
         for attribute, value in vars(module).items()
-        if hasattr(value, "__perdure_tool__")
+        if "__perdure_tool__" in getattr(value, "__dict__", ())
     }
 
 

@@ -3,31 +3,40 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from perdure.actors import agents, own_nodes, retry_after, tools
-from perdure.actors.context import Beat, Beats, Context, idempotency_key
+from perdure.actors.context import Beats, Context, idempotency_key
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
 from perdure.definitions.json_values import clean_text
+from perdure.definitions.placement import placement_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
 
+_SUSPECT = 2  # losses of its process, after which work is no longer done in a process that others share
+
 
 class WorkerLost(PerdureError):
-    """The process that did the work is gone without an answer."""
+    """The process that did the work is gone without an answer; the message says how, as far as that is known."""
+
+
+def _nobody(_what: Any) -> None:
+    """Take what nobody wants to know."""
 
 
 class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
-    undone: how often it was compensated. deadline: when the node is given up. resumed: how often its process was lost.
+    undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
+    with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
+    for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats.
     """
 
     execution: str
@@ -39,7 +48,11 @@ class Work(msgspec.Struct, frozen=True):
     place: str | None
     undone: int = 0
     deadline: datetime | None = None
+    places: Mapping[str, str] = {}
     resumed: int = 0
+    waits_for: str = ""
+    queued: Callable[[str], None] = _nobody
+    progress: Callable[[Any], None] = _nobody
 
     def tool(self) -> tools.Tool:
         """Return the tool that it calls; it was located before the start."""
@@ -72,7 +85,7 @@ Send = Callable[[str, str, Any, str], Coroutine[Any, Any, None]]
 
 
 def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send | None = None) -> Worker:
-    """Return the worker that does agents, own kinds and `async def` tools on the loop, plain `def` tools elsewhere."""
+    """Return the worker that does agents, own kinds and `async def` tools on the loop, other tools elsewhere."""
     isolates = call_elsewhere is not call_in_thread
 
     async def do(work: Work) -> Any:
@@ -84,32 +97,31 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send 
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
-        if runs_apart(node, work.place, work.resumed if isolates else 0):
+        if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
-        beats = Beats()
-        context = heard(work.context(), beats.beat)
-        if node.calls == "custom":
-            call = own_nodes.execute(node.target, context, work.input)
-        else:
-            call = tools.call_async(work.tool(), work.input, context)
-        return await in_time(alive(call, node.heartbeat, beats.silence), node.timeout)
+        return await _on_loop(work)
 
     return do
 
 
-def runs_apart(node: PlanNode, place: str | None, resumed: int = 0) -> bool:
-    """Say whether node actors do a node's work: plain `def` tools, and what is asked to run there.
+def runs_apart(plan: Plan, node: PlanNode, place: str | None, resumed: int = 0) -> bool:
+    """Say whether node actors do a node's work: plain `def` tools, classes, and what asks for what only those give.
 
-    And any tool whose process was lost once: it may have been the cause, and must not take others down with it again.
+    And any tool whose process was lost twice: it may be the cause, and must not take others down with it again.
     """
     if node.calls != "tool" or place is None:
         return False
-    if resumed:
+    if resumed >= _SUSPECT:
+        return True
+    if node.run_on is not None:
+        return node.run_on == "actor"
+    if placement_of(plan, node).asks:
         return True
     try:
-        return (node.run_on or ("loop" if tools.find(place).is_async else "actor")) == "actor"
+        tool = tools.find(place)
     except PerdureError:
         return False  # its code is not there: it fails as soon as it is called
+    return not tool.is_async or tool.made_of is not None
 
 
 class ToolFailed(Exception):
@@ -121,13 +133,42 @@ class ToolFailed(Exception):
 
 
 async def call_in_thread(work: Work) -> Any:
-    """Call a plain `def` tool in a thread of this process: what runs without Ray do.
+    """Call a tool in this process, as what runs without Ray does: a plain `def` one in a thread of its own.
 
-    A daemon thread: a tool that outlives its timeout must not keep the process from ending.
+    The one instance of a class takes no more calls at once than a node actor would.
     """
+    tool = work.tool()
+    if tool.made_of is None:
+        return await _in_thread(work)
+    rooms = _rooms.setdefault(asyncio.get_running_loop(), {})
     assert work.place is not None  # noqa: S101 (every tool was located before the start)
-    place, beats = work.place, Beats()
-    context = heard(work.context(), beats.beat)
+    many = placement_of(work.plan, work.node).pool.concurrency
+    async with rooms.setdefault(work.place, asyncio.Semaphore(many)):
+        return await (_on_loop(work) if tool.is_async else _in_thread(work))
+
+
+_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+async def _on_loop(work: Work) -> Any:
+    """Await an `async def` tool, or a node of an own kind, on the running loop."""
+    node, beats = work.node, Beats(work.progress)
+    context = beats.of(work.context())
+    if node.calls == "custom":
+        call = own_nodes.execute(node.target, context, work.input)
+    else:
+        tool = work.tool()
+        if tool.made_of is not None:
+            await asyncio.to_thread(tools.function_of, tool)  # what it loads may take long
+        call = tools.call_async(tool, work.input, context)
+    return await in_time(alive(call, node.heartbeat, beats.silence), node.timeout)
+
+
+async def _in_thread(work: Work) -> Any:
+    """Call a tool in a daemon thread: one that outlives its timeout must not keep the process from ending."""
+    assert work.place is not None  # noqa: S101 (every tool was located before the start)
+    place, beats = work.place, Beats(work.progress)
+    context = beats.of(work.context())
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, Error | None]] = loop.create_future()
 
@@ -145,12 +186,10 @@ async def call_in_thread(work: Work) -> Any:
     async def answered() -> tuple[Any, Error | None]:
         return await done
 
-    return result_of(await in_time(alive(answered(), work.node.heartbeat, beats.silence), work.node.timeout))
-
-
-def heard(context: Context, beat: Beat) -> Context:
-    """Return the context with its heartbeats heard."""
-    return replace(context, _beat=beat)
+    try:
+        return result_of(await in_time(alive(answered(), work.node.heartbeat, beats.silence), work.node.timeout))
+    finally:
+        beats.stop()  # it may go on, and should not
 
 
 def call_here(place: str, arguments: dict[str, Any], context: Context) -> tuple[Any, Error | None]:

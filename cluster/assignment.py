@@ -2,6 +2,7 @@
 
 import msgspec
 
+from perdure.cluster.adoption import adopted
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.registry import Changed, Registry
 from perdure.events.subjects import PARTITIONS
@@ -10,6 +11,7 @@ Assignment = dict[str, list[int]]
 """The partitions of each host, by its name."""
 
 _KEY = "assignment"
+_FIRST = "host0"
 
 
 async def assignment(registry: Registry) -> Assignment:
@@ -37,8 +39,11 @@ async def assign(registry: Registry, hosts: int, *, anew: bool = True) -> Assign
 
 
 async def assigned(registry: Registry, host: str) -> Lanes:
-    """Return the lanes that one host is to serve."""
-    return Lanes.of_partitions((await assignment(registry)).get(host, []))
+    """Return the lanes that one host is to serve; the first host's with those that were adopted."""
+    lanes = Lanes.of_partitions((await assignment(registry)).get(host, []))
+    if host != _FIRST:
+        return lanes
+    return Lanes((*lanes.names, *await adopted(registry)))
 
 
 def balanced(before: Assignment, hosts: int) -> Assignment:

@@ -9,6 +9,7 @@ from perdure.definitions.calls import agents_called, heartbeats, tools_called
 from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
 from perdure.definitions.not_run import not_run
+from perdure.definitions.placement import tools_elsewhere
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -37,9 +38,11 @@ def checked(
         check_endpoint(settings)
     if sees_secrets:
         check_secrets(definition.plan.secrets, settings.secrets_dir)
-    places = tools.locate(tools_called(workflow), workflow.tools, definition.base, shared=True)
+    elsewhere = tools_elsewhere(workflow)
+    called, given = tools_called(workflow), workflow.tools
+    places = tools.locate(called, given, definition.base, shared=True, elsewhere=elsewhere)
     for at, name in heartbeats(workflow):
-        if why := tools.why_silent(name, places[name]):
+        if name not in elsewhere and (why := tools.why_silent(name, places[name])):
             raise BadInput(f"{'.'.join(map(str, at))}: {why}")
     return value, places
 

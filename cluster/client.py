@@ -7,8 +7,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
+import msgspec
+from msgspec.structs import replace
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
 from perdure.actors.inputs import StartExecution
+from perdure.actors.pools import REPORTS, PoolReport
 from perdure.cluster.checks import check_id, checked
+from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.opening import Mode, open_store
@@ -16,6 +23,7 @@ from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
+from perdure.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from perdure.cluster.workflows import Workflows
@@ -93,7 +101,7 @@ class AsyncClient:
         if id is not None and await run.attaches(command):
             return run
         await self._connection.registry.put_definition(command.digest, definition.workflow)
-        await self._connection.inbox.start(command)
+        await self._connection.inbox.start(replace(command, tools=await self._ship(definition, command.tools)))
         if confirm and not await run.attaches(command, within=CONFIRM_SECONDS):
             return run  # queued: every host is busy or away, and the start is safe in the inbox
         return run
@@ -102,12 +110,13 @@ class AsyncClient:
         """Queue one execution per input, all at once, and return their handles in the same order."""
         definition = await self.definition_of(workflow, None)
         commands = [self._command(definition, value, uuid4().hex, priority) for value in inputs]
+        places = await self._ship(definition, commands[0].tools) if commands else {}
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
         window = asyncio.Semaphore(_STARTS_IN_FLIGHT)
 
         async def start(command: StartExecution) -> None:
             async with window:
-                await self._connection.inbox.start(command)
+                await self._connection.inbox.start(replace(command, tools=places))
 
         await asyncio.gather(*map(start, commands))
         return [AsyncRun(command.execution, self._connection) for command in commands]
@@ -134,6 +143,16 @@ class AsyncClient:
             return await projections.executions(status, limit)
         finally:
             projections.close()
+
+    async def pools(self) -> list[PoolReport]:
+        """Return how the pools of node actors stand; none where no node actor was needed in the last seconds."""
+        try:
+            answer = await self._connection.nats.request(REPORTS, timeout=self._settings.log_timeout)
+        except NoRespondersError:
+            return []
+        except (NatsError, OSError) as error:
+            raise EnvironmentProblem(f"the keeper of the node actors does not answer: {error}") from None
+        return msgspec.json.decode(answer.data, type=list[PoolReport])
 
     async def purge(self, older_than: float, statuses: Iterable[str] = ENDED, *, dry_run: bool = False) -> list[str]:
         """Remove the past of executions that ended more than `older_than` seconds ago; return their ids.
@@ -163,10 +182,18 @@ class AsyncClient:
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return AsyncRun(execution, self._connection)
 
+    async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:
+        return await shipped(CodeStore(self._connection, self._settings.replicas), definition, places)
+
     def _command(self, definition: Definition, value: Any, execution: str, priority: int) -> StartExecution:
         value, places = checked(self._settings, definition, value, execution, priority, sees_secrets=self._sees_secrets)
         plan, lane = definition.plan, self._lane or lane_of(execution)
         return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, lane, places, priority)
+
+    async def let_go(self) -> None:
+        """Say that nothing is left to drive on this client's own lane: no cluster need look after it."""
+        if self._lane is not None:
+            await self._connection.registry.forget(f"hosts.{self._lane}")
 
     async def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""

@@ -1,6 +1,5 @@
 """A host's consumers of the inbox: pulled without a pause, named after the epoch, and void as soon as it is over."""
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
@@ -18,8 +17,8 @@ from perdure.cluster.inbox import STREAM
 from perdure.errors import Deposed, LogUnavailable, PerdureError
 
 ACK_WAIT = 30.0  # seconds without a sign of life after which the server would give a command to nobody else but us
-_PULL_EXPIRES = 30.0
-_HEARTBEAT = 2.0
+PULL_EXPIRES = 30.0
+HEARTBEAT = 2.0
 _FORGOTTEN_AFTER = 600.0  # seconds after which the server drops the consumer of a host that is gone for good
 _NOT_UNIQUE = 10100  # the server's error for overlapping filters on a work queue
 
@@ -44,8 +43,7 @@ class Consumer:
         self._subjects = subjects
         self._handle = handle
         self._replies: Subscription | None = None
-        self._arrived = 0
-        self._read = 0
+        self.arrived = 0
 
     async def create(self) -> None:
         """Create the consumer on the server: every command that nobody acknowledged is delivered to it at once.
@@ -72,65 +70,70 @@ class Consumer:
         """Give up the consumer: what it held goes to the next one. One that is gone already is no error."""
         await delete_consumer(self._nats, self.name)
 
-    async def pull(self, credit: Callable[[], int], changed: asyncio.Event, recover: int = 0) -> None:
-        """Keep one pull request outstanding for as many commands as `credit()` allows; handle each as it comes.
+    async def pull(self, batch: int) -> None:
+        """Keep one pull request outstanding, for so many commands at once; handle each as it comes.
 
-        changed: set it when the credit has grown. recover: the stream sequence up to which commands come first, one by
-        one, whatever the credit. Raises Deposed when the consumer is gone, CommandsLost when some did not arrive.
+        Raises Deposed when the consumer is gone, CommandsLost when some did not arrive.
         """
         inbox = self._nats.new_inbox()
         self._replies = await self._nats.subscribe(inbox)
         try:
-            while self._read < recover:
-                await self._request(inbox, {"batch": 1, "no_wait": True})
-                if not await self._take(1):
-                    break
             while True:
-                while (batch := credit()) <= 0:
-                    changed.clear()
-                    await changed.wait()
-                hold = {"expires": int(_PULL_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
-                await self._request(inbox, {"batch": batch, **hold})
+                await self._request(inbox, batch)
                 await self._take(batch)
         finally:
             if not self._nats.is_closed:
                 with contextlib.suppress(NatsError, OSError):
                     await self._replies.unsubscribe()
 
-    async def _request(self, inbox: str, query: dict[str, int | bool]) -> None:
-        await self._nats.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{self.name}", json.dumps(query).encode(), reply=inbox
-        )
+    async def _request(self, inbox: str, batch: int) -> None:
+        query = {"batch": batch, "expires": int(PULL_EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
+        await self._nats.publish(next_request(self.name), json.dumps(query).encode(), reply=inbox)
 
-    async def _take(self, batch: int) -> int:
-        """Handle the messages of one pull request until it is used up or has expired; return how many came."""
+    async def _take(self, batch: int) -> None:
+        """Handle the messages of one pull request until it is used up or has expired."""
         assert self._replies is not None  # noqa: S101 (pull subscribed)
-        for taken in range(batch):
+        for _ in range(batch):
             message = await self._next()
             if message is None:
-                return taken
-            position = message.metadata.sequence
-            if position.consumer != self._arrived + 1:
-                raise CommandsLost(f"{self.name}: delivery {position.consumer} follows delivery {self._arrived}")
-            self._arrived, self._read = position.consumer, max(self._read, position.stream)
+                return
+            position_of(message, self)
             await self._handle(message)
-        return batch
 
     async def _next(self) -> Msg | None:
         """Return the next command; None when the request is over, or the server has forgotten it: ask again."""
         assert self._replies is not None  # noqa: S101 (pull subscribed)
         while True:
             try:
-                message = await self._replies.next_msg(timeout=_HEARTBEAT * 2.5)
+                message = await self._replies.next_msg(timeout=HEARTBEAT * 2.5)
             except NatsTimeout:
                 return None
-            status = (message.headers or {}).get("Status") if not message.data else None
-            if status is None:
+            if message.data or not (message.headers or {}).get("Status"):
                 return message
-            if status == "503" or (status == "409" and "Deleted" in str(message.headers)):
-                raise Deposed(f"the consumer {self.name} was replaced by a newer owner's")
-            if status != "100":  # a heartbeat
+            if not check_status(message, self.name):
                 return None
+
+
+def next_request(consumer: str) -> str:
+    """Return the subject on which a consumer is asked for its next commands."""
+    return f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{consumer}"
+
+
+def check_status(message: Msg, consumer: str) -> bool:
+    """Say whether a status is a heartbeat, and the request still stands; raise Deposed when the consumer is gone."""
+    status = (message.headers or {})["Status"]
+    if status == "503" or (status == "409" and "Deleted" in str(message.headers)):
+        raise Deposed(f"the consumer {consumer} was replaced by a newer owner's")
+    return status == "100"
+
+
+def position_of(message: Msg, consumer: Consumer) -> int:
+    """Return a command's place in the stream; raise CommandsLost when the delivery before it did not arrive."""
+    position = message.metadata.sequence
+    if position.consumer != consumer.arrived + 1:
+        raise CommandsLost(f"{consumer.name}: delivery {position.consumer} follows delivery {consumer.arrived}")
+    consumer.arrived = position.consumer
+    return int(position.stream)
 
 
 async def acknowledge(nats: Nats, message: Msg) -> None:

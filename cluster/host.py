@@ -4,22 +4,22 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from perdure.actors.inputs import CancelExecution as Cancel
 from perdure.actors.inputs import Command, Control, StartExecution, TerminateExecution, decode_command
+from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import ACK_WAIT, Consumer, acknowledge, still_working
-from perdure.cluster.inbox import Inbox, Lanes, lane_in
+from perdure.cluster.inbox import Lanes, is_solo, lane_in
 from perdure.cluster.leases import Embodied, Lease, sequence
 from perdure.cluster.ownership import Fence, Ownership
+from perdure.cluster.starts import Starts
 from perdure.cluster.tasks import stop
 from perdure.errors import Deposed, LogUnavailable
 
@@ -27,7 +27,8 @@ _log = logging.getLogger("perdure.host")
 _RESTART_AFTER = 1.0  # seconds before an execution whose actor broke is embodied again; doubled each time
 _LONGEST_PAUSE = 60.0
 _TRY_AGAIN = 0.5  # seconds
-_MOST_TOLD = 4096  # commands that are taken from the inbox and not decided yet
+_COMMANDS = 256  # in one request; those for active executions, and for those that they wake, are never held back
+_MOST_TOLD = 4096  # but by this: commands that are taken from the inbox, and not decided yet
 
 
 class Host:
@@ -35,8 +36,7 @@ class Host:
 
     def __init__(
         self,
-        nats: Nats,
-        inbox: Inbox,
+        connection: Connection,
         own: Ownership,
         embody: Callable[[str], Embodied],
         capacity: int,
@@ -45,15 +45,16 @@ class Host:
         self.own = own
         self.fence = Fence(own.verify)
         self.stale = asyncio.Event()
-        self._nats = nats
-        self._inbox = inbox
+        self._nats = connection.nats
+        self._inbox = connection.inbox
+        self._log = connection.log
         self._embody = embody
         self._capacity = capacity
         self._active: dict[str, Lease] = {}
-        self._held: deque[Msg] = deque()  # starts that came while older ones were recovered, and wait for room
+        self._starts: Starts | None = None
         self._early: dict[str, dict[int, Msg]] = {}  # commands that overtook the start of their execution
         self._leaving: set[str] = set()
-        self._answering: Subscription | None = None
+        self._answering: dict[str, Subscription] = {}
         self._changed = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
         self._pulling: list[asyncio.Task[None]] = []
@@ -70,10 +71,11 @@ class Host:
 
     def status(self) -> dict[str, Any]:
         """Return what there is to say of it, as JSON data."""
-        lanes = [int(lane) if lane.isdecimal() else lane for lane in self.own.lanes.names]
+        names = self.own.lanes.names
         return {
             "host": self.name, "epoch": self.own.epoch, "active": len(self._active), "capacity": self._capacity,
-            "partitions": lanes, "leaving": len(self._leaving),
+            "partitions": [int(lane) for lane in names if lane.isdecimal()], "leaving": len(self._leaving),
+            "adopted": [lane for lane in names if is_solo(lane)],
         }  # fmt: skip
 
     async def answer(self, about: Callable[[], dict[str, Any]]) -> None:
@@ -82,7 +84,16 @@ class Host:
         async def respond(message: Msg) -> None:
             await message.respond(json.dumps(about()).encode())
 
-        self._answering = await self._nats.subscribe(f"perdure.host.{self.name}", cb=respond)
+        self._respond = respond
+        await self._answer_for({self.name})
+
+    async def _answer_for(self, names: set[str]) -> None:
+        """Answer under these names: its own, and those of the drivers whose lanes it has adopted."""
+        for gone in self._answering.keys() - names:
+            with contextlib.suppress(NatsError, OSError):
+                await self._answering.pop(gone).unsubscribe()
+        for name in names - self._answering.keys():
+            self._answering[name] = await self._nats.subscribe(f"perdure.host.{name}", cb=self._respond)
 
     async def serve(self, lanes: Lanes) -> None:
         """Begin a new epoch with these lanes, but for those that others have; what is active goes on.
@@ -92,20 +103,21 @@ class Host:
         self.stale.clear()
         await stop(*self._pulling)
         await self.own.move(lanes)
-        self._held.clear()  # all of it comes again
-        mine, epoch = self.own.lanes, self.own.epoch
+        mine, epoch, self._starts = self.own.lanes, self.own.epoch, None
+        await self._answer_for({self.name, *filter(is_solo, mine.names)})
         if not mine.names:
             return
-        starts = Consumer(self._nats, f"{self.name}-starts-{epoch}", mine.starts, self._take)
+        self._early.clear()
+        self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun)
         commands = Consumer(self._nats, f"{self.name}-commands-{epoch}", mine.commands, self._take)
         await starts.create()
         await commands.create()
         recover = max((self.own.delivered.get(lane, 0) for lane in mine.names), default=0)
         self._pulling = [
             asyncio.create_task(
-                self._pull(starts, lambda: self._capacity - len(self._active) - len(self._held), recover)
+                self._guard(starts.pull(lambda: self._capacity - len(self._active), self._changed, recover))
             ),
-            asyncio.create_task(self._pull(commands, lambda: _MOST_TOLD - len(self._telling), 0)),
+            asyncio.create_task(self._guard(commands.pull(_COMMANDS))),
         ]
 
     async def ended(self) -> None:
@@ -118,9 +130,8 @@ class Host:
 
     async def close(self) -> None:
         """Stop answering and all that is active; the leases wait for the next owner."""
-        if self._answering is not None and not self._nats.is_closed:
-            with contextlib.suppress(NatsError, OSError):
-                await self._answering.unsubscribe()
+        if not self._nats.is_closed:
+            await self._answer_for(set())
         await stop(*self._pulling, *self._telling, *(lease.task for lease in self._active.values()))
         with contextlib.suppress(LogUnavailable):
             await self.own.rest()
@@ -138,15 +149,18 @@ class Host:
         """Stop what is still active on these lanes; the next owner runs it again."""
         await stop(*(lease.task for lease in self.active_on(lanes)))
 
-    async def _pull(self, consumer: Consumer, credit: Callable[[], int], recover: int) -> None:
+    async def _guard(self, pulling: Coroutine[Any, Any, None]) -> None:
         try:
-            await consumer.pull(credit, self._changed, recover)
+            await pulling
         except Exception as error:
             _log.warning("host %s looks again what it owns: %s", self.name, error or type(error).__name__)
             self.stale.set()
 
     async def _take(self, message: Msg) -> None:
         """Tell an active execution, or make the execution active with this command as its lease."""
+        while len(self._telling) >= _MOST_TOLD:
+            self._changed.clear()
+            await self._changed.wait()
         try:
             command = decode_command(message.data)
         except msgspec.DecodeError as error:
@@ -160,61 +174,70 @@ class Host:
         if lease is not None and sequence(lease.message) == sequence(message):
             lease.message = message  # the server repeats the lease itself: from now on this one is acknowledged
         elif lease is not None:
-            lease.told[sequence(message)] = message
-            self._spawn(self._tell(lease, command, message))
+            self._tell_soon(lease, command, message)
         elif lane_in(message.subject) in self._leaving:
             return  # the next owner of the lane gets it
-        elif isinstance(command, StartExecution) and self.crowded and not self._was_active(message):
-            self._held.append(message)
+        elif command.execution in self._early and not isinstance(command, StartExecution | Cancel | TerminateExecution):
+            self._early[command.execution][sequence(message)] = message  # behind the others
         else:
             self._activate(command, message)
 
-    def _was_active(self, message: Msg) -> bool:
-        return sequence(message) <= self.own.delivered.get(lane_in(message.subject), 0)
+    async def _had_begun(self, message: Msg) -> bool:
+        """Say whether a start was active under some owner: one was, where it is recorded."""
+        if sequence(message) > self.own.delivered.get(lane_in(message.subject), 0):
+            return False
+        with contextlib.suppress(msgspec.DecodeError):
+            return await self._log.last(decode_command(message.data).execution) > 0
+        return True  # it cannot be read, and is to be removed
 
     def _activate(self, command: Command, message: Msg) -> None:
         lease = Lease(message, lambda: self._embody(command.execution))
         self._active[command.execution] = lease
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
-        for early in self._early.pop(command.execution, {}).values():
-            self._spawn(self._tell(lease, decode_command(early.data), early))
+        for _, early in sorted(self._early.pop(command.execution, {}).items()):
+            self._tell_soon(lease, decode_command(early.data), early)
         if len(self._active) == self._capacity:
             for other in self._active.values():
                 other.hurry()
 
     async def _live(self, lease: Lease, command: Command) -> None:
-        """Let an execution act; its lease is given up only in the end, so that whatever breaks, it comes back."""
-        pause, commands = _RESTART_AFTER, [command]
+        """Let an execution act, and then whoever was told too late, in their order before any other command."""
         try:
-            while True:
-                try:
-                    if await lease.embodied().run(*commands) or lease.leaving:
-                        break
-                    queued = await self._inbox.queued_start(command.execution, lease.lane)
-                    if queued is None or not isinstance(command, Control):
-                        break
-                    if not isinstance(command, Cancel | TerminateExecution):
-                        self._early.setdefault(command.execution, {})[sequence(lease.message)] = lease.message
-                        return
-                    commands = [queued, command]  # decided at once: it ends before anything of it begins
-                except Deposed as error:  # a newer owner has this execution, though not our lanes: leave it to that one
-                    _log.warning("%s", error)
-                    return
-                except Exception:
-                    _log.exception("execution %s: its actor broke; embodied again in %g s", command.execution, pause)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
-                lease.renew()
-            if not lease.leaving:
-                await self._acknowledge(lease.message)
+            await self._act(lease, command)
             self._end(lease, command.execution)
-            for message in lease.told.values():  # before any other command comes in, so that their order is kept
+            for message in lease.told.values():
                 self._hand_over(decode_command(message.data), message)
         except Deposed as error:
             self._break(error)
         finally:
             self._end(lease, command.execution)
-            self._admit()
+
+    async def _act(self, lease: Lease, command: Command) -> None:
+        """Let an execution act; its lease is given up only in the end, so that whatever breaks, it comes back."""
+        pause, commands = _RESTART_AFTER, [command]
+        while True:
+            try:
+                if await lease.embodied().run(*commands) or lease.leaving:
+                    break
+                queued = await self._inbox.queued_start(command.execution, lease.lane)
+                if queued is None or not isinstance(command, Control):
+                    break
+                if not isinstance(command, Cancel | TerminateExecution):
+                    self._early.setdefault(command.execution, {})[sequence(lease.message)] = lease.message
+                    return
+                commands = [queued, command]  # decided at once: it ends before anything of it begins
+            except Deposed as error:  # a newer owner has this execution, though not our lanes: leave it to that one
+                _log.warning("%s", error)
+                return
+            except Exception:
+                _log.exception("execution %s: its actor broke; embodied again in %g s", command.execution, pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            lease.renew()
+        message = None
+        while message is not lease.message and not lease.leaving:  # a new epoch may have delivered it again
+            message = lease.message
+            await self._acknowledge(message)
 
     def _end(self, lease: Lease, execution: str) -> None:
         lease.over = True
@@ -223,10 +246,9 @@ class Host:
         self._changed.set()  # however it ended, there is room for another
         lease.renewed.set()
 
-    def _admit(self) -> None:
-        while self._held and not self.crowded and not self._broken.done():
-            message = self._held.popleft()
-            self._activate(decode_command(message.data), message)
+    def _tell_soon(self, lease: Lease, command: Command, message: Msg) -> None:
+        lease.told[sequence(message)] = message
+        self._spawn(self._tell(lease, command, message))
 
     async def _tell(self, lease: Lease, command: Command, message: Msg) -> None:
         """Tell the execution, or what embodies it next where that has broken; one that was left is told by another.
@@ -237,9 +259,9 @@ class Host:
             while not lease.over:
                 renewed = lease.renewed
                 if await self._decided(lease, command):
-                    del lease.told[sequence(message)]
+                    lease.told.pop(sequence(message), None)  # it may have come twice
                     lease.message, older = message, lease.message
-                    return await self._acknowledge(older)
+                    return None if sequence(older) == sequence(message) else await self._acknowledge(older)
                 await renewed.wait()
         except Deposed as error:
             self._break(error)
@@ -269,7 +291,8 @@ class Host:
         while True:
             await asyncio.sleep(ACK_WAIT / 3)
             early = [message for messages in self._early.values() for message in messages.values()]
-            kept = [*(lease.message for lease in self._active.values()), *self._held, *early]
+            held = self._starts.held if self._starts else []
+            kept = [*(lease.message for lease in self._active.values()), *held, *early]
             await asyncio.gather(*(still_working(self._nats, message) for message in kept), return_exceptions=True)
 
     def _break(self, error: Exception) -> None:

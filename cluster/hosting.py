@@ -43,7 +43,7 @@ class Hosting:
         self._connection = connection
         self._needed = needed
         self._start = start
-        self._hosts = Watch(connection.nats)
+        self._hosts = Watch(connection)
         self._watching: asyncio.Task[None] | None = None
         self._looks_without = _PATIENCE
 

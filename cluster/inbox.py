@@ -76,6 +76,15 @@ class Lanes:
         return tuple(f"perdure.start.*.{lane}.{self.of}" for lane in self.names)
 
     @property
+    def solo(self) -> bool:
+        """Whether all of them are of executions that are driven apart from the others."""
+        return all(map(is_solo, self.names))
+
+    def starts_of(self, priority: str) -> tuple[str, ...]:
+        """Return the subjects of starts of one priority."""
+        return tuple(f"perdure.start.{priority}.{lane}.{self.of}" for lane in self.names)
+
+    @property
     def commands(self) -> tuple[str, ...]:
         """The subjects of commands, and of timers that have come due."""
         return tuple(f"perdure.cmd.{lane}.{self.of}" for lane in self.names)

@@ -125,11 +125,10 @@ class Ownership:
         marks: dict[str, int] = {}
         for info in consumers:
             reached = info.delivered.stream_seq if info.delivered else 0
-            starts = [subject for subject in _subjects(info) if subject.startswith("perdure.start.")]
-            marks |= {lane_in(subject): reached for subject in starts if not is_solo(lane_in(subject))}
+            starts = [lane_in(subject) for subject in _subjects(info) if subject.startswith("perdure.start.")]
+            marks |= {lane: max(reached, marks.get(lane, 0)) for lane in starts if not is_solo(lane)}
         await self._mark(marks)
-        for info in consumers:
-            await delete_consumer(self._nats, str(info.name))
+        await asyncio.gather(*(delete_consumer(self._nats, str(info.name)) for info in consumers))
 
     async def _mark(self, marks: dict[str, int]) -> None:
         while True:

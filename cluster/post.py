@@ -14,6 +14,7 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.state import Started
 from perdure.cluster.checks import checked
+from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import child_lane
 from perdure.cluster.references import is_reference
@@ -53,6 +54,7 @@ class InboxPost:
             value, tools = checked(
                 self._settings, definition, value, request.child, started.priority, sees_secrets=True
             )
+            tools = await shipped(CodeStore(self._connection, self._settings.replicas), definition, tools)
         lane = child_lane(started.lane, request.child)
         await self._connection.inbox.start(
             StartExecution(

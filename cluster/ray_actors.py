@@ -14,10 +14,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from perdure.actors.node_actors import NodeActors
-from perdure.actors.spawn import cpus, spawn
+from perdure.actors.spawn import spawn
 from perdure.cluster import logs
 from perdure.cluster.inbox import Lanes
+from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.ray_executions import Apart
 from perdure.cluster.serving import Serving
@@ -106,7 +106,7 @@ class HostActor:
     async def _connected(self) -> Opener:
         connection = await connect_to(self._settings)
         apart = self._apart if self._settings.isolation == "process" else None
-        return Opener(connection, self._settings, NodeActors(limit=cpus()), apart)
+        return Opener(connection, self._settings, node_actors(self._settings, self._config.namespace), apart)
 
     async def _serve(self, serving: Serving) -> None:
         name, lanes = self._config.name, self._config.lanes

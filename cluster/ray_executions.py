@@ -11,10 +11,10 @@ from ray.exceptions import RayActorError
 
 from perdure.actors.execution import Execution
 from perdure.actors.inputs import Command, decode_command, encode_command
-from perdure.actors.node_actors import NodeActors
-from perdure.actors.spawn import cpus, spawn
+from perdure.actors.spawn import spawn
 from perdure.cluster import logs
 from perdure.cluster.connection import Connection
+from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.ownership import Fence, Ownership, verify
 from perdure.cluster.post import InboxPost
 from perdure.cluster.settings import Settings
@@ -27,8 +27,11 @@ _log = logging.getLogger("perdure.host")
 class ExecutionActor:
     """One execution in a process of its own; its host routes commands to it and holds its lease."""
 
-    def __init__(self, execution: str, epoch: int, host: str, owner: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, execution: str, epoch: int, host: str, owner: str, settings: dict[str, Any], namespace: str
+    ) -> None:
         self._id = execution
+        self._namespace = namespace
         self._epoch = epoch
         self._owner = host, owner
         self._settings = Settings(**settings)
@@ -42,7 +45,7 @@ class ExecutionActor:
         if self._connection is None:
             self._connection = await connect_to(self._settings)
             logs.to_nats(self._connection.nats, "execution")
-        elsewhere = NodeActors(limit=cpus())
+        elsewhere = node_actors(self._settings, self._namespace)
         post = InboxPost(self._connection, self._settings)
         fence = Fence(partial(verify, self._connection.registry, *self._owner))
         self._execution = Execution(
@@ -54,7 +57,7 @@ class ExecutionActor:
         except Deposed as error:
             return f"deposed: {error}"
         finally:
-            elsewhere.close()
+            await elsewhere.close()
             await post.close()
         return "left" if begun else "unknown"
 
@@ -75,7 +78,7 @@ class Apart:
 
     def __init__(self, execution: str, own: Ownership, settings: dict[str, Any], namespace: str) -> None:
         self._id = execution
-        self._arguments = (execution, own.epoch, own.host, own.owner, settings)
+        self._arguments = (execution, own.epoch, own.host, own.owner, settings, namespace)
         self._namespace = namespace
         self._process = _Process(self._spawn())
         self._closed = False

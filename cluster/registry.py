@@ -67,6 +67,28 @@ class Registry:
                 raise EnvironmentProblem(f"the definition {digest} is not in the registry of this store") from None
         return (entry.value or b"").decode()
 
+    async def has_code(self, digest: str) -> bool:
+        """Say whether this process has stored the package."""
+        return _code_key(digest) in self._known
+
+    async def put_code(self, digest: str, data: bytes) -> None:
+        """Store a package of code under its digest, once."""
+        key = _code_key(digest)
+        if key in self._known:
+            return
+        with _answering():
+            await self._bucket.put(key, data)
+        self._known.add(key)
+
+    async def code(self, digest: str) -> bytes:
+        """Return a package of code; raises EnvironmentProblem when nobody stored it."""
+        with _answering():
+            try:
+                entry = await self._bucket.get(_code_key(digest))
+            except KeyNotFoundError:
+                raise EnvironmentProblem(f"the code package {digest} is not in the registry of this store") from None
+        return entry.value or b""
+
     async def full_digest(self, digest: str) -> str:
         """Return the digest of the one stored definition that begins so. Raises BadInput where it is not just one."""
         digits = digest.removeprefix("sha256:")
@@ -97,6 +119,18 @@ class Registry:
         with _answering():
             return await self._bucket.put("epoch", b"")
 
+    async def hosts(self) -> list[str]:
+        """Return the names of all hosts that have a record, those of drivers too."""
+        prefix = f"$KV.{BUCKET}.hosts."
+        with _answering():
+            info = await self._js.stream_info(f"KV_{BUCKET}", subjects_filter=f"{prefix}>")
+        return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
+
+    async def forget(self, key: str) -> None:
+        """Remove what is recorded under a key, for good; nothing there is no error."""
+        with _answering():
+            await self._js.purge_stream(f"KV_{BUCKET}", subject=f"$KV.{BUCKET}.{key}")
+
     async def read(self, key: str) -> tuple[bytes | None, int]:
         """Return what is recorded under a key, None where there is nothing, and its revision, as the leader has it."""
         with _answering():
@@ -122,6 +156,10 @@ def _answering() -> Iterator[None]:
         yield
     except (NatsError, OSError) as error:
         raise LogUnavailable(f"the registry did not answer: {error or type(error).__name__}") from error
+
+
+def _code_key(digest: str) -> str:
+    return f"code.{digest}"
 
 
 def _definition_key(digest: str) -> str:

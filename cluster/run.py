@@ -5,8 +5,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from types import UnionType
 from typing import Any, Literal
 from uuid import uuid4
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from perdure.actors.charts import NEVER
 from perdure.actors.inputs import (
@@ -31,6 +36,7 @@ from perdure.actors.state import Status as StateStatus
 from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import is_driven
+from perdure.cluster.progress import NodeProgress, progress_subject
 from perdure.definitions.json_values import to_json_value
 from perdure.errors import (
     BadInput,
@@ -95,15 +101,43 @@ class AsyncRun:
 
     async def events(self, after: int = 0) -> AsyncIterator[Happened]:
         """Yield the events behind the log position `after`, then new ones as they come, up to the end it came to."""
+        goes_on: type | UnionType = Failed | ExecutionSucceeded | ExecutionCompensated
         async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
             async for recorded in entries:
                 for happened in _readable(recorded):
                     yield happened
-                    if isinstance(happened.event, Outcome) and not (
-                        isinstance(happened.event, Failed | ExecutionSucceeded | ExecutionCompensated)
-                        and await self._went_on(recorded.position)
+                    event = happened.event
+                    if isinstance(event, ExecutionStarted) and event.parent is None:
+                        goes_on = Failed  # nobody undoes it but a parent, so there is nothing to look for
+                    if isinstance(event, Outcome) and not (
+                        isinstance(event, goes_on) and await self._went_on(recorded.position)
                     ):
                         return
+
+    async def progress(self) -> AsyncIterator[NodeProgress]:
+        """Yield what tools tell of their progress from now on, live, up to the end of the execution.
+
+        It is recorded nowhere: who comes later does not see it.
+        """
+        told: asyncio.Queue[NodeProgress | None] = asyncio.Queue()
+
+        async def take(message: Msg) -> None:
+            told.put_nowait(msgspec.json.decode(message.data, type=NodeProgress))
+
+        async def until_end() -> None:
+            async for _ in self.events():
+                pass
+            told.put_nowait(None)
+
+        listening = await self._connection.nats.subscribe(progress_subject(self.id), cb=take)
+        ending = asyncio.create_task(until_end())
+        try:
+            while (progress := await told.get()) is not None:
+                yield progress
+        finally:
+            ending.cancel()
+            with contextlib.suppress(NatsError, OSError):
+                await listening.unsubscribe()
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""

@@ -9,7 +9,7 @@ from typing import Any
 from perdure.cluster.consumer import LanesTaken
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
-from perdure.cluster.tasks import stop
+from perdure.cluster.tasks import finish, stop
 from perdure.errors import Deposed, LogUnavailable
 
 PULSE = 0.5  # seconds between two looks at whether this is still the owner, and of what
@@ -61,9 +61,12 @@ class Serving:
             _log.warning("host %s stops: %s", self.host.name, error)
             raise
         finally:
-            await stop(*tasks, resting)
-            await self.host.close()
-            await self._close()
+            await finish(self._end(*tasks, resting))
+
+    async def _end(self, *tasks: "asyncio.Task[Any]") -> None:
+        await stop(*tasks)
+        await self.host.close()
+        await self._close()
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing more, let what is under way come to its end for so many seconds, and let `run` return."""

@@ -71,6 +71,14 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds that running work may take to end before its execution goes to another host, or down.",
     )
+    node_actor_idle: float = Field(
+        default=30.0, ge=0, description="Seconds without a call until a node actor ends, where its pool does not say."
+    )
+    slow_callback: float = Field(
+        default=0.5,
+        ge=0,
+        description="Seconds that code may block the event loop of a host until a warning names it; 0 for no warnings.",
+    )
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
     )

@@ -10,6 +10,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from perdure.cluster.adoption import count_on
 from perdure.cluster.assignment import assignment
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR
@@ -65,20 +66,12 @@ async def answer_of(nats: Nats, host: str) -> dict[str, Any] | None:
 
 async def _inbox(connection: Connection) -> dict[str, int]:
     """Return how many messages of each kind are in the inbox, and how many of them somebody holds."""
-    counts = await asyncio.gather(*(_count(connection.nats, subject) for subject in _KINDS.values()))
+    counts = await asyncio.gather(*(count_on(connection.nats, subject) for subject in _KINDS.values()))
     js, held, seen = connection.nats.jetstream(), 0, 0
     while page := await js.consumers_info(STREAM, seen):
         seen += len(page)
         held += sum(info.num_ack_pending or 0 for info in page)
     return {**dict(zip(_KINDS, counts, strict=True)), "held": held}
-
-
-async def _count(nats: Nats, subject: str) -> int:
-    """Return how many stored messages there are on a subject: the first one says how many follow (NATS ADR-31)."""
-    query = json.dumps({"seq": 1, "next_by_subj": subject, "batch": 1}).encode()
-    answer = await nats.request(f"$JS.API.DIRECT.GET.{STREAM}", query, timeout=_ANSWER_SECONDS)
-    headers = answer.headers or {}
-    return 0 if "Status" in headers else int(headers["Nats-Num-Pending"]) + 1
 
 
 async def _read_model(connection: Connection, file: Path) -> tuple[dict[str, Any], set[str]]:

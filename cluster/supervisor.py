@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from perdure.cluster.adoption import adopt
 from perdure.cluster.assignment import assignment
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR
@@ -58,7 +59,7 @@ class Supervisor:
         self._processes = processes
         self._projections = projections
         self._close = close
-        self._watch = Watch(self._nats)
+        self._watch = Watch(connection)
         self._serve: list[str] = []
         self._since = time.time()
         self._counted = float("-inf")
@@ -88,6 +89,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._counted > _COUNT_SECONDS and self._stopping is None:
             self._serve = await self._processes.ensure(len(hosts) + 1)
+            await adopt(self._connection)
             self._counted = now
 
     async def _answer(self, message: Msg) -> None:

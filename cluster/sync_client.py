@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from perdure.actors.pools import PoolReport
 from perdure.actors.state import Started
 from perdure.cluster.client import AsyncClient, connect_async
+from perdure.cluster.progress import NodeProgress
 from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from perdure.cluster.workflows import Workflows as AsyncWorkflows
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def connect(settings: Settings | None = None, *, local: bool = False) -> "Client":
@@ -68,6 +71,10 @@ class Client:
     def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Return the newest executions of the store; see AsyncClient.executions."""
         return self._loop.run(self._client.executions(status, limit))
+
+    def pools(self) -> list[PoolReport]:
+        """Return how the pools of node actors stand."""
+        return self._loop.run(self._client.pools())
 
     @property
     def workflows(self) -> "Workflows":
@@ -198,22 +205,27 @@ class Run:
         """Return the state as of now, folded from the log; raise ExecutionNotFound."""
         return self._loop.run(self._run.state())
 
+    def progress(self) -> Iterator[NodeProgress]:
+        """Yield what tools tell of their progress from now on, live, up to the end of the execution."""
+        return self._each(self._run.progress())
+
     def events(self, after: int = 0) -> Iterator[Happened]:
         """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""
-        events = self._run.events(after)
+        return self._each(self._run.events(after))
+
+    def _each(self, items: AsyncIterator[Item]) -> Iterator[Item]:
         try:
             while True:
                 with contextlib.suppress(StopAsyncIteration):
-                    yield self._loop.run(_next(events))
+                    yield self._loop.run(_next(items))
                     continue
                 return
         finally:
-            self._loop.run(events.aclose())  # type: ignore[attr-defined]
+            self._loop.run(items.aclose())  # type: ignore[attr-defined]
 
 
-async def _next(events: Any) -> Happened:
-    happened: Happened = await anext(events)
-    return happened
+async def _next(items: AsyncIterator[Item]) -> Item:
+    return await anext(items)
 
 
 class _Loop:

@@ -1,6 +1,8 @@
-"""Ending tasks for certain."""
+"""Ending tasks, and letting work come to its end, for certain."""
 
 import asyncio
+import contextlib
+from collections.abc import Coroutine
 from typing import Any
 
 _AGAIN_AFTER = 0.2  # seconds
@@ -17,3 +19,15 @@ async def stop(*tasks: "asyncio.Task[Any]") -> None:
             task.cancel()
         await asyncio.wait(pending, timeout=_AGAIN_AFTER)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Return when work is done, however often this is cancelled meanwhile: what cleans up must not be broken off.
+
+    Only for the end of a task that is being stopped: the cancellation is taken to be known.
+    """
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()

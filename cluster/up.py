@@ -20,7 +20,6 @@ from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
 from perdure.cluster.status import host_states
 from perdure.cluster.supervisor import DOWN, stop_cluster
-from perdure.cluster.watching import Watch
 from perdure.errors import EnvironmentProblem
 
 _LOOK_SECONDS = 0.1
@@ -135,11 +134,10 @@ async def scale(connection: Connection, hosts: int, within: float) -> Assignment
 
 async def settled(connection: Connection, within: float) -> None:
     """Return when the supervisor answers and every host serves its partitions, and no others."""
-    watch = Watch(connection.nats)
     try:
         async with asyncio.timeout(within):
             while True:
-                if not await watch.missing([SUPERVISOR]) and await _as_assigned(connection):
+                if await is_alive(connection.nats, SUPERVISOR) and await _as_assigned(connection):
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
     except TimeoutError:

@@ -4,26 +4,34 @@ import asyncio
 import time
 from collections.abc import Collection
 
-from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from perdure.cluster.connection import Connection
 from perdure.errors import LogUnavailable
 
 SILENT_FOR = 5.0  # seconds after which a host that is there and does not answer is replaced; more than ownership.FRESH
+COMING_BACK = 1.5  # seconds after the server was lost in which hosts come back to it too
 _ANSWER_SECONDS = 1.0
 
 
 class Watch:
-    """Remembers since when each host has been silent."""
+    """Remembers since when each host has been silent, and when the server was lost: hosts need a moment after that."""
 
-    def __init__(self, nats: Nats) -> None:
-        self._nats = nats
+    def __init__(self, connection: Connection) -> None:
+        self._nats = connection.nats
         self._silent: dict[str, float] = {}
+        self._back = float("-inf")
+        connection.reconnected.add(self._reconnected)
+
+    def _reconnected(self) -> None:
+        self._back = time.monotonic()
 
     async def missing(self, hosts: Collection[str]) -> list[str]:
         """Return those of the hosts that are gone, or silent for too long. Raises LogUnavailable without a server."""
+        if time.monotonic() - self._back < COMING_BACK:
+            return []
         gone = await asyncio.gather(*(self._is_missing(host) for host in hosts))
         return [host for host, is_gone in zip(hosts, gone, strict=True) if is_gone]
 

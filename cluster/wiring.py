@@ -8,17 +8,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.loop_watch import watch_loop
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
+from perdure.cluster.code import CodeStore, bring
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
+from perdure.cluster.progress import Progress
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
+from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 
@@ -58,6 +62,8 @@ def surroundings(
     def quiet() -> float:
         return 0.0 if crowded is None or crowded() else settings.passivate_after
 
+    code = CodeStore(connection, settings.replicas)
+    watch_loop(settings.slow_callback)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
@@ -71,10 +77,12 @@ def surroundings(
         secrets=secrets_in(settings.secrets_dir),
         fence=fence,
         quiet=quiet,
+        bring=lambda places: bring(code, places),
+        tell=Progress(connection.nats).tell,
     )
 
 
-def _never(_node: PlanNode, _place: str | None, _resumed: int) -> bool:
+def _never(_plan: Plan, _node: PlanNode, _place: str | None, _resumed: int) -> bool:
     return False
 
 
@@ -95,8 +103,7 @@ class Opener:
         own = Ownership(self.connection.nats, self.connection.registry, name)
         post = InboxPost(self.connection, self.settings)
         host = Host(
-            self.connection.nats, self.connection.inbox, own, self._embodied(own, post, lambda: host),
-            self.settings.executions_per_actor,
+            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor
         )  # fmt: skip
 
         async def wanted() -> Lanes:

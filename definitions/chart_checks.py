@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from perdure.definitions.chart import Chart, ChartState, transitions_of
-from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields
+from perdure.definitions.chart_places import CHART_ROOTS, actions_of, chart_fields, delay_fields
 from perdure.definitions.chart_rules import rule_findings
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.expression_checks import braces_findings, root_problems, states_asked
@@ -19,7 +19,7 @@ from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
 _WORK = ("on", "after", "always", "on_done", "invoke")
-_OURS = ("done.", "error.")
+_OURS = ("done.", "error.", "progress.")
 """Events that nobody declares: perdure raises them."""
 
 
@@ -132,13 +132,13 @@ def _no_target(chart: Chart, target: str, meant: list[str]) -> str:
 
 
 def _event_findings(known: set[str] | None, each: ChartState) -> Iterator[Finding]:
-    for event in each.state.on:
+    for at, event in [(key, event) for key in each.state.on for event in key.split()]:
         prefix = event.removesuffix("*").removesuffix(".")
         if not prefix or known is None or event.startswith(_OURS):
             continue
         if prefix not in known and not any(name.startswith(f"{prefix}.") for name in known):
             hint = did_you_mean(event, known) or "; declare it under 'events'"
-            yield Finding((*each.at, "on", event), f"there is no event {event!r}{hint}", key=True, lack=True)
+            yield Finding((*each.at, "on", at), f"there is no event {event!r}{hint}", key=True, lack=True)
     for text in each.state.after:
         if "${{" not in text:
             try:
@@ -166,7 +166,7 @@ def _invocation_findings(chart: Chart) -> Iterator[Finding]:
 
 def _raise_findings(chart: Chart) -> Iterator[Finding]:
     """Find raised events that no state takes."""
-    taken = {event for each in chart.states.values() for event in each.state.on}
+    taken = {event for each in chart.states.values() for key in each.state.on for event in key.split()}
     prefixes = {event.removesuffix("*").removesuffix(".") for event in taken}
     for each in chart.states.values():
         for at, action in actions_of(each):
@@ -191,11 +191,8 @@ def _expression_findings(chart: Chart) -> Iterator[Finding]:
     for field in chart_fields(chart):
         known = CHART_ROOTS | field.adds | (frozenset({"secrets"}) if field.secrets else frozenset())
         yield from _value_findings(chart, field.path, field.value, field, known)
-    for each in chart.states.values():
-        for text in each.state.after:
-            if "${{" in text:
-                field = Field((*each.at, "after", text), text)
-                yield from _value_findings(chart, field.path, text, field, CHART_ROOTS, key=True)
+    for field in delay_fields(chart):
+        yield from _value_findings(chart, field.path, field.value, field, CHART_ROOTS, key=True)
 
 
 def _value_findings(

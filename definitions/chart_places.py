@@ -44,6 +44,12 @@ def chart_fields(chart: Chart) -> Iterator[Field]:
         yield from _state_fields(each)
 
 
+def delay_fields(chart: Chart) -> Iterator[Field]:
+    """Yield the delays of a statechart that are expressions; they stand in the place of keys."""
+    for each in chart.states.values():
+        yield from (Field((*each.at, "after", text), text) for text in each.state.after if "${{" in text)
+
+
 def _state_fields(each: ChartState) -> Iterator[Field]:
     for at, transition in transitions_of(each):
         if transition.if_ is not None:
@@ -61,6 +67,9 @@ def _state_fields(each: ChartState) -> Iterator[Field]:
         at = (*each.at, "compensate", "with")
         local = each.state.compensate.workflow is None
         yield Field(at, each.state.compensate.with_, adds=frozenset({"error"}), secrets=local)
+        if each.state.compensate.workflow is not None:
+            child = each.state.compensate.workflow.id
+            yield Field((*each.at, "compensate", "workflow", "id"), child, adds=frozenset({"error"}))
 
 
 def _action_fields(action: Action, at: Path) -> Iterator[Field]:

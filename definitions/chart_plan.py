@@ -12,6 +12,7 @@ from perdure.definitions.templates import Template, compile_condition, compile_t
 Trigger = Literal["event", "timer", "always"]
 
 DONE_STATE, DONE_INVOKE, ERROR_INVOKE, ERROR_ACTION = "done.state.", "done.invoke.", "error.invoke.", "error.action."
+PROGRESS_INVOKE = "progress.invoke."
 ERROR_EXECUTION = "error.execution"
 """The names, or their beginnings, of the events that perdure raises itself (SCXML 3.12.2, 5.10.1)."""
 
@@ -28,12 +29,13 @@ class PlanAction:
     given: Template
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class PlanTransition:
     """A compiled transition. `on`: its descriptor, as records show it; `timer`: which of the state's delays it is for.
 
-    tokens: of its event descriptor, none for the wildcard (SCXML 3.12.1). exact: whether it is for that event alone,
-    and not for those that begin with it: paths of states have dots of their own. internal: SCXML 3.5.
+    descriptors: the tokens of each, none for the wildcard (SCXML 3.12.1). exact: whether it is for that event alone,
+    and not for those that begin with it: paths of states have dots of their own. internal: SCXML 3.5. domain: what all
+    that it leaves and enters lies within, None: the chart; of one that leads to a history the step finds it.
     """
 
     source: "PlanState"
@@ -44,15 +46,23 @@ class PlanTransition:
     guard_text: str | None
     actions: tuple[PlanAction, ...]
     internal: bool
-    tokens: tuple[str, ...] = ()
+    descriptors: tuple[tuple[str, ...], ...] = ()
     exact: bool = False
     timer: int = -1
+    domain: "PlanState | None" = None
+    to_history: bool = False
+
+    def __repr__(self) -> str:
+        """Return where it leads: states and transitions name each other, so they are not written out."""
+        return f"<{self.source.path} on {self.on} to {', '.join(each.path for each in self.targets) or 'itself'}>"
 
     def matches(self, tokens: tuple[str, ...]) -> bool:
         """Say whether its descriptor is a prefix of an event's name, token by token (SCXML 3.12.1)."""
-        if self.trigger != "event" or (self.exact and len(tokens) != len(self.tokens)):
+        if self.trigger != "event":
             return False
-        return tokens[: len(self.tokens)] == self.tokens
+        if self.exact:
+            return tokens in self.descriptors
+        return any(tokens[: len(each)] == each for each in self.descriptors)
 
 
 @dataclass(eq=False, slots=True)
@@ -64,7 +74,7 @@ class PlanInvoke:
     given: Template
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class PlanState:
     """A compiled state. `index`: its place in document order; `last`: that of the last state within it.
 
@@ -90,6 +100,10 @@ class PlanState:
     error_type: str | None = None
     error: Template = None
     undoable: bool = False
+
+    def __repr__(self) -> str:
+        """Return its path: states and transitions name each other, so they are not written out."""
+        return f"<state {self.path}>"
 
     @property
     def ancestors(self) -> Iterator["PlanState"]:
@@ -182,20 +196,35 @@ def _complete(chart: Chart, states: Mapping[str, PlanState], each: ChartState, c
 
 
 def _triggers(each: ChartState) -> Iterator[tuple[str | None, Iterable[Transition], bool]]:
-    """Yield a state's transitions by what they are for: an event's descriptor (exactly?), or None without one."""
-    yield from ((on, listed, False) for on, listed in each.state.on.items())
-    yield None, each.state.always, False
+    """Yield a state's transitions by what they are for: an event's descriptor (exactly?), or None without one.
+
+    Those for one event alone come first: no `*` under `on` takes it away from them.
+    """
     yield f"{DONE_STATE}{each.path}", each.state.on_done, True
     for invoke in each.state.invoke:
         yield f"{DONE_INVOKE}{invoke.id or each.path}", invoke.on_done, True
         yield f"{ERROR_INVOKE}{invoke.id or each.path}", invoke.on_error, True
+    yield from ((on, listed, False) for on, listed in each.state.on.items())
+    yield None, each.state.always, False
+
+
+def domain_of(way: PlanTransition, targets: Iterable[PlanState]) -> PlanState | None:
+    """Return the innermost compound state around all that a transition leaves and enters; None: the chart.
+
+    `targets` are its targets with histories replaced by what they stand for (SCXML D: getTransitionDomain, findLCCA).
+    """
+    source, targets = way.source, list(targets)
+    if way.internal and source.kind == "compound" and all(each.lies_in(source) for each in targets):
+        return source
+    around = (each for each in source.ancestors if each.kind == "compound")
+    return next((each for each in around if all(target.lies_in(each) for target in targets)), None)
 
 
 def _transition(
     chart: Chart, states: Mapping[str, PlanState], source: PlanState, way: Transition, on: str | None, calls: "_Calls"
 ) -> PlanTransition:
     guard = None if way.if_ is None else compile_condition(way.if_)
-    return PlanTransition(
+    made = PlanTransition(
         source=source,
         trigger="always" if on is None else "event",
         on="always" if on is None else on,
@@ -204,8 +233,11 @@ def _transition(
         guard_text=None if way.if_ is None else str(way.if_),
         actions=calls.actions(way.do),
         internal=way.internal,
-        tokens=tokens_of(on or ""),
+        descriptors=tuple(map(tokens_of, (on or "").split())),
     )
+    made.domain = domain_of(made, made.targets)
+    made.to_history = any(each.kind == "history" for each in made.targets)
+    return made
 
 
 def tokens_of(descriptor: str) -> tuple[str, ...]:

@@ -82,12 +82,16 @@ def _lineage(chart: Chart, path: str) -> list[str]:
 def _name_findings(each: ChartState) -> Iterator[Finding]:
     """Find descriptors and names of events that are none (SCXML 3.12.1)."""
     for event in each.state.on:
-        if event != "*" and not _is_name(event.removesuffix(".*").removesuffix(".")):
+        if not all(map(_is_descriptor, event.split() or [""])):
             what = f"{event!r} is no event: give a name such as 'order.paid', a prefix such as 'order.*', or '*'"
             yield Finding((*each.at, "on", event), what, key=True)
     for at, action in actions_of(each):
         if action.raise_ is not None and not _is_name(action.raise_):
             yield Finding((*at, "raise"), f"{action.raise_!r} is no event's name: give one such as 'order.paid'")
+
+
+def _is_descriptor(text: str) -> bool:
+    return text == "*" or _is_name(text.removesuffix(".*").removesuffix("."))
 
 
 def _is_name(text: str) -> bool:

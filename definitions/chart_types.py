@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from perdure.definitions.chart import Chart
-from perdure.definitions.chart_places import actions_of, chart_fields, charts_of
+from perdure.definitions.chart_places import actions_of, chart_fields, charts_of, delay_fields
 from perdure.definitions.findings import Finding
 from perdure.definitions.node_types import Own, Types
 from perdure.definitions.places import Body, Field
@@ -24,6 +24,9 @@ def chart_type_findings(types: Types, check: Check) -> Iterator[Finding]:
             named = {**own, "event": _event(types, chart, field.path)}
             for finding in check(types, None, field, named if field.path != ("context",) else own):
                 yield replace(finding, path=(*at, *finding.path))
+        for field in delay_fields(chart):
+            for finding in check(types, None, field, {**own, "event": None}):
+                yield replace(finding, path=(*at, *finding.path), key=True)
 
 
 def _context(types: Types, chart: Chart) -> Type:

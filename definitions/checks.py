@@ -13,6 +13,7 @@ from perdure.definitions.model import Workflow
 from perdure.definitions.node_checks import node_findings
 from perdure.definitions.nodes import Node
 from perdure.definitions.parts import Tool
+from perdure.definitions.placement import tool_placement_findings
 from perdure.definitions.places import Body, bodies_of
 from perdure.definitions.plan import find_cycle, targets_of
 from perdure.definitions.schema_checks import schema_findings, unsound_schemas
@@ -34,6 +35,7 @@ def findings_of(workflow: Workflow) -> list[Finding]:
         *_limit_findings(workflow),
         *_tool_findings(workflow),
         *_agent_findings(workflow),
+        *tool_placement_findings(workflow),
     ]
     for body in bodies_of(workflow):
         found += _body_findings(workflow, body)

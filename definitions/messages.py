@@ -137,8 +137,8 @@ def _within(annotation: Any, data: Any, part: str | int) -> Any:
         origin, arguments = get_origin(each), get_args(each)
         if origin is dict and isinstance(part, str):
             found.append(arguments[1])
-        elif origin is list:
-            found.append(arguments[0] if isinstance(part, int) else each)
+        elif origin is list and isinstance(part, int):
+            found.append(arguments[0])
     for each in _models(annotation, data):
         found += [field.annotation for name, field in each.model_fields.items() if (field.alias or name) == part]
         if isinstance(part, int):  # one that stands for a list of one
@@ -150,7 +150,7 @@ def _models(annotation: Any, data: Any) -> list[type[BaseModel]]:
     members = list(_members(annotation))
     inner = [each for member in members if get_origin(member) is list for each in _members(get_args(member)[0])]
     models = [each for each in (*members, *inner) if isinstance(each, type) and issubclass(each, BaseModel)]
-    if len(models) > 1 and (kind := kind_of(data)) is not None:
+    if len(models) > 1 and (kind := kind_of(data)) is not None and KINDS[kind] in models:
         return [KINDS[kind]]
     return models
 

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from perdure.definitions.durations import Duration
 from perdure.definitions.nodes import Body
-from perdure.definitions.parts import Agent, Concurrency, Limit, Name, Part, Tool
+from perdure.definitions.parts import Agent, Concurrency, Limit, Name, Part, RuntimeEnv, Tool
 from perdure.definitions.states import State
 
 WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -39,6 +39,9 @@ class Workflow(Part):
     input: dict[str, Any] | None = Field(default=None, description="JSON Schema of the input; any JSON where absent.")
     tools: list[str | Tool] = Field(
         default=[], description="Python files with tools, relative to the definition; or tools with their schemas."
+    )
+    runtime_env: RuntimeEnv | None = Field(
+        default=None, description="What the processes of its tools have, where a tool or a node says nothing else."
     )
     agents: dict[Name, Agent] = Field(default={}, description="The agents that nodes may ask.")
     workflows: dict[Name, "Workflow"] = Field(default={}, description="Workflows that nodes may run as children.")

@@ -28,6 +28,7 @@ from perdure.definitions.nodes import (
 )
 from perdure.definitions.own_configs import config_findings
 from perdure.definitions.parts import LimitUse, Tool
+from perdure.definitions.placement import placement_findings
 from perdure.definitions.places import Body
 from perdure.definitions.switch_checks import switch_findings
 from perdure.definitions.yaml_source import Path
@@ -41,6 +42,7 @@ def node_findings(workflow: Workflow, body: Body, name: str, node: Node, at: Pat
     yield from _kind_findings(workflow, body, name, node, at)
     yield from _catch_findings(node, at)
     yield from _limit_findings(workflow, node, at)
+    yield from placement_findings(node, at)
     if node.retry is not None:
         for kind in sorted(set(node.retry.on or []) & set(node.retry.not_on)):
             yield Finding((*at, "retry", "not_on"), f"{kind!r} stands under 'on' and 'not_on'; keep one")

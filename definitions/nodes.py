@@ -16,8 +16,10 @@ from perdure.definitions.parts import (
     Name,
     Names,
     Part,
+    Pool,
     Resources,
     Retry,
+    RuntimeEnv,
     SomeNames,
 )
 from perdure.definitions.states import Statechart
@@ -76,7 +78,7 @@ class _Node(Part):
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that one attempt may take.")
     deadline: Duration | None = Field(default=None, gt=0, description="Seconds for the whole node, all its tries.")
     queue_timeout: Duration | None = Field(
-        default=None, gt=0, description="Seconds that a call may wait for a free node actor."
+        default=None, gt=0, description="Seconds that a call may wait for room in a node actor."
     )
     heartbeat: Duration | None = Field(
         default=None, gt=0, description="Seconds without a heartbeat of its tool after which an attempt counts as lost."
@@ -87,7 +89,9 @@ class _Node(Part):
     )
     limit: list[LimitUse] | LimitUse | str | None = Field(default=None, description="Limits that it takes part in.")
     priority: int | None = Field(default=None, ge=0, le=9, description="Higher goes first where capacity is short.")
-    resources: Resources | None = Field(default=None, description="What it asks of the cluster.")
+    resources: Resources | None = Field(default=None, description="What its node actor takes of the cluster.")
+    pool: Pool | None = Field(default=None, description="How many node actors do its work.")
+    runtime_env: RuntimeEnv | None = Field(default=None, description="What the process of its node actor has.")
     run_on: Literal["loop", "actor"] | None = Field(
         default=None,
         description="Where it runs: the execution's event loop, or a node actor; chosen by kind where absent.",

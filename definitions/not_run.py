@@ -9,7 +9,7 @@ from perdure.definitions.places import bodies_of
 from perdure.definitions.yaml_source import Path
 
 _WORKFLOW = ("limits", "concurrency", "search")
-_NODE = ("limit", "priority", "resources")
+_NODE = ("limit", "priority")
 
 
 def not_run(workflow: Workflow) -> Iterator[Finding]:

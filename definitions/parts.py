@@ -83,6 +83,46 @@ class Agent(Part):
     )
 
 
+class Resources(Part):
+    """What a node actor takes of the Ray cluster; a tool that asks for anything runs in one."""
+
+    num_cpus: float | None = Field(default=None, ge=0, description="CPUs.")
+    num_gpus: float | None = Field(default=None, ge=0, description="GPUs.")
+    memory: int | None = Field(default=None, ge=0, description="Bytes that Ray sets aside; no limit to the process.")
+    custom: dict[str, float] = Field(default={}, description="Custom Ray resources by name.")
+    accelerator_type: str | None = Field(default=None, description="Ray's name of the accelerator: `A100`, `L4`.")
+    label_selector: dict[str, str] = Field(
+        default={}, description="Labels of the Ray node that it must run on, with values as Ray reads them: `!spot`."
+    )
+
+
+class Pool(Part):
+    """How many node actors of a tool there are, and how they take calls."""
+
+    min: int = Field(default=0, ge=0, le=1000, description="How many are kept when idle, once it was called.")
+    max: int | None = Field(
+        default=None, ge=1, description="How many there are at most; what the cluster has room for."
+    )
+    idle: Duration | None = Field(
+        default=None, description="Seconds without a call until one ends; the setting `node_actor_idle` where absent."
+    )
+    concurrency: int = Field(default=1, ge=1, le=1000, description="Calls that one of them takes at once.")
+    grace: Duration = Field(default=5.0, description="Seconds between asking a call to stop and killing its process.")
+
+
+class RuntimeEnv(Part):
+    """What the process of a node actor has beyond its machine; a tool with one runs in a node actor."""
+
+    working_dir: str | None = Field(
+        default=None, description="A folder, relative to the definition: copied there, and where the tool runs."
+    )
+    py_modules: list[str] = Field(
+        default=[], description="Packages and modules to import, as folders and files relative to the definition."
+    )
+    pip: list[str] = Field(default=[], description="Requirements that Ray installs there: `numpy==2.1.0`.")
+    env_vars: dict[str, str] = Field(default={}, description="Environment variables; for secrets use `secrets.X`.")
+
+
 class Tool(Part):
     """A tool by name, with what is known of it: its code, and the schemas that calls are checked against."""
 
@@ -91,15 +131,11 @@ class Tool(Part):
     description: str = Field(default="", description="What it is for.")
     input: dict[str, Any] | None = Field(default=None, description="JSON Schema of its arguments, an object.")
     output: dict[str, Any] | None = Field(default=None, description="JSON Schema of what it returns.")
-
-
-class Resources(Part):
-    """What a node asks of the cluster; a node that asks for anything runs in a node actor."""
-
-    num_cpus: float | None = Field(default=None, ge=0, description="CPUs.")
-    num_gpus: float | None = Field(default=None, ge=0, description="GPUs.")
-    memory: int | None = Field(default=None, ge=0, description="Bytes.")
-    custom: dict[str, float] = Field(default={}, description="Custom Ray resources by name.")
+    resources: Resources | None = Field(default=None, description="What it asks of the cluster, unless a node says so.")
+    pool: Pool | None = Field(default=None, description="How many node actors it has, unless a node says so.")
+    runtime_env: RuntimeEnv | None = Field(
+        default=None, description="What its process has, unless a node says so; else what the workflow says."
+    )
 
 
 class Limit(Part):

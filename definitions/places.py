@@ -32,6 +32,9 @@ from perdure.errors import ExpressionError
 ROOTS = frozenset({"input", "nodes", "execution"})
 """What every expression may read."""
 
+PLACEMENT = ("resources", "pool", "runtime_env", "run_on")
+"""The modifiers that say where a tool runs; those of a foreach or a loop by a single call are the call's."""
+
 _NONE: frozenset[str] = frozenset()
 
 
@@ -222,7 +225,8 @@ def _call(part: ForeachNode | LoopNode | Branch) -> Node:
     if part.agent is not None:
         return AgentNode(agent=part.agent, with_=with_)
     if part.tool is not None:
-        return ToolNode(tool=part.tool, with_=with_)
+        where = {} if isinstance(part, Branch) else {key: getattr(part, key) for key in PLACEMENT}
+        return ToolNode(tool=part.tool, with_=with_, **where)
     if part.workflow is not None:
         return WorkflowNode(workflow=part.workflow, with_=with_)
     return SetNode(set=None)  # there is nothing to do: the checks say so
@@ -263,7 +267,8 @@ def places_of(workflow: Workflow) -> Iterator[Place]:
             for _, inner in inner_of(node, at):
                 yield Place(inner.output, body.within(name, inner))
     assert main is not None  # noqa: S101 (bodies_of yields the main one first)
-    yield Place(Field(("output",), workflow.output), main)
+    of_chart = frozenset({"context"}) if workflow.states else _NONE
+    yield Place(Field(("output",), workflow.output, adds=of_chart), main)
     for name, value in workflow.search.items():
         yield Place(Field(("search", name), value, bare=True), main)
     for name, limit in workflow.limits.items():

@@ -20,7 +20,7 @@ from perdure.definitions.nodes import (
     WorkflowNode,
     kind_of,
 )
-from perdure.definitions.parts import Agent
+from perdure.definitions.parts import Agent, RuntimeEnv, Tool
 from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of
 from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanCatch, PlanNode, key_of_input
@@ -34,6 +34,7 @@ from perdure.definitions.yaml_source import Path
 class Plan:
     """A compiled workflow: its main body, its agents, and the bodies that run at its end.
 
+    tools: those that it declares, by name. runtime_env: of tools that have none of their own.
     drains: whether what does not depend on a failed node goes on. signals: the schemas of those that it takes, or None
     where it takes any. workflows: those that it carries, for its children.
     """
@@ -47,6 +48,8 @@ class Plan:
     timeout: float | None = None
     workflows: Mapping[str, Workflow] = field(default_factory=dict)
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    runtime_env: RuntimeEnv | None = None
 
     @cached_property
     def secrets(self) -> frozenset[str]:
@@ -101,6 +104,8 @@ def compile_plan(workflow: Workflow) -> Plan:
         timeout=workflow.timeout,
         workflows=workflow.workflows,
         ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
+        tools={tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)},
+        runtime_env=workflow.runtime_env,
     )
 
 

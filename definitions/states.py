@@ -126,7 +126,8 @@ class State(Part):
     entry: Actions = Field(default=[], description="What is done when it is entered.")
     exit: Actions = Field(default=[], description="What is done when it is left.")
     on: dict[str, Transitions] = Field(
-        default={}, description="Transitions by event: a name, a prefix such as `order.*`, or `*`."
+        default={},
+        description="Transitions by event: names, prefixes such as `order.*`, or `*`, with blanks between them.",
     )
     after: dict[str, Transitions] = Field(
         default={}, description="Transitions by the time since it was entered, such as `30m`, or a `${{ }}` expression."

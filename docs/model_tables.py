@@ -34,7 +34,9 @@ _WORDS: list[tuple[Any, str]] = [
 """Types that have words of their own."""
 
 _WORKFLOW = [parts.Agent, parts.Tool, model.Signal, parts.Limit, parts.Concurrency]
-_MODIFIERS = [parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources]
+_MODIFIERS = [
+    parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources, parts.Pool, parts.RuntimeEnv,
+]  # fmt: skip
 _OF_KINDS: dict[str, list[type[BaseModel]]] = {
     "workflow": [parts.ChildWorkflow],
     "wait": [nodes.Wait],
@@ -55,6 +57,7 @@ TITLES = {
     parts.ChildWorkflow: "Child workflow",
     parts.LimitUse: "Limit use",
     states.StateCompensation: "State compensation",
+    parts.RuntimeEnv: "Runtime environment",
 }
 
 

@@ -49,9 +49,10 @@ class Blobs(Protocol):
 class JetStreamBlobs:
     """Blobs in a JetStream object store, opened (and created) when the first one is needed."""
 
-    def __init__(self, nats: Nats, replicas: int = 1) -> None:
+    def __init__(self, nats: Nats, replicas: int = 1, bucket: str = _BUCKET) -> None:
         self._js = nats.jetstream(timeout=30)
         self._replicas = replicas
+        self._bucket = bucket
         self._opened: ObjectStore | None = None
 
     async def put(self, name: str, data: bytes) -> None:
@@ -113,10 +114,10 @@ class JetStreamBlobs:
     async def _store(self) -> ObjectStore:
         if self._opened is None:
             try:
-                self._opened = await self._js.object_store(_BUCKET)
+                self._opened = await self._js.object_store(self._bucket)
             except NotFoundError:
-                config = ObjectStoreConfig(_BUCKET, storage=StorageType.FILE, replicas=self._replicas)
-                self._opened = await self._js.create_object_store(_BUCKET, config)
+                config = ObjectStoreConfig(self._bucket, storage=StorageType.FILE, replicas=self._replicas)
+                self._opened = await self._js.create_object_store(self._bucket, config)
         return self._opened
 
 

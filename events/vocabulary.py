@@ -71,7 +71,23 @@ class NodeScheduled(_Event, frozen=True):
 
 
 class NodeResumed(_Event, frozen=True):
-    """A new owner runs an attempt again that was under way when its predecessor was lost."""
+    """An attempt that was under way in a process that was lost runs again; `why` says what is known of its end."""
+
+    node: str
+    attempt: int
+    why: str = ""
+
+
+class NodeQueued(_Event, frozen=True):
+    """A call has waited for room in a node actor for some time, and for what."""
+
+    node: str
+    attempt: int
+    waits_for: str
+
+
+class NodePlaced(_Event, frozen=True):
+    """A call that had waited has its node actor now."""
 
     node: str
     attempt: int
@@ -307,13 +323,17 @@ class MacrostepTaken(_Event, frozen=True):
 
 
 class EventIgnored(_Event, frozen=True):
-    """A statechart did not take an event, and why."""
+    """A statechart did not take an event, and why.
+
+    of: the invocation whose result it tells, where the step failed: a retry of the execution takes it again.
+    """
 
     chart: str
     event: str
     data: Any = None
     reason: str = ""
     held: bool = False
+    of: str = ""
 
 
 class EventHeld(_Event, frozen=True):
@@ -431,6 +451,8 @@ Event = (
     | ChildEnded
     | NodeScheduled
     | NodeResumed
+    | NodeQueued
+    | NodePlaced
     | NodeWaiting
     | NodeOpened
     | BodyStarted

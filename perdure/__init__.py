@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from perdure.definitions.own_kinds import node
     from perdure.definitions.references import expression
     from perdure.definitions.yaml_writer import to_yaml
-    from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError, RetryLater
+    from perdure.errors import CallCancelled, ExecutionFailed, ExecutionStopped, PerdureError, RetryLater
 
 __all__ = [
     "AsyncClient",
     "AsyncRun",
+    "CallCancelled",
     "Client",
     "Context",
     "ExecutionFailed",
@@ -46,6 +47,7 @@ __all__ = [
 _HOMES = {
     "AsyncClient": "perdure.cluster.client",
     "AsyncRun": "perdure.cluster.run",
+    "CallCancelled": "perdure.errors",
     "Client": "perdure.cluster.sync_client",
     "Context": "perdure.actors.context",
     "ExecutionFailed": "perdure.errors",

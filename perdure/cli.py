@@ -19,6 +19,7 @@ from perdure.cli_support import (
 from perdure.errors import BadInput, PerdureError
 
 if TYPE_CHECKING:
+    from perdure.actors.pools import PoolReport
     from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
 
@@ -93,6 +94,21 @@ def list_(
         console.show_list(rows)
 
 
+@app.command()
+def pools(store: Store = None, as_json: AsJson = False) -> None:
+    """Show the pools of node actors: how many work, and what calls wait for.
+
+    Example: perdure pools
+    """
+    from perdure import console
+
+    reports = asyncio.run(_pools(settings_of_existing(store)))
+    if as_json:
+        print_json([report._asdict() for report in reports])
+    else:
+        console.show_pools(reports)
+
+
 def main() -> None:
     """Run the command line; an error that perdure foresaw becomes its sentence and its exit code."""
     sys.path.insert(0, "")  # tools by import path start from the working folder, as with `python -m`
@@ -125,6 +141,14 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
         state = await started.state()
         if state.status == "succeeded":
             print_json(getattr(state.outcome, "output", None))
+
+
+async def _pools(settings: "Settings") -> "list[PoolReport]":
+    from perdure.cluster.client import AsyncClient
+
+    client: AsyncClient
+    async with await AsyncClient.open(settings, "none") as client:
+        return await client.pools()
 
 
 async def _ran(execution: str, settings: "Settings") -> str:

@@ -148,7 +148,10 @@ async def _driven(asked: _Asked) -> Any:
                 await started.retry()
             await console.follow(console.Progress(execution), started.events())
             await _let_children_end(client, execution)
-            return await started.result()
+            try:
+                return await started.result()
+            finally:
+                await client.let_go()
 
 
 async def _let_children_end(client: "AsyncClient", execution: str) -> None:

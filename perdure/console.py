@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from perdure.actors.evolve import evolve
 from perdure.actors.listeners import active_states
+from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.console_charts import chart_line
 from perdure.definitions.paths import UNDO
@@ -27,6 +29,7 @@ from perdure.events.vocabulary import (
     NodeCaught,
     NodeFailed,
     NodeOpened,
+    NodePlaced,
     NodeResumed,
     NodeScheduled,
     NodeSucceeded,
@@ -36,6 +39,7 @@ from perdure.events.vocabulary import (
 STYLES = {
     "active": "bold cyan",
     "running": "cyan",
+    "queued": "yellow",
     "paused": "yellow",
     "cancelling": "yellow",
     "compensating": "magenta",
@@ -53,6 +57,8 @@ STYLES = {
     "cancelled": "dim",
 }
 
+_COUNTS = frozenset({"actors", "busy", "starting", "calls", "queued"})
+
 console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
 
 
@@ -64,6 +70,7 @@ class Progress:
         self.state: ExecutionState = INITIAL
         self.began: dict[str, datetime] = {}
         self.ended: dict[str, datetime] = {}
+        self._over: dict[str, NodeState] = {}
         self.started: datetime | None = None
 
     def feed(self, happened: Happened) -> str | None:
@@ -75,10 +82,17 @@ class Progress:
         node: str | None = getattr(event, "node", None)
         if node is None or isinstance(event, ExecutionFailed | ExecutionFailing):
             return None
-        if not isinstance(self.state, Started) or self.state.node(node) is None:
+        if not isinstance(self.state, Started):
             return None
+        if self.state.node(node) is None:
+            if not isinstance(event, NodeSucceeded) or node not in self.began:
+                return None
+            # The state does not keep the calls of statecharts that succeeded; the last one is still told of.
+            self._over = {node: NodeState("succeeded", event.attempt)}
         if isinstance(event, ChildRequested | NodeScheduled | NodeResumed | NodeWaiting | NodeOpened):
             self.began[node] = happened.at
+        elif isinstance(event, NodePlaced):
+            self.began[node] = happened.at  # its time in the queue is not its work's
         elif isinstance(event, NodeSucceeded | NodeFailed | NodeAttemptFailed | NodeCaught):
             self.ended[node] = happened.at
         return str(node)
@@ -86,12 +100,14 @@ class Progress:
     def line(self, name: str) -> tuple[str, str, str, str, str]:
         """Return what there is to say of a node: name, status, attempt, seconds, remark."""
         assert isinstance(self.state, Started)  # noqa: S101 (a node is named by events after the start)
-        node = self.state.node(name) or NodeState("cancelled")
+        node = self.state.node(name) or self._over.get(name) or NodeState("cancelled")
         seconds = ""
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
         remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
         attempt = f"attempt {node.attempt}" if node.attempt else ""
+        if node.waits_for:
+            return name, "queued", attempt, "", node.waits_for
         return name, node.status, attempt, seconds, remark
 
     def table(self) -> Table:
@@ -142,6 +158,9 @@ def show(progress: Progress) -> None:
         f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  "
         f"[{STYLES[state.status]}]{state.status}[/]  {started}"
     )
+    queued = Counter(node.waits_for for node in state.nodes.values() if node.waits_for)
+    for waits_for, count in queued.most_common():
+        console.print(f"  [yellow]{count} queued[/]: {escape(waits_for)}")
     console.print(progress.table())
     _show_undone(state)
     if isinstance(state.outcome, ExecutionFailed):
@@ -184,6 +203,18 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             escape(error),
         )
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+
+
+def show_pools(reports: Sequence[PoolReport]) -> None:
+    """Show pools of node actors, one a line."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("tool", "each takes", "actors", "busy", "starting", "calls", "queued", "for"):
+        table.add_column(heading, no_wrap=heading != "tool", justify="right" if heading in _COUNTS else "left")
+    for each in reports:
+        counts = (each.actors - each.coming, each.busy, each.coming, each.calls, each.queued)
+        waits = each.waits.removeprefix("waiting for ")
+        table.add_row(escape(each.place), escape(each.needs), *map(str, counts), escape(waits))
+    console.print(table if reports else "no node actors now; they come with the first call that needs one")
 
 
 def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

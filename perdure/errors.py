@@ -86,8 +86,16 @@ class RetryLater(PerdureError):
         self.retry_after = seconds
 
 
+class CallCancelled(PerdureError):
+    """Nobody waits for a call any more: its node was cancelled, timed out, or was silent for too long."""
+
+
 class EnvironmentProblem(PerdureError):
     """Something outside the workflow is missing or broken: server, cluster, disk, credentials."""
+
+
+class RuntimeEnvFailed(EnvironmentProblem):
+    """Ray could not give a node actor its runtime environment; the message has the end of what the installer said."""
 
 
 class LogUnavailable(EnvironmentProblem):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from perdure.actors.listeners import active_states
 from perdure.actors.state import NodeState, Started
 from perdure.errors import ExecutionFailed, ExecutionStopped, PerdureError
 from perdure.events.vocabulary import (
@@ -129,4 +130,5 @@ class Played:
             for path, node in self.nodes.items()
             if node.status == "waiting"
         ]
-        return "; ".join([*at_work, *waiting]) or "nothing is under way"
+        states = [f"it is in {', '.join(active)}"] if (active := active_states(self.state)) else []
+        return "; ".join([*at_work, *waiting, *states]) or "nothing is under way"

@@ -15,24 +15,38 @@ from perdure.definitions.findings import Finding
 from perdure.definitions.loading import Definition
 from perdure.definitions.node_types import Types
 from perdure.definitions.parts import Tool
-from perdure.errors import BadInput
+from perdure.definitions.placement import runtime_envs, tools_elsewhere
+from perdure.errors import BadInput, ToolNotFound
 
 
 def missing_files(definition: Definition) -> Iterator[Finding]:
-    """Yield the files under `tools` that are not there; nothing is imported."""
+    """Yield the files and folders that a definition names and that are not there; nothing is imported."""
     for index, tool in enumerate(definition.workflow.tools):
         if isinstance(tool, str) and not Path(definition.base or ".", tool).is_file():
             yield Finding(("tools", index), f"the tool file {tool} does not exist")
+    for env, at in runtime_envs(definition.workflow):
+        folders: dict[str, tuple[str | int, ...]] = {
+            each: ("py_modules", index) for index, each in enumerate(env.py_modules)
+        }
+        if env.working_dir is not None:
+            folders[env.working_dir] = ("working_dir",)
+        for written, where in folders.items():
+            if not Path(definition.base or ".", written).exists():
+                yield Finding((*at, *where), f"{written} does not exist")
 
 
 def code_findings(definition: Definition) -> Iterator[Finding]:
     """Yield the calls of tools that are not there, and those that do not fit the tool's signature."""
     workflow, found = definition.workflow, dict[str, Tool]()
+    elsewhere = tools_elsewhere(workflow)
     missing: dict[str, str] = {}
     for name in dict.fromkeys(name for _, name in tool_places(workflow)):
         try:
             place = locate([name], workflow.tools, definition.base, shared=True)[name]
             found[name] = Tool(name=name, call=place, input=_arguments(find(place)))
+        except ToolNotFound as error:
+            if name not in elsewhere:
+                missing[name] = str(error)
         except BadInput as error:
             missing[name] = str(error)
     yield from (Finding(path, missing[name]) for path, name in tool_places(workflow) if name in missing)

@@ -305,6 +305,22 @@ NAMES = [
         "borken",
         "there is no state 'borken'; did you mean 'broken'?",
     ),
+    semantic(
+        CHART,
+        "after: {30m:",
+        "after: {'${{ context.cuont }}':",
+        "'${{",
+        "'context.cuont' can never be read",
+        "did you mean 'count'?",
+    ),
+    semantic(
+        CHART,
+        "  broken:\n    type: final",
+        '  broken:\n    compensate: {workflow: {name: w, id: "${{ contxt.who }}"}}\n    type: final',
+        '"${{ contxt',
+        "unknown name 'contxt'",
+        "did you mean 'context'?",
+    ),
     semantic(CHART, "default: still", "default: stil", "stil", "there is no state 'stil'; did you mean 'still'?"),
 ]
 """Names that are not there."""

@@ -67,7 +67,7 @@ def _state(around: ET.Element, name: str, state: Mapping[str, Any], path: str) -
         made.set("initial", next(inner for inner, each in state["states"].items() if each.get("type") != "history"))
     for key, tag in (("entry", "onentry"), ("exit", "onexit")):
         _actions(ET.SubElement(made, tag), state[key])
-    events = [*state.get("on", {}).items(), (f"done.state.{name}", state.get("on_done", []))]
+    events = [(f"done.state.{name}", state.get("on_done", [])), *state.get("on", {}).items()]
     for event, ways in [*events, (None, state.get("always", []))]:
         for way in ways:
             _transition(made, event, way, path)

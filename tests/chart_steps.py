@@ -7,8 +7,8 @@ from typing import Any, Self
 from perdure.actors import statechart
 from perdure.actors.chart_fold import macrostep
 from perdure.actors.chart_state import ChartEvent, ChartState
+from perdure.actors.macrostep import Macrostep, Surroundings
 from perdure.actors.state import BodyState, Started
-from perdure.actors.statechart import Macrostep, Surroundings
 from perdure.definitions.chart import Chart
 from perdure.definitions.chart_plan import PlanChart, compile_chart
 from perdure.definitions.chart_rules import rule_findings
@@ -50,6 +50,7 @@ class Driven:
         self.steps.append(step)
         if step.failed is None:
             self.state = folded(self.state, event, step)
+            assert is_legal(self.plan, self.state.configuration), self.state.configuration
 
     @property
     def last(self) -> Macrostep:

@@ -49,6 +49,21 @@ def link(server: NatsServer) -> Iterator[Link]:
     link.close()
 
 
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests; clients find it running and leave it running. Its `fake_gpu` stands for what is scarce."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:  # its processes inherit the environment that it starts in
+        patch.setenv("PERDURE_SECRET_INHERITED", "value-of-the-environment")
+        ray.init(
+            address="local", num_cpus=2, resources={"fake_gpu": 2}, include_dashboard=False, log_to_driver=False,
+            configure_logging=False,
+        )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture
 def recorder_environment(
     server: NatsServer, store: Path, link: Link, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,7 @@ def open_gate(key: str) -> None:
 
 
 HOLD: dict[str, Any] = {"name": "hold", "nodes": {"a": {"tool": "hosts_lab:hold", "with": {"key": "${{ input }}"}}}}
+SET: dict[str, Any] = {"name": "set", "nodes": {"a": {"set": 1}}}
 WAIT: dict[str, Any] = {"name": "wait", "nodes": {"a": {"wait": {"signal": "go"}}}}
 
 
@@ -65,13 +66,17 @@ class Lab:
             await connection.close()  # first: so that nothing more is said to the server
             await stop(running)
 
-    async def start(self, execution: str, workflow: dict[str, Any], value: Any = None, lane: str = "") -> AsyncRun:
+    async def start(
+        self, execution: str, workflow: dict[str, Any], value: Any = None, lane: str = "", priority: int = 5
+    ) -> AsyncRun:
         """Queue a start on the lane."""
         definition = load(workflow)
         digest = definition.plan.digest
         await self.connection.registry.put_definition(digest, definition.workflow)
         tools = {name: name for name in tools_called(definition.workflow)}
-        command = StartExecution(uuid4().hex, execution, definition.plan.name, digest, value, lane or self.lane, tools)
+        command = StartExecution(
+            uuid4().hex, execution, definition.plan.name, digest, value, lane or self.lane, tools, priority
+        )
         await self.connection.inbox.start(command)
         return AsyncRun(execution, self.connection)
 

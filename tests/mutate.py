@@ -32,13 +32,13 @@ import pytest
 from mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).parent.parent
-CORE = ("decisions", "evolve", "flow", "joins", "failures", "compensation", "containers", "controls", "timers",
-        "children", "ends", "answers", "signals", "mending", "tree", "kinds", "draft")  # fmt: skip
-TESTS = ("decisions", "failures", "controls", "kinds", "mending", "edges", "finer_points", "finest_points",
-         "decided_semantics", "semantics_docs", "playing", "children", "child_compensation", "secrets", "retry_after",
-         "own_kinds", "engine_oracle", "engine_properties")  # fmt: skip
-EXTRA, TIMES = 5, 4
-"""The seconds that a mutant has, and how often the time that the tests took, before it counts as hung."""
+CORE = ("decisions", "evolve", "flow", "joins", "failures", "compensation", "compensated", "containers", "controls",
+        "timers", "children", "ends", "answers", "signals", "mending", "tree", "kinds", "draft")  # fmt: skip
+TESTS = ("decisions", "failures", "controls", "kinds", "mending", "edges", "fine_data", "fine_errors", "fine_children",
+         "fine_commands", "decided_semantics", "semantics_docs", "playing", "children", "child_compensation", "secrets",
+         "retry_after", "own_kinds", "engine_oracle", "engine_properties")  # fmt: skip
+EXTRA, TIMES = 2, 2
+"""The seconds that a test of a mutant has, and how often the time that it took, before it counts as hung."""
 
 
 class Mutating:
@@ -50,6 +50,7 @@ class Mutating:
         self.files = files
         self.took: dict[Any, float] = {}
         self.through: dict[tuple[str, int], list[Any]] = defaultdict(list)
+        self.functions: dict[tuple[str, int], list[FunctionType]] = {}
 
     def pytest_collection(self) -> None:
         """Let hypothesis try the same each time, and not look for a smaller example of what fails."""
@@ -66,6 +67,9 @@ class Mutating:
         if session.testsfailed:
             raise session.Failed("the tests cannot be collected")
         self._measure(session)
+        self.functions = _functions_in(set(self.files))
+        gc.collect()
+        gc.freeze()  # what is there already is not copied into each process by looking at it
         known = {each["mutant"]: each["outcome"] for each in map(json.loads, _lines(self.results))}
         for mutant in self._in_order():
             if known.get(mutant.name, "").startswith("lived") if self.survivors else mutant.name not in known:
@@ -98,12 +102,37 @@ class Mutating:
         items = sorted(self.through.get((str(mutant.file), mutant.line), []), key=self.took.__getitem__)
         if not items:
             return "lived: no test comes through it"
-        limit = EXTRA + TIMES * sum(self.took[item] for item in items)
         sys.stdout.flush()
         child = os.fork()
         if not child:
-            os._exit(_run(session, mutant, items))
-        return _waited(child, limit)
+            os._exit(self._fails(session, mutant, items))
+        _, status = os.waitpid(child, 0)
+        return "lived" if status == 0 else "killed" if os.WIFEXITED(status) else "killed: hung"
+
+    def _fails(self, session: pytest.Session, mutant: Mutant, items: list[Any]) -> int:
+        """Return 1 where a test fails of the mutant, else 0; a test that takes too long ends the process."""
+        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        try:
+            self._put_in(mutant)
+            for item in items:
+                signal.setitimer(signal.ITIMER_REAL, EXTRA + TIMES * self.took[item])
+                if _ends(session, item):
+                    return 1
+        except BaseException:  # such as pytest's Failed, or no memory
+            return 1
+        return 0
+
+    def _put_in(self, mutant: Mutant) -> None:
+        """Give the functions that stand at the mutant's place its code."""
+        code = _code_at(mutant.code(), mutant.line)
+        found = [each for each in self.functions[str(mutant.file), mutant.line]
+                 if code is not None and each.__code__.co_qualname == code.co_qualname]  # fmt: skip
+        assert code is not None, mutant
+        assert found, mutant
+        for function in found:
+            function.__code__ = code
 
     def _record(self, mutant: Mutant, outcome: str) -> None:
         with self.results.open("a") as out:
@@ -139,51 +168,21 @@ def _ends(session: pytest.Session, item: Any) -> int:
     return session.testsfailed
 
 
-def _run(session: pytest.Session, mutant: Mutant, items: list[Any]) -> int:
-    """Return 1 where a test fails of the mutant, else 0."""
-    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(1, 2)
-    try:
-        _put_in(mutant)
-        return int(any(_ends(session, item) for item in items))
-    except BaseException:  # such as pytest's Failed, or no memory
-        return 1
-
-
-def _put_in(mutant: Mutant) -> None:
-    """Give the functions that stand at the mutant's place its code."""
-    code = _code_at(mutant.code(), mutant.line)
-    assert code is not None, mutant
-    found = [
-        each
-        for each in gc.get_objects()
-        if isinstance(each, FunctionType)
-        and each.__code__.co_firstlineno == mutant.line
-        and Path(each.__code__.co_filename).resolve() == mutant.file
-        and each.__code__.co_qualname == code.co_qualname
-    ]
-    assert found, mutant
-    for function in found:
-        function.__code__ = code
+def _functions_in(files: set[Path]) -> dict[tuple[str, int], list[FunctionType]]:
+    """Return the functions of these files by their file and first line."""
+    found: dict[tuple[str, int], list[FunctionType]] = defaultdict(list)
+    for each in gc.get_objects():
+        if isinstance(each, FunctionType) and each.__code__.co_filename.endswith(tuple(file.name for file in files)):
+            file = Path(each.__code__.co_filename).resolve()
+            if file in files:
+                found[str(file), each.__code__.co_firstlineno].append(each)
+    return found
 
 
 def _code_at(code: CodeType, line: int) -> CodeType | None:
     inner = [each for each in code.co_consts if isinstance(each, CodeType)]
     here = next((each for each in inner if each.co_firstlineno == line and not each.co_name.startswith("<")), None)
     return here or next((found for each in inner if (found := _code_at(each, line))), None)
-
-
-def _waited(child: int, limit: float) -> str:
-    began = time.monotonic()
-    while time.monotonic() - began < limit:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return "lived" if status == 0 else "killed"
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "killed: hung"
 
 
 def main(results: str, *words: str) -> int:

@@ -1,4 +1,4 @@
-"""Random statecharts: hierarchy, regions, histories, final states, guards, internal events, all of which come to rest."""
+"""Random statecharts that come to rest: hierarchy, regions, histories, final states, guards, internal events."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -100,7 +100,7 @@ def _state(tree: _Tree, path: str, kind: str) -> dict[str, Any]:
     if kind == "parallel":
         state["type"] = "parallel"
     elif kind == "compound" and rng.random() < 0.4:
-        state["initial"] = _targets(tree, [each for each in tree.within(path)])
+        state["initial"] = _targets(tree, tree.within(path))
     return state
 
 

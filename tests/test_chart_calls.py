@@ -1,5 +1,7 @@
 """Statecharts and other executions, on the real inbox: children, signals to others, and what becomes of them."""
 
+import json
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -114,3 +116,18 @@ async def test_a_flood_of_events_is_taken_whole_and_in_its_order(client: AsyncCl
         await inbox.send(SignalExecution(f"{run.id}/{number}", run.id, "n", number), lane)
     await run.send("end")
     assert await run.result(30) == {"next": 1000, "kept": True}
+
+
+async def test_the_progress_of_a_tool_reaches_the_chart(client: AsyncClient, tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import perdure\n@perdure.tool\ndef copy(ctx: perdure.Context) -> str:\n"
+        "    for far in (50, 100):\n        ctx.heartbeat(far)\n    return 'copied'\n"
+    )
+    far = {"do": {"set": {"far": "${{ context.far + [event.data] }}"}}}
+    states = {
+        "a": {"invoke": {"tool": "copy", "on_done": "b"}, "on": {"progress.invoke.a": far}},
+        "b": {**END, "output": "${{ context.far }}"},
+    }
+    path = tmp_path / "flow.json"
+    path.write_text(json.dumps(chart(states, context={"far": []}, tools=["./tools.py"])))
+    assert await (await client.start(path)).result(10) == [50, 100]

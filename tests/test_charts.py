@@ -6,14 +6,17 @@ from scenario import BOOM, EXECUTION, Given, due, start
 
 from perdure.actors.inputs import (
     CancelExecution,
+    CompleteNode,
     FireTimer,
     PauseExecution,
     ReportChild,
     ReportFailure,
+    ReportProgress,
     ReportSuccess,
     ResumeExecution,
     RetryExecution,
     SignalExecution,
+    SkipNode,
 )
 from perdure.definitions.loading import load
 from perdure.events.vocabulary import (
@@ -322,3 +325,96 @@ def test_a_child_that_a_state_invoked_is_undone_as_well() -> None:
     given.when(CancelExecution("c", EXECUTION))
     assert of_type(given, CompensationStarted)[0].undo == ["a[1]/invoke"]
     assert given.now.waiting["a[1]/invoke~undo"].input == {"compensation": "c-1"}
+
+
+def test_a_call_of_a_chart_is_completed_by_hand_and_a_state_is_not() -> None:
+    given = chart(
+        {"a": {"invoke": {"tool": "t", "on_done": "b"}}, "b": {"invoke": {"tool": "t", "on_done": "c"}}, "c": END}
+    )
+    given.when(CompleteNode("c-1", EXECUTION, "a", 1), CompleteNode("c-2", EXECUTION, "b[1]/invoke", 1))
+    assert [event.reason for event in of_type(given, CommandRefused)] == [
+        "there is no node 'a' in this workflow",
+        "there is no node 'b[1]/invoke' in this workflow; did you mean 'a[1]/invoke'?",
+    ]
+    given.when(CompleteNode("c-3", EXECUTION, "a[1]/invoke", 1), SkipNode("s", EXECUTION, "b[1]/invoke"))
+    assert given.now.status == "succeeded"
+
+
+def test_entries_are_counted_on_after_a_chart_was_undone() -> None:
+    states = {"a": {"compensate": {"tool": "u"}, "invoke": {"tool": "t", "on_done": "b"}}, "b": END}
+    given = chart(states).when(ReportFailure("a[1]/invoke", 1, BOOM), ReportSuccess("a[1]/entered~undo", 1))
+    given.when(RetryExecution("r", EXECUTION))
+    assert list(given.now.running) == ["a[2]/invoke"]
+
+
+def test_items_of_a_foreach_run_charts_of_their_own() -> None:
+    states = {
+        "a": {"invoke": {"tool": "t", "with": {"n": "${{ input.n }}"}, "on_done": "b"}, "after": {"5s": "b"}},
+        "b": {**END, "output": "${{ event.data }}"},
+    }
+    node = {
+        "foreach": {"items": [1, 2], "as": "n"},
+        "do": {"c": {"statechart": {"states": states}, "with": {"n": "${{ n }}"}}},
+    }
+    plan = load({"name": "flow", "nodes": {"each": node}, "output": "${{ nodes.each.output }}"}).plan
+    given = Given(plan).when(start(plan))
+    assert given.now.running["each[1]/c/chart/a[1]/invoke"].input == {"n": 2}
+    given.when(ReportSuccess("each[1]/c/chart/a[1]/invoke", 1, "two"), due(given, "after/each[0]/c/chart/a[1]/0"))
+    assert given.events[-1] == ExecutionSucceeded([{"c": None}, {"c": "two"}])
+
+
+def test_a_chart_in_an_item_that_is_stopped_has_no_timers_left() -> None:
+    states = {"a": {"invoke": {"tool": "t", "on_done": "b"}, "after": {"5s": "b"}}, "b": END}
+    node = {"foreach": {"items": [1, 2]}, "do": {"c": {"statechart": {"states": states}}}}
+    plan = load({"name": "flow", "nodes": {"each": node}}).plan
+    given = Given(plan).when(start(plan), ReportFailure("each[0]/c/chart/a[1]/invoke", 1, BOOM))
+    assert given.now.status == "failed"
+    assert not given.now.timers
+
+
+def test_the_progress_of_an_invocation_is_an_event_where_some_state_wants_to_know() -> None:
+    far = {"do": {"set": {"far": "${{ event.data }}"}}}
+    states = {"a": {"invoke": {"tool": "t", "on_done": "b"}, "on": {"progress.invoke.a": far}}, "b": END}
+    given = chart(states, context={"far": 0}).when(ReportProgress("a[1]/invoke", 1, 50)).then_types(MacrostepTaken)
+    assert given.now.main.chart is not None
+    assert given.now.main.chart.context == {"far": 50}
+    deaf = chart({"a": {"invoke": {"tool": "t", "on_done": "b"}}, "b": END})
+    deaf.when(ReportProgress("a[1]/invoke", 1, 50)).then_nothing()
+
+
+def test_a_transition_may_be_for_several_events() -> None:
+    given = chart({"a": {"on": {"go run.*": "b"}}, "b": END}).when(send("run.fast"))
+    assert given.now.status == "succeeded"
+
+
+def test_an_event_that_no_guard_lets_in_is_ignored_for_that_reason() -> None:
+    held = "no transition for it has a guard that holds in a"
+    given = chart({"a": {"on": {"e": {"target": "z", "if": "event.data > 1"}}}, "z": END}).when(send("e", 1))
+    given.then(EventIgnored("", "e", 1, held))
+    given = chart({"a": {"after": {"5s": {"target": "z", "if": "context.n > 1"}}}, "z": END}, context={"n": 0})
+    assert given.when(due(given, "after/a[1]/0")).events[-1] == EventIgnored("", "after.a", None, held)
+
+
+def test_the_output_of_a_workflow_that_is_a_statechart_may_read_its_context() -> None:
+    states = {"a": {"on": {"e": {"target": "z", "do": {"set": {"n": "${{ event.data }}"}}}}}, "z": END}
+    given = chart(states, context={"n": 0}, output={"n": "${{ context.n }}"}).when(send("e", 3))
+    assert given.events[-1] == ExecutionSucceeded({"n": 3})
+
+
+def test_ids_of_events_that_are_decided_at_one_time_differ() -> None:
+    given = chart({"a": {"on": {"e": {"do": {"set": {"ids": "${{ context.ids + [uuid()] }}"}}}}}}, context={"ids": []})
+    given.when(send("e", number=1), send("e", number=2))
+    assert given.now.main.chart is not None
+    assert len(set(given.now.main.chart.context["ids"])) == 2
+
+
+def test_a_result_whose_step_failed_is_taken_again_by_a_retry() -> None:
+    done = {"target": "end", "if": "int(event.data) == 1"}  # what the call gave is no number
+    given = chart({"a": {"invoke": {"tool": "t", "on_done": done}}, "end": END})
+    given.when(ReportSuccess("a[1]/invoke", 1, "x"))
+    assert isinstance(given.events[-1], ExecutionFailed)
+    given.when(RetryExecution("r-1", EXECUTION))
+    assert isinstance(given.events[-1], ExecutionFailed), "it fails again, and does not wait for what never comes"
+    assert [event.held for event in of_type(given, EventIgnored)] == [False, True]
+    assert given.now.main.chart is not None
+    assert len(given.now.main.chart.held) == 1

@@ -260,6 +260,7 @@ def test_a_child_tells_what_it_could_not_undo_and_tries_that_again_when_it_is_to
     again = CompensateExecution("c-2", EXECUTION, COMMAND.parent, BOOM)
     assert refusal(EXECUTION, given.now, again) is None
     given.when(again, ReportSuccess("all[0]/a~undo", 1))
+    assert given.now.nodes["b~undo"].status == "succeeded"
     assert given.events[-3:] == [
         NodeScheduled("all[0]/a~undo", 1, {"input": {}, "output": None}),
         NodeSucceeded("all[0]/a~undo", 1),
@@ -267,15 +268,26 @@ def test_a_child_tells_what_it_could_not_undo_and_tries_that_again_when_it_is_to
     ]
 
 
-def test_a_child_names_only_some_of_many_nodes_that_it_could_not_undo() -> None:
-    many = TOLD + 2
+@pytest.mark.parametrize(("many", "last"), [(TOLD, "'n09' (Boom)"), (TOLD + 2, "'n09' (Boom), and 2 more")])
+def test_a_child_names_only_some_of_many_nodes_that_it_could_not_undo(many: int, last: str) -> None:
     given = child({f"n{number:02}": TAKE for number in range(many)})
     given.when(*[ReportSuccess(f"n{number:02}", 1) for number in range(many)], COMMAND)
     for number in reversed(range(many)):
         given.when(ReportFailure(f"n{number:02}~undo", 1, BOOM))
     assert isinstance(given.now.outcome, ExecutionCompensated)
     assert given.now.outcome.error is not None
-    assert given.now.outcome.error.message.endswith("'n09' (Boom), and 2 more")
+    assert given.now.outcome.error.message.endswith(last)
+
+
+def test_a_late_report_means_nothing_to_a_child_that_has_ended() -> None:
+    given = child({"a": {"set": 1}})
+    before = len(given.events)
+    assert len(given.when(ReportSuccess("a", 1), ReportFailure("a", 1, BOOM)).events) == before
+
+
+def test_an_execution_without_a_parent_is_nobodys_to_undo() -> None:
+    given = running({"a": {"set": 1}})
+    assert refusal(EXECUTION, given.state, COMMAND) == "execution 'x-1' is no child of that node"
 
 
 def test_a_paused_child_holds_its_undoing_until_it_is_resumed() -> None:
@@ -334,6 +346,7 @@ def test_a_workflow_that_undoes_runs_as_a_child_and_is_waited_for() -> None:
     asked = ChildRequested("a~undo", 1, "x-1.a~undo", "leaf", {"input": {"n": 1}, "output": 2})
     assert given.events[-1] == asked
     assert list(to_start(given.now)) == [asked]
+    assert list(to_compensate(EXECUTION, given.now)) == []
     assert failure(given.when(ended("x-1.a~undo", output=3))) == BOOM
     assert given.now.nodes["a"].status == "compensated"
 
@@ -370,9 +383,8 @@ def test_a_workflow_whose_input_does_not_fit_fails_to_undo() -> None:
     nodes = {"a": {"tool": "t", "compensate": {"workflow": "leaf"}}, "b": {**TAKE}, "bad": {"tool": "t"}}
     given = running(nodes, workflows={"leaf": leaf})
     given.when(ReportSuccess("b", 1), ReportSuccess("a", 1), ReportFailure("bad", 1, BOOM))
-    error = given.now.nodes["a~undo"].error
-    assert error is not None
-    assert error.type == "Invalid"
+    (failed,) = [event for event in given.events if isinstance(event, NodeFailed) and event.node == "a~undo"]
+    assert (failed.attempt, failed.error.type) == (1, "Invalid")
     assert failure(given.when(ReportSuccess("b~undo", 1))) == BOOM
 
 

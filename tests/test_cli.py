@@ -46,6 +46,9 @@ async def wait() -> str:
 """
 
 
+_COMMANDS = ("run", "show", "list", "up", "status", "scale", "down")
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "OPENAI_", "RAY_"))}
@@ -189,7 +192,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on(environment: dict[str, str],
         ("name: x\nnodes: {a: {set: 1}}\n", ["--replies", "/bin/ls"], "cannot be read"),
         ("name: x\ninput: {$ref: '#/nope'}\nnodes: {a: {set: 1}}\n", [], "leads nowhere in this schema"),
         ("name: x\ntools: [x.yaml]\nnodes: {a: {tool: t}}\n", [], "must end in .py"),
-        ("name: x\nnodes: {a: {tool: 'builtins:type'}}\n", [], "is a class; give a function"),
+        ("name: x\nnodes: {a: {tool: 'builtins:int'}}\n", [], "is a class without __call__"),
         ("name: x\nnodes: {a: {set: 1}}\n", ["--replies", "none.yaml"], "none.yaml: cannot be read"),
     ],
 )
@@ -245,7 +248,7 @@ def test_a_running_ray_needs_a_server_that_it_can_reach(environment: dict[str, s
     assert "PERDURE_NATS_URL" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["show", "--help"], ["list", "--help"]])
+@pytest.mark.parametrize("words", [[*command, "--help"] for command in ([], *([name] for name in _COMMANDS))])
 def test_help_has_an_example(environment: dict[str, str], words: list[str]) -> None:
     out = perdure(environment, *words).stdout
     assert "Exit codes: 0 done" in out if words == ["--help"] else "Example: perdure" in out

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from scenario import NOW, Given, plan_of, start, started
 
-from perdure.actors.inputs import FireTimer, Recover, ReportFailure, ReportLoss, ReportSuccess
+from perdure.actors.inputs import FireTimer, Recover, ReportFailure, ReportLoss, ReportQueued, ReportSuccess
 from perdure.events.vocabulary import (
     CommandRefused,
     Error,
@@ -15,6 +15,8 @@ from perdure.events.vocabulary import (
     NodeAttemptFailed,
     NodeCancelled,
     NodeFailed,
+    NodePlaced,
+    NodeQueued,
     NodeResumed,
     NodeScheduled,
     NodeSkipped,
@@ -277,6 +279,25 @@ def test_a_lost_worker_is_replaced_three_times_and_then_the_node_fails_with_work
     given.when(ReportLoss("a", 1)).then(
         *[NodeResumed("a", 1)] * 3, NodeFailed("a", 1, lost), ExecutionFailed(lost, "a", 1)
     )
+
+
+def test_how_a_worker_was_lost_is_recorded_and_told() -> None:
+    given = Given(CHAIN, started(CHAIN), NodeScheduled("a", 1), *[NodeResumed("a", 1)] * 2)
+    given.when(ReportLoss("a", 1, "process 7: gone")).then(NodeResumed("a", 1, "process 7: gone"))
+    lost = Error("WorkerLost", "the process that ran it was lost 4 times; the last time process 8: gone")
+    given.when(ReportLoss("a", 1, "process 8: gone"))
+    assert given.events[1:] == [NodeFailed("a", 1, lost), ExecutionFailed(lost, "a", 1)]
+
+
+def test_what_a_call_waits_for_is_recorded_when_it_changes_until_it_does_not_wait() -> None:
+    given = Given(CHAIN, started(CHAIN), NodeScheduled("a", 1))
+    given.when(ReportQueued("a", 1, "room"), ReportQueued("a", 1, "room")).then(NodeQueued("a", 1, "room"))
+    assert given.now.running["a"].waits_for == "room"
+    given.when(ReportQueued("a", 1, ""), ReportQueued("a", 1, ""), ReportQueued("a", 2, "late"))
+    given.then(NodeQueued("a", 1, "room"), NodePlaced("a", 1))
+    assert given.now.running["a"].waits_for == ""
+    given.when(ReportQueued("a", 1, "room"), ReportLoss("a", 1))
+    assert given.now.running["a"].waits_for == ""
 
 
 def test_worker_lost_can_be_retried_like_any_error() -> None:

@@ -3,9 +3,11 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from scenario import EXECUTION, plan_of, start
 from perdure.actors.decisions import decide
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.folded import Folded
-from perdure.actors.inputs import FireTimer, SignalExecution
+from perdure.actors.inputs import CompensateExecution, FireTimer, ReportChild, ReportCompensation, SignalExecution
 from perdure.actors.state import Started
 from perdure.actors.time_limits import Timeout
 from perdure.actors.work import Work, WorkerLost
@@ -23,7 +25,7 @@ from perdure.errors import Deposed, LogUnavailable
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.memory_log import MemoryLog
-from perdure.events.vocabulary import CommandRefused, NodeResumed, NodeSucceeded
+from perdure.events.vocabulary import ChildRequested, CommandRefused, NodeResumed, NodeSucceeded, Parent
 
 
 class World:
@@ -54,8 +56,11 @@ class World:
         assert digest == self.plan.digest
         return self.plan
 
+    def around(self, epoch: int = 1, near: float = 3600) -> Surroundings:
+        return Surroundings(self.log, self.plan_for, self.work, self, epoch, lambda: near)
+
     def actor(self, epoch: int = 1, near: float = 3600) -> Execution:
-        return Execution(EXECUTION, Surroundings(self.log, self.plan_for, self.work, self, epoch, lambda: near))
+        return Execution(EXECUTION, self.around(epoch, near))
 
     async def state(self) -> Started:
         folded = Folded()
@@ -422,6 +427,121 @@ async def test_a_command_that_no_decision_can_be_made_of_is_refused_and_the_exec
     reason = "a fault in perdure: IndexError: pop from empty list"
     assert CommandRefused("s-1", reason) in await world.events()
     assert (await world.state()).status == "succeeded"
+
+
+class SlowPost:
+    """A post whose reports go out only once it is open."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.tried = asyncio.Event()
+        self.reports: list[str] = []
+
+    async def report(self, parent: Parent, report: ReportChild | ReportCompensation) -> None:
+        self.tried.set()
+        await self.open.wait()
+        assert isinstance(report, ReportChild)
+        self.reports.append(f"{parent.execution}: {report.output}")
+
+    async def start_child(self, execution: str, state: Started, plan: Plan, request: ChildRequested) -> None:
+        raise AssertionError("it has no children")
+
+    async def close_child(self, state: Started, request: ChildRequested) -> None:
+        raise AssertionError("it has no children")
+
+    async def compensate_child(self, state: Started, command: CompensateExecution) -> None:
+        raise AssertionError("it has no children")
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+async def test_what_is_owed_after_the_last_entry_is_sent_by_whoever_has_the_execution_next() -> None:
+    world, post = World(DIAMOND), SlowPost()
+    around = replace(world.around(), post=post)
+    child = msgspec.structs.replace(start(DIAMOND), parent=Parent("the parent", "node", 1, "0"))
+    first = asyncio.create_task(Execution(EXECUTION, around).run(child))
+    await post.tried.wait()
+    assert (await world.state()).status == "succeeded"
+    assert not first.done()  # and so its lease is kept
+    first.cancel()
+    await asyncio.wait([first])
+    assert post.reports == []
+    post.open.set()
+    await Execution(EXECUTION, replace(around, epoch=2)).run(child)
+    assert post.reports == ["the parent: {'join': 'join'}"]
+    assert world.calls == dict.fromkeys(DIAMOND.main.nodes, 1)
+
+
+WAITS = plan_of({"a": {"wait": {"signal": "one"}}, "b": {"needs": "a", "wait": {"signal": "two"}}})
+
+
+async def test_an_execution_that_is_kept_at_hand_is_told_without_being_loaded_again() -> None:
+    world = World(WAITS)
+    actor = Execution(EXECUTION, replace(world.around(), quiet=lambda: 600.0))
+    running = asyncio.create_task(actor.run(start(WAITS)))
+    for name in ("one", "two"):
+        assert await actor.tell(SignalExecution(name, EXECUTION, name, 1))
+    assert await asyncio.wait_for(running, 10) is True  # it has ended, and is not kept
+    assert (await world.state()).status == "succeeded"
+
+
+async def test_an_execution_that_is_kept_at_hand_leaves_when_it_is_hurried() -> None:
+    world, seconds = World(WAITS), 600.0
+    actor = Execution(EXECUTION, replace(world.around(), quiet=lambda: seconds))
+    running = asyncio.create_task(actor.run(start(WAITS)))
+    async for _ in world.log.follow(EXECUTION):
+        break
+    assert not running.done()
+    seconds = 0.0
+    actor.hurry()
+    assert await asyncio.wait_for(running, 10) is True
+    assert await actor.tell(SignalExecution("one", EXECUTION, "one", 1)) is False
+
+
+async def test_an_execution_that_leaves_records_what_runs_and_begins_nothing_more() -> None:
+    gate = asyncio.Event()
+
+    async def tool(work: Work) -> str:
+        await gate.wait()
+        return work.node.name
+
+    world = World(DIAMOND, tool)
+    actor = world.actor()
+    running = asyncio.create_task(actor.run(start(DIAMOND)))
+    async for _ in world.log.follow(EXECUTION):
+        break
+    while not world.calls:
+        await asyncio.sleep(0)
+    actor.leave()
+    gate.set()
+    assert await asyncio.wait_for(running, 10) is True
+    assert world.calls == {"top": 1}
+    assert [event for event in await world.events() if isinstance(event, NodeSucceeded)] == [
+        NodeSucceeded("top", 1, "top")
+    ]
+    await world.actor(epoch=2).run(start(DIAMOND))
+    assert world.calls == dict.fromkeys(DIAMOND.main.nodes, 1)
+
+
+async def test_an_execution_that_never_began_says_so() -> None:
+    actor = World(DIAMOND).actor()
+    running = asyncio.create_task(actor.run(SignalExecution("s", EXECUTION, "go")))
+    told = asyncio.create_task(actor.tell(start(DIAMOND)))  # comes while it looks
+    assert await running is False
+    assert await told is False  # and is not lost: whoever embodies it next is told
+
+
+async def test_nothing_is_appended_and_nothing_begun_by_who_is_no_owner_any_more() -> None:
+    world = World(DIAMOND)
+
+    async def fence() -> None:
+        raise Deposed("a newer one has it")
+
+    with pytest.raises(Deposed):
+        await Execution(EXECUTION, replace(world.around(), fence=fence)).run(start(DIAMOND))
+    assert await world.events() == []
+    assert world.calls == {}
 
 
 async def test_a_command_that_comes_again_beside_others_counts_once_and_is_named_by_one_entry() -> None:

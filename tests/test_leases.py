@@ -12,15 +12,17 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from hosts_lab import HOLD, RAN, WAIT, Lab, begun, open_gate, until
+from hosts_lab import HOLD, RAN, SET, WAIT, Lab, begun, open_gate, until
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from proxy import Proxy
 
 from perdure import ExecutionStopped
-from perdure.actors.inputs import CancelExecution, SignalExecution
+from perdure.actors.inputs import CancelExecution, PauseExecution, ResumeExecution, SignalExecution
 from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import CommandsLost, Consumer, acknowledge, still_working
 from perdure.cluster.inbox import Lanes
+from perdure.cluster.leases import Lease
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.run import AsyncRun
@@ -70,7 +72,7 @@ async def test_the_ack_of_a_stale_owner_removes_nothing_and_tells_it_that_it_is_
 
         consumer = Consumer(lab.connection.nats, f"{lab.lane}-starts-{own.epoch}", own.lanes.starts, take)
         await consumer.create()
-        pulling = asyncio.create_task(consumer.pull(lambda: 1, asyncio.Event()))
+        pulling = asyncio.create_task(consumer.pull(1))
         while not told[name]:
             await asyncio.sleep(0)
         await stop(pulling)
@@ -109,6 +111,32 @@ async def _received(run: AsyncRun, count: int) -> bool:
     return len(await of_type(run, SignalReceived)) == count
 
 
+async def test_a_lease_that_comes_again_while_it_is_acknowledged_is_acknowledged_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = key()
+    async with lab.host() as serving:
+        run = await lab.start(each, HOLD, each)
+        await until(lambda: _are([each], [1]))
+        (lease,) = serving.host._active.values()
+        before = lease.message
+
+        async def late(nats: Client, message: Msg) -> None:
+            if message is before:
+                serving.host.stale.set()
+                await until(lambda: _came_again(lease, before))
+            await acknowledge(nats, message)
+
+        monkeypatch.setattr("perdure.cluster.host.acknowledge", late)
+        open_gate(each)
+        assert await run.result(20) == {"a": each}
+        await until(lambda: _nothing_waits(lab))  # sooner than after the 30 s for which the server waits
+
+
+async def _came_again(lease: Lease, before: Msg) -> bool:
+    return lease.message is not before
+
+
 async def test_a_consumer_notices_deliveries_that_did_not_arrive(lab: Lab) -> None:
     own = Ownership(lab.connection.nats, lab.connection.registry, lab.lane)
     await own.move(Lanes((lab.lane,)))
@@ -119,10 +147,10 @@ async def test_a_consumer_notices_deliveries_that_did_not_arrive(lab: Lab) -> No
 
     consumer = Consumer(lab.connection.nats, f"{lab.lane}-starts-{own.epoch}", own.lanes.starts, take)
     await consumer.create()
-    consumer._arrived = 3
+    consumer.arrived = 3
     await lab.start(key(), WAIT)
     with pytest.raises(CommandsLost, match="delivery 1 follows delivery 3"):
-        await asyncio.wait_for(consumer.pull(lambda: 1, asyncio.Event()), 20)
+        await asyncio.wait_for(consumer.pull(1), 20)
     assert came == []
 
 
@@ -130,8 +158,8 @@ async def test_a_new_owner_begins_with_what_was_active_whatever_its_room_and_not
     keys = [key() for _ in range(5)]
     async with lab.host(executions_per_actor=3) as first:
         runs = [await lab.start(each, HOLD, each) for each in keys]
-        await asyncio.gather(*map(begun, runs[:3]))
-        await until(lambda: _active(first, 3))
+        await until(lambda: _are(keys, [1, 1, 1, 0, 0]))
+        assert first.host.status()["active"] == 3
     async with lab.host(executions_per_actor=1) as second:
         await until(lambda: _are(keys, [2, 2, 2, 0, 0]))  # room for one, and all three go on
         assert second.host.status()["active"] == 3
@@ -161,15 +189,42 @@ async def test_queued_starts_that_came_before_one_that_was_active_wait_for_room(
     async with lab.host() as first:
         for each in keys[:3]:
             await lab.start(each, HOLD, each, lane=other)  # nobody serves that lane
-        run = await lab.start(keys[3], HOLD, keys[3])
-        await begun(run)
-        await until(lambda: _active(first, 1))
+        await lab.start(keys[3], HOLD, keys[3])
+        await until(lambda: _are(keys, [0, 0, 0, 1]))
+        assert first.host.status()["active"] == 1
     async with lab.host(executions_per_actor=1, lanes=(lab.lane, other)) as second:
-        await until(lambda: _are(keys, [1, 0, 0, 2]))  # there was room for the first, and the active one goes on anyway
-        assert len(second.host._held) == 2
+        await until(lambda: _are(keys, [0, 0, 0, 2]))
+        assert second.host._starts is not None
+        assert len(second.host._starts.held) == 3
         for each in keys:
             open_gate(each)
         await until(lambda: _are(keys, [1, 1, 1, 2]))
+
+
+async def test_where_room_is_short_starts_of_higher_priority_come_first_and_equal_ones_in_their_order(lab: Lab) -> None:
+    first, order = key(), list[str]()
+    async with lab.host(executions_per_actor=1):
+        busy = await lab.start(first, HOLD, first)
+        await begun(busy)
+        await until(lambda: _are([first], [1]))
+        runs = [
+            await lab.start(f"{number} {priority} {first}", SET, priority=priority)
+            for number, priority in enumerate([1, 5, 9, 5, 0, 9])
+        ]
+
+        async def watch() -> None:
+            async for recorded in lab.connection.log.follow(None, await lab.connection.log.last()):
+                if recorded.execution.endswith(first) and isinstance(recorded.entry.events[0], ExecutionStarted):
+                    order.append(recorded.execution[:3])
+
+        watching = asyncio.create_task(watch())
+        await asyncio.sleep(0.2)  # time enough to begin them, were there room
+        assert [await run.status() for run in runs] == ["queued"] * 6
+        open_gate(first)
+        for run in runs:
+            await run.result(20)
+        await stop(watching)
+    assert order[-6:] == ["2 9", "5 9", "1 5", "3 5", "0 1", "4 0"]
 
 
 async def test_a_cancel_is_heard_while_every_place_is_taken(lab: Lab) -> None:
@@ -221,6 +276,23 @@ async def test_a_signal_that_overtakes_the_start_of_its_execution_is_kept_for_it
 
 async def _early(serving: Serving) -> bool:
     return bool(serving.host._early)
+
+
+async def test_commands_that_come_together_with_the_start_count_all_and_in_their_order(lab: Lab) -> None:
+    """Starts and commands come by different consumers: whichever is first, none may be decided on nothing."""
+    keys = [key() for _ in range(30)]
+    for each in keys:
+        await lab.start(each, WAIT)
+        for command in (PauseExecution(f"{each} p", each), ResumeExecution(f"{each} r", each)):
+            await lab.send(command)
+        await lab.send(SignalExecution(f"{each} s", each, "go", each))
+    async with lab.host(passivate_after=0.0):
+        runs = [AsyncRun(each, lab.connection) for each in keys]
+        assert [await run.result(20) for run in runs] == [{"a": each} for each in keys]
+        await until(lambda: _nothing_waits(lab))
+    for run in runs:
+        causes = [cause for recorded in await run.history() for cause in recorded.entry.causes]
+        assert causes[1:] == [f"{run.id} p", f"{run.id} r", f"{run.id} s"]
 
 
 async def test_a_command_for_an_execution_that_there_never_was_is_removed(lab: Lab) -> None:
@@ -413,17 +485,23 @@ async def test_a_host_that_is_there_and_silent_is_missing_after_a_while(
         if speaks.is_set():
             await message.respond(b"{}")
 
-    watch = Watch(connection.nats)
+    watch = Watch(connection)
     assert await watch.missing([name]) == [name]  # nobody has the name
     answering = await connection.nats.subscribe(f"perdure.host.{name}", cb=answer)
     assert await watch.missing([name]) == []
     await until(lambda: _is_missing(watch, name))
     speaks.set()
-    assert await watch.missing([name]) == []
+    with monkeypatch.context() as patient:
+        patient.setattr("perdure.cluster.watching._ANSWER_SECONDS", 20)
+        assert await watch.missing([name]) == []
     speaks.clear()
     assert await watch.missing([name]) == []  # its silence begins anew
     await answering.unsubscribe()
     assert await watch.missing([name]) == [name]
+    for reconnected in connection.reconnected:
+        reconnected()
+    assert await watch.missing([name]) == []  # the server was away: it may only be slower to come back
+    connection.reconnected.discard(watch._reconnected)
 
 
 async def _is_missing(watch: Watch, name: str) -> bool:

@@ -162,6 +162,12 @@ def test_what_comes_too_early_is_refused_as_by_the_engine() -> None:
     assert played.status == "running"
 
 
+def test_a_statechart_that_waits_for_what_never_comes_says_where_it_is() -> None:
+    played = play("{name: a, kind: statechart, states: {b: {states: {c: {on: {go: d}}}}, d: {type: final}}}")
+    with pytest.raises(NotEnded, match=r"running and has not ended: it is in b, b\.c$"):
+        _ = played.output
+
+
 def test_an_execution_that_waits_for_what_never_comes_has_not_ended_and_says_why() -> None:
     played = play(flow(ASK))
     with pytest.raises(NotEnded, match=r"running and has not ended: node 'ask' waits for .*Go\?"):

@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,16 +47,6 @@ def open_ticket(message: str, category: str, urgency: str, reason: str) -> dict:
     note("escalate")
     return tools.open_ticket(message, category, urgency, reason)
 """
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """One Ray for all tests here; clients find it running and leave it running."""
-    with pytest.MonkeyPatch.context() as patch:  # its processes inherit the environment that it starts in
-        patch.setenv("PERDURE_SECRET_INHERITED", "value-of-the-environment")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -139,7 +129,10 @@ def test_plain_functions_run_in_node_actors_and_one_that_kills_its_process_ends_
         pids = client.start(tmp_path / "x.yaml").result(timeout=60)
         assert pids["h"] == pids["l"] != pids["t"] == pids["a"]
         assert pids["f"] not in (pids["h"], os.getpid())
-        for tool, expected in (("fail", "KeyError: 'lost'"), ("die", "WorkerLost: .*lost 4 times")):
+        for tool, expected in (
+            ("fail", "KeyError: 'lost'"),
+            ("die", r"WorkerLost: .*lost 4 times; the last time process \d+ on .*: it crashed"),
+        ):
             (tmp_path / "y.yaml").write_text(f"name: y\ntools: [tools.py]\nnodes: {{bad: {{tool: {tool}}}}}\n")
             with pytest.raises(ExecutionFailed, match=expected):
                 client.start(tmp_path / "y.yaml").result(timeout=60)
@@ -243,3 +236,40 @@ def test_a_call_waits_for_a_node_actor_no_longer_than_its_queue_timeout(local_ra
         run = client.start(tmp_path / "x.yaml")
         assert run.result(timeout=60) == {"d": "held"}
         assert run.state().nodes["c"].output == "late"
+
+
+@pytest.mark.timeout(120)
+def test_a_host_that_is_killed_while_a_child_is_undone_comes_back_and_goes_on_with_it(
+    local_ray: None, tmp_path: Path
+) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import asyncio, os\nfrom pathlib import Path\nfrom perdure import tool\n"
+        "here = Path(__file__).parent\n"
+        "@tool\nasync def book(what: str) -> str: return what\n"
+        "@tool\nasync def refuse() -> None: raise RuntimeError('no car')\n"
+        "@tool\nasync def unbook(what: str) -> str:\n"
+        "    with (here / 'effects').open('a') as file:\n"
+        "        file.write(f'{what} {os.getpid()}\\n')\n"
+        "    while what == 'room' and not (here / 'gate').exists():\n"
+        "        await asyncio.sleep(0.01)\n"
+        "    return what\n"
+    )
+    undo = "compensate: {tool: unbook, with: {what: "
+    (tmp_path / "trip.yaml").write_text(
+        "name: trip\ntools: [tools.py]\nworkflows:\n  stay:\n    name: stay\n    nodes:\n"
+        f"      room: {{tool: book, with: {{what: room}}, {undo}room}}}}}}\n"
+        f"      table: {{tool: book, with: {{what: table}}, needs: [room], {undo}table}}}}}}\n"
+        f"nodes:\n  flight: {{tool: book, with: {{what: flight}}, {undo}flight}}}}}}\n"
+        "  stay: {workflow: stay, needs: [flight]}\n  car: {tool: refuse, needs: [stay]}\n"
+    )
+    with perdure.connect(Settings(store=tmp_path / "store")) as client:
+        run = client.start(tmp_path / "trip.yaml", id="trip")
+        while [name for name, _ in effects(tmp_path)] != ["table", "room"]:
+            time.sleep(0.01)
+        os.kill(dict(effects(tmp_path))["room"], signal.SIGKILL)
+        (tmp_path / "gate").touch()
+        with pytest.raises(ExecutionFailed, match="no car"):
+            run.result(timeout=60)
+        assert [name for name, _ in effects(tmp_path)] == ["table", "room", "room", "flight"]
+        assert client.get("trip.stay").status() == "compensated"
+        assert {run.state().nodes[name].status for name in ("flight", "stay")} == {"compensated"}

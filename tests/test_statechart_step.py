@@ -41,6 +41,7 @@ def test_an_internal_event_that_nothing_takes_is_recorded_as_ignored() -> None:
     """3.12.1: an event that matches no transition is dropped from its queue; the record keeps its name."""
     chart = Driven({"a": {"on": {"go": {"do": {"raise": "inner"}}, "inner": {"if": False, "target": "b"}}}, "b": END})
     assert chart.when("go").last.ignored == ["inner"]
+    assert chart.taken == [[("a", "go")]]
 
 
 def test_an_event_that_nothing_takes_changes_nothing() -> None:
@@ -55,6 +56,7 @@ def test_an_eventless_guard_sees_an_event_that_no_transition_took() -> None:
     assert chart.active == atoms("a")
     assert chart.when("stay").active == atoms("a")
     assert chart.when("go").active == atoms("b")
+    assert chart.last.ignored == ["go"]
 
 
 def test_a_chart_that_never_comes_to_rest_fails_by_name() -> None:
@@ -89,6 +91,15 @@ def test_the_first_transition_in_document_order_whose_guard_holds_is_taken() -> 
 def test_a_wildcard_that_stands_first_wins_over_a_name_that_stands_second() -> None:
     """3.12.1, 3.13: document order decides, not how closely a descriptor fits."""
     assert Driven({"a": {"on": {"*": "b", "go": "c"}}, "b": {}, "c": {}}).when("go").active == atoms("b")
+
+
+def test_what_is_for_one_event_alone_comes_before_a_wildcard() -> None:
+    """3.13: document order decides, and `on_done` and what an invocation leads to stand before what is under `on`."""
+    a = {"states": {"x": END}, "on": {"*": "wrong"}, "on_done": "right"}
+    assert Driven({"a": a, "right": {}, "wrong": {}}).active == atoms("right")
+    b = {"invoke": {"tool": "t", "on_done": "right", "on_error": "right"}, "on": {"*": "wrong"}}
+    for event in ("done.invoke.b", "error.invoke.b"):
+        assert Driven({"b": b, "right": {}, "wrong": {}}).when(event).active == atoms("right")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +138,7 @@ def test_every_region_takes_an_event() -> None:
 
 
 def test_a_transition_out_of_a_parallel_state_preempts_those_of_later_regions() -> None:
-    """3.13, D, removeConflictingTransitions: of two that leave the same state the earlier one in document order stays."""
+    """3.13, D, removeConflictingTransitions: of two that leave the same state the earlier one stays."""
     chart = Driven({"p": both({"on": {"go": "out"}}, {"on": {"go": "p.right.next"}}), "out": {}}).when("go")
     assert (chart.active, chart.taken) == (atoms("out"), [[("p.left.at", "go")]])
 
@@ -136,6 +147,28 @@ def test_an_earlier_region_preempts_a_transition_out_of_the_parallel_state() -> 
     """3.13, D: the same the other way round: what stands first goes on, and the parallel state is not left."""
     chart = Driven({"p": both({"on": {"go": "p.left.next"}}, {"on": {"go": "out"}}), "out": {}}).when("go")
     assert chart.active == atoms("p.left.next", "p.right.at")
+
+
+def test_of_two_transitions_with_one_domain_the_first_is_taken() -> None:
+    """3.13: both leave all that is active within the state around the parallel state."""
+    p = both({"on": {"go": "top.a"}}, {"on": {"go": "top.b"}})
+    chart = Driven({"top": {"states": {"p": p, "a": {}, "b": {}}}}).when("go")
+    assert (chart.active, chart.taken) == (atoms("top.a"), [[("top.p.left.at", "go")]])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_transition_out_of_a_region_meets_one_within_it(first: bool) -> None:
+    """3.13: the exit sets of a transition within a region and of one around that region meet, whichever comes first."""
+    out, stay = {"on": {"go": "top.p.right.next"}}, {"on": {"go": "top.p.right.r.y"}}
+    r = {"states": {"x": stay, "y": {}}}
+    p: dict[str, Any] = {
+        "type": "parallel",
+        "states": {"left": {"states": {"at": out}}, "right": {"states": {"r": r, "next": {}}}},
+    }
+    if not first:
+        p["states"] = dict(reversed(p["states"].items()))
+    chart = Driven({"top": {"states": {"p": p}}}).when("go")
+    assert chart.active == atoms("top.p.left.at", "top.p.right.next" if first else "top.p.right.r.y")
 
 
 def test_a_transition_of_an_inner_state_preempts_that_of_the_parallel_state_around_it() -> None:
@@ -239,7 +272,7 @@ def test_a_transition_without_target_leaves_and_enters_nothing() -> None:
 
 def test_a_transition_may_lead_into_several_regions() -> None:
     """3.5, D, computeEntrySet: named states are entered, other regions by their default."""
-    regions = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
+    regions: dict[str, Any] = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
     chart = Driven(
         {"a": {"on": {"go": {"target": ["p.x.two", "p.z.two"]}}}, "p": {"type": "parallel", "states": regions}}
     ).when("go")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from chart_steps import AROUND, Driven, atoms, logged, plan_of, write
 
 from perdure.actors import statechart
@@ -27,7 +28,7 @@ def test_an_initial_may_name_a_state_deep_within() -> None:
 
 def test_an_initial_may_name_states_of_several_regions() -> None:
     """3.2: `initial` is a legal state specification; regions that it does not name begin at their default."""
-    regions = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
+    regions: dict[str, Any] = {name: {"states": {"one": {}, "two": {}}} for name in ("x", "y", "z")}
     chart = Driven({"p": {"type": "parallel", "states": regions}}, initial=["p.z.two", "p.x.two"])
     assert chart.active == atoms("p.x.two", "p.y.one", "p.z.two")
     assert chart.entered == ["p", "p.x", "p.x.two", "p.y", "p.y.one", "p.z", "p.z.two"]
@@ -56,6 +57,15 @@ def test_a_parallel_state_is_done_when_all_its_regions_are() -> None:
     assert [micro.event for micro in chart.last.steps] == ["x", "done.state.p.x", "done.state.p"]
 
 
+def test_a_parallel_state_with_a_region_that_has_no_end_is_never_done() -> None:
+    """D, isInFinalState: an atomic state is in no final state."""
+    chart = Driven(
+        {"p": {"type": "parallel", "states": {"x": {"states": {"end": END}}, "y": {}}, "on_done": "over"}, "over": {}}
+    )
+    assert chart.active == atoms("p.x.end", "p.y")
+    assert chart.last.ignored == ["done.state.p.x"]
+
+
 def test_a_parallel_state_within_another_is_done_for_it_too() -> None:
     """3.4: a parallel state is in a final state when all its children are; so is one whose last child is parallel."""
     inner = {"type": "parallel", "states": {"x": {"states": {"at": {"on": {"go": "end"}}, "end": END}}}}
@@ -70,6 +80,7 @@ def test_a_final_state_at_the_top_ends_the_chart_at_once() -> None:
     end = {**END, "entry": {"raise": "late"}, "output": "${{ context.log }}", "exit": write("-end")}
     chart = Driven({"a": {"on": {"go": "end"}, "exit": write("-a")}, "end": end}, **LOG).when("go")
     assert chart.state.ended
+    assert chart.last.ignored == []
     assert chart.state.output == ["-a", "-end"]
     assert [micro.event for micro in chart.last.steps] == ["go"]
 
@@ -87,8 +98,9 @@ def test_a_chart_that_has_ended_invokes_nothing() -> None:
 
 
 def player(**history: Any) -> dict[str, Any]:
-    on = {"states": {"x": {"states": {"x1": {}, "x2": {"on": {"deep": "y2"}}}, "on": {"next": "x2"}},
-                     "y": {"states": {"y1": {}, "y2": {}}}, "h": {"type": "history", **history}}, "on": {"out": "off"}}  # fmt: skip
+    x = {"states": {"x1": {}, "x2": {"on": {"deep": "y2"}}}, "on": {"next": "x2"}}
+    y: dict[str, Any] = {"states": {"y1": {}, "y2": {}}}
+    on = {"states": {"x": x, "y": y, "h": {"type": "history", **history}}, "on": {"out": "off"}}
     return {"on": on, "off": {"on": {"back": "on.h"}}, "new": {"on": {"back": "on.h"}}}
 
 
@@ -119,7 +131,9 @@ def test_a_history_remembers_the_last_time_that_its_state_was_left() -> None:
 
 def test_a_history_of_a_parallel_state_brings_all_regions_back() -> None:
     """3.10, D, addDescendantStatesToEnter: regions that the history names are not entered by their default."""
-    regions = {name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y", "z")}
+    regions: dict[str, Any] = {
+        name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y", "z")
+    }
     for deep, expected in ((True, {"p.x.two", "p.y.one", "p.z.two"}), (False, {"p.x.one", "p.y.one", "p.z.one"})):
         history = {"h": {"type": "history", "deep": deep, "default": ["p.x.one"]}}
         p = {"type": "parallel", "states": {**regions, **history}, "on": {"out": "off"}}
@@ -127,10 +141,13 @@ def test_a_history_of_a_parallel_state_brings_all_regions_back() -> None:
         assert chart.active == expected
 
 
-def test_a_history_of_one_region_leaves_the_other_regions_to_their_default() -> None:
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_history_of_one_region_leaves_the_other_regions_to_their_default(deep: bool) -> None:
     """D, addAncestorStatesToEnter: other regions of a parallel state on the way up are entered too."""
-    regions = {name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y")}
-    regions["x"]["states"]["h"] = {"type": "history", "default": "p.x.one"}
+    regions: dict[str, Any] = {
+        name: {"states": {"one": {"on": {name: f"p.{name}.two"}}, "two": {}}} for name in ("x", "y")
+    }
+    regions["x"]["states"]["h"] = {"type": "history", "deep": deep, "default": "p.x.one"}
     chart = Driven(
         {"p": {"type": "parallel", "states": regions, "on": {"out": "off"}}, "off": {"on": {"back": "p.x.h"}}}
     )
@@ -177,7 +194,13 @@ def test_in_asks_for_the_configuration_as_it_is_at_that_moment() -> None:
     p["on"] = {"out": [{"if": "In('off')", "target": "nowhere"}, {"if": "In('x') and In('p')", "target": "off"}]}
     chart = Driven({"p": p, "off": {"entry": seen}, "nowhere": {}}, **LOG).when("out")
     # x is entered, then y; y is left, then x; then off is entered
-    assert chart.log == [[True, False, False], [True, True, False], [True, True, False], [True, False, False], [False, False, True]]  # fmt: skip
+    assert chart.state.context["log"] == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, False],
+        [True, False, False],
+        [False, False, True],
+    ]
 
 
 def test_a_guard_that_cannot_be_evaluated_does_not_hold_and_raises_an_error() -> None:

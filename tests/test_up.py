@@ -1,5 +1,6 @@
 """`perdure up` on a real local Ray: what is killed comes back, what runs moves or ends, and nothing runs twice."""
 
+import asyncio
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ import pytest
 from test_nats_server import process_ids, wait_until_gone
 
 import perdure
-from perdure import Client, Settings
+from perdure import ExecutionFailed, Settings
+from perdure.cluster.client import AsyncClient
+from perdure.cluster.status import status
+from perdure.cluster.sync_client import Client
 from perdure.events.vocabulary import NodeResumed, NodeSucceeded
 
 pytestmark = pytest.mark.timeout(180)
@@ -38,6 +42,11 @@ async def on_loop(key: str, gate: str) -> str:
         await asyncio.sleep(0.01)
     note(f"end {key}")
     return key
+
+@tool
+async def die(key: str, gate: str) -> None:
+    note(f"begin {key}")
+    os._exit(1)
 
 @tool
 def in_actor(key: str, gate: str) -> str:
@@ -67,8 +76,11 @@ class Up:
         return done
 
     def status(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.perdure("status", "--json").stdout)
-        return told
+        async def ask() -> dict[str, Any]:
+            async with await AsyncClient.open(Settings(store=self.store), "none") as client:
+                return await status(client._connection, self.store / "projections.sqlite")
+
+        return asyncio.run(ask())
 
     def workflow(self, tool: str, gate: str) -> dict[str, Any]:
         first = {"tool": tool, "with": {"key": "${{ input }}-first", "gate": gate}}
@@ -102,7 +114,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(cluster: Up) -> None:
     assert "is up already; look at it with perdure status" in cluster.perdure("up", code=3).stderr
     assert "is up already" in cluster.perdure("up", "--detach", code=3).stderr
-    told = cluster.status()
+    told = json.loads(cluster.perdure("status", "--json").stdout)
     assert [host["state"] for host in told["hosts"]] == ["serving"]
     assert told["hosts"][0]["partitions"] == list(range(64))
     assert told["up"] is True
@@ -110,7 +122,7 @@ def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(clust
     assert "host0  serving" in cluster.perdure("status").stderr
 
 
-@pytest.mark.parametrize("victim", ["host", "supervisor", "server", "standby"])
+@pytest.mark.parametrize("victim", ["host", "supervisor", "server", "standby", "workers"])
 def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster: Up, victim: str) -> None:
     gate = f"gate-{victim}"
     keys = [f"{victim}{number}" for number in range(10)]
@@ -118,27 +130,33 @@ def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster
         runs = client.start_many(cluster.workflow("on_loop", gate), keys)
         until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
         before = cluster.status()
-        os.kill(pid_of(cluster, victim), signal.SIGKILL)
+        for pid in victims(cluster, victim):
+            os.kill(pid, signal.SIGKILL)
         (cluster.folder / gate).touch()
         assert [run.result(timeout=60) for run in runs] == [{"second": f"{key}-second"} for key in keys]
         for run in runs:
             succeeded = [each.event.node for each in run.events() if isinstance(each.event, NodeSucceeded)]
             assert sorted(succeeded) == ["first", "second"]
             resumed = [each.event.node for each in run.events() if isinstance(each.event, NodeResumed)]
-            assert resumed == (["first"] if victim == "host" else [])
-    until(lambda: cluster.status()["supervisor"] is not None)
-    until(lambda: cluster.status()["supervisor"]["standing_by"] == 1)
-    assert before["hosts"][0]["state"] == cluster.status()["hosts"][0]["state"] == "serving"
+            assert resumed == (["first"] if victim in ("host", "workers") else [])
+    until(lambda: bool(cluster.status()["supervisor"]))
+    until(lambda: len(host_processes(cluster.status()["supervisor"]["pid"])) == 2)
+    assert before["hosts"][0]["state"] == "serving"
+    until(lambda: cluster.status()["hosts"][0]["state"] == "serving")
+    if victim not in ("host", "workers"):
+        assert cluster.status()["hosts"][0]["pid"] == before["hosts"][0]["pid"]  # nobody took it over
 
 
-def pid_of(cluster: Up, victim: str) -> int:
-    if victim == "server":
-        return int(json.loads((cluster.store / "server.json").read_text())["pid"])
+def victims(cluster: Up, what: str) -> list[int]:
+    if what == "server":
+        return [json.loads((cluster.store / "server.json").read_text())["pid"]]
     told = cluster.status()
-    if victim == "standby":
-        (pid,) = set(host_processes(told["supervisor"]["pid"])) - {told["hosts"][0]["pid"]}
-        return pid
-    return int(told["supervisor"]["pid"] if victim == "supervisor" else told["hosts"][0]["pid"])
+    supervisor, host = told["supervisor"]["pid"], told["hosts"][0]["pid"]
+    until(lambda: len(set(host_processes(supervisor)) - {host}) == 1)  # Ray has started the last victim again
+    others = set(host_processes(supervisor)) - {host}
+    return {"supervisor": [supervisor], "host": [host], "standby": [*others], "workers": [supervisor, host, *others]}[
+        what
+    ]
 
 
 def host_processes(supervisor: int) -> list[int]:
@@ -157,6 +175,39 @@ def host_processes(supervisor: int) -> list[int]:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_an_execution_whose_own_driver_was_killed_goes_on_in_the_cluster(cluster: Up) -> None:
+    (cluster.folder / "driven.yaml").write_text(json.dumps(cluster.workflow("on_loop", "gate-driven")))
+    words = ["run", str(cluster.folder / "driven.yaml"), "--local", "--id", "driven", "--input", '"driven"']
+    command = [sys.executable, "-m", "perdure.cli", *words]
+    driver = subprocess.Popen(command, env=cluster.environment, stderr=subprocess.DEVNULL)
+    until(lambda: cluster.effects()["begin driven-first"] == 1)
+    driver.kill()
+    driver.wait()
+    until(lambda: cluster.effects()["begin driven-first"] == 2)
+    (cluster.folder / "gate-driven").touch()
+    with cluster.client() as client:
+        assert client.get("driven").result(timeout=60) == {"second": "driven-second"}
+    again = cluster.perdure(*words)  # and who goes on with it finds that it has ended
+    assert json.loads(again.stdout) == {"second": "driven-second"}
+    until(lambda: cluster.status()["hosts"][0]["adopted"] == [])
+
+
+def test_a_tool_that_kills_its_process_each_time_ends_in_worker_lost_and_takes_its_neighbours_down_only_twice(
+    cluster: Up,
+) -> None:
+    gate = "gate-die"
+    with cluster.client() as client:
+        neighbour = client.start(cluster.workflow("on_loop", gate), "neighbour")
+        until(lambda: cluster.effects()["begin neighbour-first"] == 1)
+        with pytest.raises(ExecutionFailed, match=r"'first' \(attempt 1\): WorkerLost: .*lost 4 times"):
+            client.start(cluster.workflow("die", gate), "poison").result(timeout=60)
+        (cluster.folder / gate).touch()
+        assert neighbour.result(timeout=60) == {"second": "neighbour-second"}
+        resumed = [each.event for each in neighbour.events() if isinstance(each.event, NodeResumed)]
+    assert len(resumed) == 2
+    assert cluster.effects()["begin poison-first"] == 4
 
 
 def test_a_client_of_a_cluster_that_is_up_starts_no_ray_of_its_own(cluster: Up) -> None:
@@ -192,7 +243,7 @@ def test_hosts_that_come_take_partitions_over_once_what_runs_there_has_ended(clu
 
 def test_a_cluster_that_is_drained_lets_work_end_and_the_next_one_goes_on_with_the_rest(tmp_path: Path) -> None:
     up = Up(tmp_path)
-    up.perdure("up", "--hosts", "1", "--detach")
+    up.perdure("up", "--hosts", "1", "--detach", "--log-format", "json")
     with up.client() as client:
         run = client.start(up.workflow("in_actor", "gate"), "x", id="drained")
     until(lambda: up.effects()["begin x-first"] == 1)
@@ -202,6 +253,10 @@ def test_a_cluster_that_is_drained_lets_work_end_and_the_next_one_goes_on_with_t
     (tmp_path / "gate").touch()
     assert down.communicate(timeout=60)[1] == "down\n"
     wait_until_gone(up.store)
+    lines = [line for line in (up.store / "up.log").read_text().splitlines() if line.startswith("{")]
+    told = [json.loads(line) for line in lines]
+    assert any(record["message"].startswith("host0 serves host0") for record in told)
+    assert {"at", "level", "logger", "message", "process"} <= set(told[0])
     assert up.effects() == {"begin x-first": 1, "end x-first": 1}  # the second one was not begun any more
     up.perdure("up", "--detach")
     with up.client() as client:

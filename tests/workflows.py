@@ -34,12 +34,19 @@ def _optional(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, An
 WITH = st.dictionaries(TEXT, JSON, max_size=3)
 MODIFIERS = _optional(
     description=TEXT, if_=CONDITIONS, join=st.sampled_from(["all_done", "none_failed"]), output=JSON, timeout=DURATIONS,
-    priority=st.integers(0, 9), run_on=st.sampled_from(["loop", "actor"]),
+    priority=st.integers(0, 9),
     limit=st.sampled_from(["scarce", [{"name": "scarce"}]]),
     retry=_optional(attempts=st.integers(1, 9), delay=DURATIONS, jitter=st.booleans(), on=ERRORS),
     catch=st.lists(st.fixed_dictionaries({"on": ERRORS, "output": JSON}), max_size=1),
-    resources=_optional(num_cpus=st.floats(0, 4), custom=st.dictionaries(TEXT, st.floats(0, 4), max_size=2)),
 )  # fmt: skip
+PLACEMENT = _optional(
+    run_on=st.just("actor"),
+    resources=_optional(
+        num_cpus=st.sampled_from([0, 0.5, 2]), custom=st.dictionaries(TEXT, st.floats(0, 4), max_size=2)
+    ),
+    pool=_optional(min=st.integers(0, 1), max=st.integers(1, 3), idle=DURATIONS, concurrency=st.integers(1, 9)),
+    runtime_env=_optional(working_dir=TEXT.filter(lambda text: "://" not in text), pip=st.just(["numpy==2.1.0"])),
+)
 
 
 def chart() -> st.SearchStrategy[dict[str, Any]]:
@@ -85,7 +92,10 @@ def kinds(bodies: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[s
         JSON.map(lambda value: {"set": value}),
         TEXT.map(lambda text: {"fail": {"type": "no", "message": text}}),
     ]  # fmt: skip
-    return st.builds(lambda kind, rest: {**rest, **kind}, st.one_of(one_of), MODIFIERS)
+    return st.builds(
+        lambda kind, rest, where: {**rest, **kind, **(where if "tool" in kind else {})},
+        st.one_of(one_of), MODIFIERS, PLACEMENT,
+    )  # fmt: skip
 
 
 def _body(nodes: list[dict[str, Any]]) -> dict[str, Any]:
