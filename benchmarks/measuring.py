@@ -38,7 +38,10 @@ def pss(*pids: int) -> int:
     """Return the proportional share of memory that these processes have, in bytes."""
     total = 0
     for pid in pids:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):  # Ray ends idle processes when it likes
+            continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
     return total
 

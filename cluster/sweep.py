@@ -17,21 +17,26 @@ _log = logging.getLogger("perdure.sweep")
 
 
 async def sweep(connection: Connection, projections: Projections, overdue: float = OVERDUE) -> int:
-    """Have the timers count that were due more than `overdue` seconds ago, and return how many executions that wakes.
+    """Have the timers count that were due more than `overdue` seconds ago, and return how many.
 
     What says which are armed is the log, through its read model on disk: nobody holds them in memory. Nothing is done
     where a command waits for the execution already.
     """
     await projections.catch_up(connection.log)
-    before, woken = datetime.now(UTC) - timedelta(seconds=overdue), 0
-    for execution, timer, due in await projections.overdue(before, _AT_ONCE):
-        lane = await recorded_lane(connection, execution)
-        if lane is not None and await connection.inbox.fire(execution, lane, timer, due):
-            _log.warning(
-                "execution %s: the timer %s was due at %s and did not come; it is woken", execution, timer, due
-            )
-            woken += 1
+    before, seen, woken = datetime.now(UTC) - timedelta(seconds=overdue), 0, 0
+    while page := await projections.overdue(before, _AT_ONCE, seen):
+        seen += len(page)
+        for execution, timer, due in page:
+            woken += await _wake(connection, execution, timer, due)
     return woken
+
+
+async def _wake(connection: Connection, execution: str, timer: str, due: datetime) -> bool:
+    lane = await recorded_lane(connection, execution)
+    if lane is None or not await connection.inbox.fire(execution, lane, timer, due):
+        return False
+    _log.warning("execution %s: the timer %s was due at %s and did not come; it is woken", execution, timer, due)
+    return True
 
 
 async def keep_sweeping(connection: Connection, file: Path, every: float = EVERY) -> None:

@@ -121,9 +121,10 @@ def _project_timer(connection: Connection, execution: str, event: Any) -> None:
         connection.execute(delete(timers).where(mine))
 
 
-def overdue(connection: Connection, before: datetime, limit: int) -> list[tuple[str, str, datetime]]:
+def overdue(connection: Connection, before: datetime, limit: int, offset: int) -> list[tuple[str, str, datetime]]:
     """Return execution, name and UTC time of timers that were due before a UTC time, oldest first."""
-    query = select(timers).where(timers.c.due < _naive(before)).order_by(timers.c.due).limit(limit)
+    order = (timers.c.due, timers.c.execution, timers.c.timer)
+    query = select(timers).where(timers.c.due < _naive(before)).order_by(*order).limit(limit).offset(offset)
     return [(row.execution, row.timer, row.due.replace(tzinfo=UTC)) for row in connection.execute(query)]
 
 

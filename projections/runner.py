@@ -66,12 +66,12 @@ class Projections:
 
         return await asyncio.to_thread(read)
 
-    async def overdue(self, before: datetime, limit: int) -> list[tuple[str, str, datetime]]:
-        """Return execution, name and UTC time of timers that were due before a UTC time, at most `limit`."""
+    async def overdue(self, before: datetime, limit: int, offset: int = 0) -> list[tuple[str, str, datetime]]:
+        """Return execution, name and UTC time of timers that were due before a UTC time, from `offset` on."""
 
         def read() -> list[tuple[str, str, datetime]]:
             with self._engine.connect() as connection:
-                return overdue(connection, before, limit)
+                return overdue(connection, before, limit, offset)
 
         return await asyncio.to_thread(read)
 

@@ -123,7 +123,7 @@ class Chaos:
         serving = [host["pid"] for host in await host_states(connection) if "pid" in host]
         if part == "host":
             return serving
-        name = b"ray::HostActor" if part == "standby" else b"NodeActor"
+        name = b"ray::HostActor" if part == "standby" else b"ray::NodeProcess"
         return [pid for pid in actors(supervisor["pid"], name) if pid not in serving]
 
 

@@ -13,26 +13,21 @@ from nats_process import NatsProcess
 from ray.cluster_utils import Cluster
 from test_up import Up, parent_of, until
 
-import perdure
-from perdure import Client, Settings
+from perdure import Settings
 from perdure.events.vocabulary import NodeResumed, NodeSucceeded
 
 pytestmark = pytest.mark.timeout(180)
 
 
 class Given(Up):
-    """A cluster on a Ray and a server that were there before."""
+    """A cluster on a Ray and a server that were there before; its client reaches only the server."""
 
     def __init__(self, folder: Path, ray: Cluster, nats: NatsProcess) -> None:
         super().__init__(folder)
-        self.nats = nats
+        self.settings = Settings(store=self.store, nats_url=nats.url, assume_synced=True)
         self.environment |= {"PERDURE_NATS_URL": nats.url, "PERDURE_ASSUME_SYNCED": "true"}
         self.outside = dict(self.environment)
         self.environment |= {"RAY_ADDRESS": ray.address}
-
-    def client(self) -> Client:
-        """Return a client that reaches only NATS."""
-        return perdure.connect(Settings(store=self.store, nats_url=self.nats.url, assume_synced=True))
 
 
 @pytest.fixture
@@ -60,10 +55,10 @@ def hosts_on(given: Given, node: Any) -> list[dict[str, Any]]:
 
 def test_when_a_node_is_lost_the_others_take_its_executions_over(ray_cluster: Cluster, given: Given) -> None:
     second = ray_cluster.add_node(num_cpus=1)
-    given.perdure("up", "--hosts", "2", "--detach")
+    given.perdure("up", "--hosts", "3", "--detach")  # four processes, two on each node, and one of them stands by
     try:
         with given.client() as client:
-            keys = [f"k{number}" for number in range(20)]
+            keys = [f"k{number}" for number in range(40)]
             runs = client.start_many(given.workflow("on_loop", "gate"), keys)
             until(lambda: all(given.effects()[f"begin {key}-first"] for key in keys))
             lost = [raylet_of(second), *(host["pid"] for host in hosts_on(given, second))]

@@ -87,7 +87,10 @@ async def test_near_timers_give_their_place_to_executions_that_wait_for_one(lab:
     assert await stored(lab.connection, f"perdure.timer.{sleeping.id}.>") == 1
 
 
-async def test_a_sweep_wakes_an_execution_whose_schedule_was_lost_and_nobody_else(lab: Lab, tmp_path: Path) -> None:
+async def test_a_sweep_wakes_an_execution_whose_schedule_was_lost_and_nobody_else(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.cluster.sweep._AT_ONCE", 1)  # so that several pages are looked through
     async with lab.host(near_timer=0, passivate_after=0):
         lost, kept = await lab.start(key(), WAIT), await lab.start(key(), DAY)
         for run in (lost, kept):

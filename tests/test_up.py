@@ -64,6 +64,7 @@ class Up:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = folder / "store"
+        self.settings = Settings(store=self.store)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "RAY_"))}
         self.environment = {**kept, "PERDURE_STORE": str(self.store)}
         (folder / "tools.py").write_text(TOOLS)
@@ -77,7 +78,7 @@ class Up:
 
     def status(self) -> dict[str, Any]:
         async def ask() -> dict[str, Any]:
-            async with await AsyncClient.open(Settings(store=self.store), "none") as client:
+            async with await AsyncClient.open(self.settings, "none") as client:
                 return await status(client._connection, self.store / "projections.sqlite")
 
         return asyncio.run(ask())
@@ -92,7 +93,7 @@ class Up:
         return Counter(file.read_text().splitlines() if file.exists() else [])
 
     def client(self) -> Client:
-        return perdure.connect(Settings(store=self.store))
+        return perdure.connect(self.settings)
 
 
 def until(what: Callable[[], bool], seconds: float = 30) -> None:
