@@ -60,8 +60,8 @@ def after_end(draft: Draft, given: Control) -> None:
 def _signal(draft: Draft, given: SignalExecution) -> None:
     """Give a signal to the node that has waited for it longest, or keep it for one that will."""
     known = draft.plan.signals
-    if not given.signal or any(each.isspace() for each in given.signal):
-        draft.emit(CommandRefused(given.id, f"{given.signal!r} is no signal's name: it is empty, or has blanks"))
+    if not given.signal:
+        draft.emit(CommandRefused(given.id, "a signal has a name, and this one is empty"))
         return
     if given.signal.startswith(OURS):
         what = f"{given.signal!r} is an event that only perdure raises; give yours another name"

@@ -430,3 +430,8 @@ def test_a_flood_that_was_held_is_taken_in_portions_and_in_its_order() -> None:
     given.when(send("n", 1500, 1500), Continue())  # one that comes between does not overtake
     assert given.now.main.chart is not None
     assert given.now.main.chart.context["seen"] == list(range(1501))
+
+
+def test_an_event_without_a_name_is_refused() -> None:
+    given = chart({"a": {"on": {"go": "b"}}, "b": END}).when(send(""))
+    given.then(CommandRefused("-1", "a signal has a name, and this one is empty"))

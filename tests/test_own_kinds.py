@@ -30,7 +30,12 @@ from perdure.errors import BadInput, DefinitionError
 from perdure.events.vocabulary import NodeScheduled
 from perdure.testing import play
 
-SECTION = (Path(__file__).parent.parent / "docs/definitions.md").read_text().partition("## Kinds of your own")[2]
+SECTION = (
+    (Path(__file__).parent.parent / "docs/definitions.md")
+    .read_text()
+    .partition("## Kinds of your own")[2]
+    .partition("\n## ")[0]
+)
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,8 @@ class Given(Up):
 
 
 @pytest.fixture
-def ray_cluster() -> Iterator[Cluster]:
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # a Ray that this process started before has set it
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield cluster
     cluster.shutdown()  # type: ignore[no-untyped-call]

@@ -61,7 +61,7 @@ def test_an_error_that_nothing_takes_says_which_state_and_what() -> None:
         ({"always": {"if": "context.missing", "target": "b"}}, "state 'a': "),
         ({"always": {"if": "1 + 1", "target": "b"}}, "state 'a': the guard '1 + 1' gave 2"),
         ({"invoke": {"tool": "work", "with": {"v": BAD}}}, "state 'a': "),
-        ({"after": {"${{ 'soon' }}": "b"}}, "state 'a': a delay of state 'a': "),
+        ({"after": {"${{ 'soon' }}": "b"}}, "state 'a': a delay: not a duration"),
         ({"after": {BAD: "b"}}, "state 'a': "),
     ):
         failed = Driven({"a": state, "b": {}}).last.failed
