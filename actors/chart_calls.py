@@ -10,14 +10,14 @@ from perdure.actors.failures import fail_attempt
 from perdure.actors.macrostep import Asked
 from perdure.actors.state import SETTLED, NodeState
 from perdure.definitions.chart_plan import ENTERED
-from perdure.definitions.paths import UNDO, inner_body, node_in
+from perdure.definitions.paths import UNDO, entry_of, node_in
 from perdure.events.vocabulary import CallQueued
 
 
 def call_path(body: str, chart: ChartState, calls: Sequence[Asked], number: int) -> str:
     """Return the path of a call of a step; where it is asked for again while its state is active, with a number."""
     asked = calls[number]
-    path = node_in(inner_body(node_in(body, asked.state), str(asked.entry)), asked.name)
+    path = node_in(entry_of(body, asked.state, asked.entry), asked.name)
     times = chart.asked.get(path, 0) + sum(
         (each.state, each.entry, each.name) == (asked.state, asked.entry, asked.name) for each in calls[: number + 1]
     )
@@ -69,7 +69,7 @@ def calls_of(draft: Draft, body: str) -> Iterator[tuple[str, NodeState, bool]]:
         for entry, inner in node.bodies.items():
             for call, each in inner.nodes.items():
                 if call != ENTERED and not call.endswith(UNDO):
-                    yield node_in(inner_body(node_in(body, name), entry), call), each, call in invoked
+                    yield node_in(entry_of(body, name, int(entry)), call), each, call in invoked
 
 
 def _queue(draft: Draft, body: str) -> tuple[CallQueued, ...]:

@@ -9,7 +9,7 @@ from immutables import Map
 from perdure.actors.chart_state import ChartEvent, ChartState
 from perdure.actors.state import SETTLED, BodyState, NodeState, Started
 from perdure.actors.tree import with_body, with_node, without_node
-from perdure.definitions.paths import UNDO, body_of, chart_of, inner_body, node_in
+from perdure.definitions.paths import UNDO, body_of, chart_of, entry_of, node_in
 from perdure.events.vocabulary import CallQueued, EventHeld, EventIgnored, MacrostepTaken
 
 _replace = msgspec.structs.replace
@@ -22,7 +22,7 @@ def macrostep(state: Started, event: MacrostepTaken) -> Started:
     after, left = _moved(before, event)
     state = with_body(state, event.chart, _replace(body, chart=after))
     for path, entry in left:
-        state = _forget(state, inner_body(node_in(event.chart, path), str(entry)))
+        state = _forget(state, entry_of(event.chart, path, entry))
     if event.of and (node := state.node(event.of)) is not None and node.status in SETTLED - {"succeeded"}:
         state = without_node(state, event.of)
     for path in event.undo:
@@ -47,7 +47,7 @@ def _moved(before: ChartState, event: MacrostepTaken) -> tuple[ChartState, list[
         name = call.partition(UNDO[0])[0]
         asked = asked.set(name, asked.get(name, 0) + 1)
     for path, entry in left:
-        gone = inner_body(node_in(event.chart, path), str(entry)) + "/"
+        gone = entry_of(event.chart, path, entry) + "/"
         asked = Map({name: times for name, times in asked.items() if not name.startswith(gone)}) if asked else asked
     after = ChartState(
         configuration=tuple(active),

@@ -24,7 +24,7 @@ from perdure.definitions.chart_plan import (
     PlanInvoke,
     name_of_call,
 )
-from perdure.definitions.paths import UNDO, body_of, chart_of, inner_body, name_of, node_in, owner_of
+from perdure.definitions.paths import UNDO, body_of, chart_of, entry_of, name_of, node_in, owner_of
 from perdure.events.vocabulary import (
     BodySucceeded,
     EventHeld,
@@ -124,7 +124,7 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
     before = state_of(draft, body)
     _leave_states(draft, body, before, step)
     calls = [call_path(body, before, step.calls, number) for number in range(len(step.calls))]
-    invokes = [node_in(inner_body(node_in(body, each.state), str(each.entry)), each.name) for each in step.invokes]
+    invokes = [node_in(entry_of(body, each.state, each.entry), each.name) for each in step.invokes]
     draft.emit(
         MacrostepTaken(
             body, event.name, None if event.of else event.data, event.error, event.of, held, step.steps,
@@ -143,7 +143,7 @@ def _follow(draft: Draft, body: str, event: ChartEvent, step: Macrostep, *, held
 
 def timer_path(body: str, state: str, entry: int, number: int) -> str:
     """Return what a timer is named by: the state, which entry of it, and which of its delays."""
-    return node_in(inner_body(node_in(body, state), str(entry)), str(number))
+    return node_in(entry_of(body, state, entry), str(number))
 
 
 def _leave_states(draft: Draft, body: str, before: ChartState, step: Macrostep) -> None:
@@ -158,7 +158,7 @@ def _leave_states(draft: Draft, body: str, before: ChartState, step: Macrostep) 
             if timer in draft.state.timers:
                 draft.emit(TimerCancelled(timer))
         for invoke in plan.states[path].invokes:
-            call = node_in(inner_body(node_in(body, path), str(entry)), invoke.call)
+            call = node_in(entry_of(body, path, entry), invoke.call)
             node = draft.state.node(call)
             if node is not None and node.status not in SETTLED:
                 draft.emit(NodeCancelled(call, f"state {path!r} was left"))
@@ -172,23 +172,23 @@ def _to_undo(draft: Draft, body: str, before: ChartState, step: Macrostep) -> It
         for path in micro.entered:
             entries[path] = entries.get(path, before.entries.get(path, 0)) + 1
             if plan.states[path].undoable:
-                yield node_in(inner_body(node_in(body, path), str(entries[path])), ENTERED)
+                yield node_in(entry_of(body, path, entries[path]), ENTERED)
 
 
 def settled(draft: Draft, path: str) -> None:
     """Tell a statechart how a call of it ended, and begin the next one."""
-    body, at, name = chart_of(path), name_of(owner_of(body_of(path))[0]), name_of(path).partition(UNDO[0])[0]
+    body, invoked = chart_of(path), _invoked(draft, path)
     end = next(each for each in reversed(draft.events) if getattr(each, "node", None) == path)
     error = end.error if isinstance(end, NodeFailed) else None
-    plan = plan_of(draft, body)
-    invoked = next((each for each in plan.states[at].invokes if each.call == name), None)
     if invoked is not None and error is not None:
         receive(draft, body, ChartEvent(f"{ERROR_INVOKE}{invoked.id}", None, error, path))
     elif invoked is not None:
         output = end.output if isinstance(end, NodeSucceeded) else None
         receive(draft, body, ChartEvent(f"{DONE_INVOKE}{invoked.id}", output, None, path))
     elif error is not None:
-        receive(draft, body, ChartEvent(f"{ERROR_ACTION}{name_of_call(plan.calls[at][name])}", None, error, path))
+        state, name = name_of(owner_of(body_of(path))[0]), name_of(path).partition(UNDO[0])[0]
+        call = name_of_call(plan_of(draft, body).calls[state][name])
+        receive(draft, body, ChartEvent(f"{ERROR_ACTION}{call}", None, error, path))
     if isinstance(end, NodeSkipped | NodeFailed | NodeSucceeded) and draft.is_live(body):
         next_call(draft, body)
         draft.later("chart_end", body)

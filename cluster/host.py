@@ -56,6 +56,7 @@ class Host:
         self._leaving: set[str] = set()
         self._answering: dict[str, Subscription] = {}
         self._changed = asyncio.Event()
+        self._room = asyncio.Event()  # for commands; of its own, so that no start's word is cleared away
         self._telling: set[asyncio.Task[None]] = set()
         self._pulling: list[asyncio.Task[None]] = []
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -159,8 +160,8 @@ class Host:
     async def _take(self, message: Msg) -> None:
         """Tell an active execution, or make the execution active with this command as its lease."""
         while len(self._telling) >= _MOST_TOLD:
-            self._changed.clear()
-            await self._changed.wait()
+            self._room.clear()
+            await self._room.wait()
         try:
             command = decode_command(message.data)
         except msgspec.DecodeError as error:
@@ -271,7 +272,8 @@ class Host:
             return await lease.embodied().tell(command)
         except Deposed:
             raise
-        except Exception:  # what embodied it broke, which says why, and is embodied again
+        except Exception as error:  # what embodied it broke, which says how, and is embodied again
+            _log.warning("execution %s: a command is told again: %r", command.execution, error)
             return False
 
     async def _acknowledge(self, message: Msg) -> None:
@@ -306,4 +308,4 @@ class Host:
 
     def _told(self, task: asyncio.Task[None]) -> None:
         self._telling.discard(task)
-        self._changed.set()
+        self._room.set()

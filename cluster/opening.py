@@ -57,6 +57,18 @@ def refuse_unreachable(settings: Settings) -> None:
         )
 
 
+async def open_server(settings: Settings, closing: AsyncExitStack) -> tuple[NatsServer, Connection]:
+    """Open the server, given or embedded, and the connection to it; `closing` ends both."""
+    server = await asyncio.to_thread(nats_server, settings)
+    closing.callback(server.close)
+    connection = await open_connection(
+        server.url, server.token, settings.log_timeout, settings.replicas,
+        synced=server.embedded or settings.assume_synced,
+    )  # fmt: skip
+    closing.push_async_callback(connection.close)
+    return server, connection
+
+
 async def _open_with(
     ray: RayCluster | None, settings: Settings, closing: AsyncExitStack
 ) -> tuple[NatsServer, Connection]:
@@ -67,13 +79,7 @@ async def _open_with(
     may_be_up = await asyncio.to_thread(is_running, settings)
     opening = asyncio.create_task(ray.open()) if ray and not may_be_up else None
     try:
-        server = await asyncio.to_thread(nats_server, settings)
-        closing.callback(server.close)
-        connection = await open_connection(
-            server.url, server.token, settings.log_timeout, settings.replicas,
-            synced=server.embedded or settings.assume_synced,
-        )  # fmt: skip
-        closing.push_async_callback(connection.close)
+        server, connection = await open_server(settings, closing)
         if ray and opening is None and not await is_alive(connection.nats, SUPERVISOR):
             opening = asyncio.create_task(ray.open())
         if opening:

@@ -143,10 +143,7 @@ class AsyncRun:
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
-        folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
-        if not isinstance(folded.state, Started):
-            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
-        return folded.state
+        return (await self._now())[0]
 
     async def status(self) -> Status:
         """Return its status in one word; `queued` where it has not begun."""
@@ -278,31 +275,30 @@ class AsyncRun:
                 return True
         return False
 
-    async def _now(self) -> Folded:
-        """Return the execution as of now; what was read before is not read again."""
+    async def _now(self) -> tuple[Started, int]:
+        """Return the state as of now and its place in the log; what was read before is not read again."""
         folded = self._known
         if folded is None:
             folded, _ = await load_execution(self._connection.log, self._connection.snapshots, self.id)
         else:
             async for recorded in self._connection.log.read(self.id, folded.position):
                 folded = folded.after(recorded)
-        if isinstance(folded.state, Started):
-            self._known = folded
-        return folded
-
-    async def _tell(self, command: Control) -> bool:
-        folded = await self._now()
         if not isinstance(folded.state, Started):
             raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
-        status = folded.state.status
+        self._known = folded
+        return folded.state, folded.position
+
+    async def _tell(self, command: Control) -> bool:
+        state, position = await self._now()
+        status = state.status
         if (type(command), status) in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
             return True  # it has the end that is asked for
-        if folded.state.outcome is not None and not (isinstance(command, RetryExecution) and status == "failed"):
+        if state.outcome is not None and not (isinstance(command, RetryExecution) and status == "failed"):
             raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {status}")
-        await self._connection.inbox.send(command, folded.state.started.lane)
+        await self._connection.inbox.send(command, state.started.lane)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONFIRM_SECONDS):
-                await self._recorded(command.id, folded.position)
+                await self._recorded(command.id, position)
                 return True
         return False
 

@@ -11,10 +11,9 @@ from nats.aio.msg import Msg
 
 from perdure.cluster import logs
 from perdure.cluster.assignment import Assignment, assign, assignment
-from perdure.cluster.connection import Connection, open_connection
+from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR, default_hosts
-from perdure.cluster.nats_server import nats_server
-from perdure.cluster.opening import reached, refuse_unreachable
+from perdure.cluster.opening import open_server, reached, refuse_unreachable
 from perdure.cluster.ownership import is_alive
 from perdure.cluster.ray_cluster import RayCluster
 from perdure.cluster.settings import Settings
@@ -71,13 +70,7 @@ async def open_cluster(settings: Settings, closing: AsyncExitStack) -> Cluster:
     )
     if settings.nats_url is None and not _locked(settings):
         raise up_already
-    server = await asyncio.to_thread(nats_server, settings)
-    closing.callback(server.close)
-    connection = await open_connection(
-        server.url, server.token, settings.log_timeout, settings.replicas,
-        synced=server.embedded or settings.assume_synced,
-    )  # fmt: skip
-    closing.push_async_callback(connection.close)
+    server, connection = await open_server(settings, closing)
     if await is_alive(connection.nats, SUPERVISOR):
         raise up_already
     ray = RayCluster(settings)

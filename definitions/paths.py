@@ -44,6 +44,11 @@ def owner_of(body: str) -> tuple[str, str]:
     return node, key
 
 
+def entry_of(chart: str, state: str, entry: int) -> str:
+    """Return the body of one entry of a state, such as `order/chart/paid[1]`, of the chart whose body is `chart`."""
+    return inner_body(node_in(chart, state), str(entry))
+
+
 def chart_of(call: str) -> str:
     """Return the body of the statechart that a call such as `order/chart/paid[1]/notify` belongs to."""
     return body_of(owner_of(body_of(call))[0])
