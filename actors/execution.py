@@ -39,7 +39,7 @@ from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
-from perdure.errors import Deposed, LogUnavailable, VersionConflict
+from perdure.errors import BelongsElsewhere, Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
@@ -68,7 +68,8 @@ class Surroundings:
     apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
     its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
     execution, node, attempt, progress. fence: awaited before every effect; it raises Deposed where this is no owner any
-    more. quiet: for how many seconds an execution that waits for the outside world is kept at hand.
+    more. quiet: for how many seconds an execution that waits for the outside world is kept at hand. shared: this is a
+    process of many executions, and there can be one for a single one.
     """
 
     log: Log
@@ -85,6 +86,7 @@ class Surroundings:
     secrets: Secrets = field(default_factory=Secrets)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
+    shared: bool = False
 
 
 class Execution:
@@ -128,8 +130,8 @@ class Execution:
         """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
 
         Returns whether there is such an execution: False where it never began. Raises Deposed when a newer owner has
-        taken over, and LogUnavailable when it cannot be loaded; what was decided is appended for as long as the log is
-        away.
+        taken over, BelongsElsewhere when its workflow asks for another process than this, and LogUnavailable when it
+        cannot be loaded; what was decided is appended for as long as the log is away.
         """
         waiting: list[asyncio.Future[bool]] = []
         about(execution=self.id, partition=partition_of(self.id))
@@ -307,6 +309,8 @@ class Execution:
             if not isinstance(begun, StartExecution | ExecutionStarted):
                 return None
             self._plan = await self._around.plan(begun.digest)
+            if self._plan.apart and self._around.shared:
+                raise BelongsElsewhere(f"execution {self.id!r} has a process of its own")
             if self._around.bring is not None:
                 await self._around.bring(begun.tools)
         return self._plan

@@ -13,6 +13,7 @@ from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worke
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
 from perdure.cluster.connection import Connection, open_connection
+from perdure.cluster.here_or_apart import HereOrApart
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
@@ -31,7 +32,7 @@ _SERVE_AGAIN_AFTER = 0.5  # seconds
 _NEAR_IN_A_CROWD = 1.0  # seconds; later timers are left to the inbox when others wait for a place
 
 EmbodyApart = Callable[[str, Ownership], Embodied]
-"""Embodies an execution of a host in a process of its own."""
+"""Embodies an execution of a host in a process of its own, where there can be one."""
 
 
 async def connect_to(settings: Settings) -> Connection:
@@ -49,11 +50,13 @@ def surroundings(
     post: InboxPost,
     fence: Callable[[], Awaitable[None]],
     crowded: Callable[[], bool] | None = None,
+    *,
+    shared: bool = False,
 ) -> Surroundings:
     """Return what an execution acts through under this epoch.
 
     crowded: says whether others wait for its place; None where it has a process of its own, which costs too much to
-    keep it at hand while it only waits.
+    keep it at hand while it only waits. shared: executions that ask for a process of their own are not for this one.
     """
 
     def near() -> float:
@@ -77,6 +80,7 @@ def surroundings(
         secrets=secrets_in(settings.secrets_dir),
         fence=fence,
         quiet=quiet,
+        shared=shared,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
     )
@@ -88,7 +92,7 @@ def _never(_plan: Plan, _node: PlanNode, _place: str | None, _resumed: int) -> b
 
 @dataclass
 class Opener:
-    """What hosts are opened with. apart: embodies executions in processes of their own, where that is asked for."""
+    """What hosts are opened with. apart: embodies executions in processes of their own; None without Ray."""
 
     connection: Connection
     settings: Settings
@@ -127,7 +131,7 @@ class Opener:
         """Return what embodies executions, under the epoch that its owner has when it does."""
         around: dict[int, Surroundings] = {}
 
-        def here(execution: str) -> Embodied:
+        def here(execution: str) -> Execution:
             if own.epoch not in around:
                 around.clear()
                 around[own.epoch] = surroundings(
@@ -138,11 +142,16 @@ class Opener:
                     post,
                     host().fence,
                     lambda: host().crowded,
+                    shared=apart is not None,
                 )
             return Execution(execution, around[own.epoch])
 
         apart = self.apart
-        return here if apart is None else lambda execution: apart(execution, own)
+        if apart is None:
+            return here
+        if self.settings.isolation == "process":
+            return lambda execution: apart(execution, own)
+        return lambda execution: HereOrApart(here(execution), lambda: apart(execution, own))
 
 
 async def keep_serving(serving: Serving, reopen: Callable[[], Awaitable[Serving]]) -> None:

@@ -57,6 +57,9 @@ class Workflow(Part):
         ]
         | None
     ) = Field(default=None, description="How many executions run at once: a number, or a mapping.")
+    isolation: Literal["shared", "process"] = Field(
+        default="shared", description="Whether executions share their host's process, or have a Ray actor each."
+    )
     failure: Literal["fail_fast", "drain"] = Field(
         default="fail_fast", description="After a failure: stop what runs, or let it finish what does not depend on it."
     )

@@ -35,8 +35,9 @@ class Plan:
     """A compiled workflow: its main body, its agents, and the bodies that run at its end.
 
     tools: those that it declares, by name. runtime_env: of tools that have none of their own.
-    drains: whether what does not depend on a failed node goes on. signals: the schemas of those that it takes, or None
-    where it takes any. workflows: those that it carries, for its children.
+    drains: whether what does not depend on a failed node goes on. apart: whether an execution has a process of its own,
+    where it can. signals: the schemas of those that it takes, or None where it takes any. workflows: those that it
+    carries, for its children.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Plan:
     main: PlanBody
     agents: Mapping[str, Agent]
     drains: bool = False
+    apart: bool = False
     signals: Mapping[str, Any] | None = None
     timeout: float | None = None
     workflows: Mapping[str, Workflow] = field(default_factory=dict)
@@ -100,6 +102,7 @@ def compile_plan(workflow: Workflow) -> Plan:
         main=_compile_main(workflow),
         agents=workflow.agents,
         drains=workflow.failure == "drain",
+        apart=workflow.isolation == "process",
         signals=None if workflow.signals is None else {name: each.schema_ for name, each in workflow.signals.items()},
         timeout=workflow.timeout,
         workflows=workflow.workflows,
