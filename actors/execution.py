@@ -52,6 +52,7 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 
 MAX_INPUTS = 256
 
+_NEXT_OWNER = "the next owner of the execution"
 
 _Attempt = tuple[Any, ...]
 """One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
@@ -328,7 +329,11 @@ class Execution:
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
-        new = set() if self._leaving else wanted.keys() - self._running.keys()
+        new = wanted.keys() - self._running.keys()
+        if self._leaving:
+            for name, attempt, *_ in (key for key in new if not wanted[key].waits_for):
+                self._put(ReportQueued(name, attempt, _NEXT_OWNER))
+            new = set()
         if new:
             await self._around.fence()
         for key in new:
