@@ -13,6 +13,7 @@ from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer, nats_server
 from perdure.cluster.settings import Settings
 from perdure.events.link import Link
+from postgres_server import postgres_server
 
 for name in [name for name in os.environ if name.startswith(("PERDURE_", "OPENAI_")) or name == "RAY_ADDRESS"]:
     del os.environ[name]  # the tests' settings are their own
@@ -62,6 +63,13 @@ def local_ray() -> Iterator[None]:
         )  # fmt: skip
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The SQLAlchemy URL of a PostgreSQL server of this session's own; skips where none is installed."""
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture
