@@ -8,12 +8,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from postgres_server import postgres_server
 
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer, nats_server
 from perdure.cluster.settings import Settings
 from perdure.events.link import Link
-from postgres_server import postgres_server
 
 for name in [name for name in os.environ if name.startswith(("PERDURE_", "OPENAI_")) or name == "RAY_ADDRESS"]:
     del os.environ[name]  # the tests' settings are their own
