@@ -19,10 +19,13 @@ class AddressRefused(PerdureError):
 def check_allowed(allowed: Iterable[str]) -> None:
     """Raise ValueError for what is neither a network, such as `10.0.0.0/8`, nor a host's name."""
     for each in allowed:
-        if "/" in each:
+        try:
             ipaddress.ip_network(each)
-        elif not each or "://" in each or ("*" in each):
-            raise ValueError(f"{each!r} is neither a network (10.0.0.0/8), an address, nor the name of a host")
+        except ValueError:
+            if not each or any(sign in each for sign in "/*: "):
+                raise ValueError(
+                    f"{each!r} is neither a network (10.0.0.0/8), an address, nor the name of a host"
+                ) from None
 
 
 def is_public(address: Address) -> bool:
