@@ -4,15 +4,17 @@ import asyncio
 import hashlib
 import smtplib
 import ssl
-from email.headerregistry import Address
+from email.headerregistry import Address, HeaderRegistry
 from email.message import EmailMessage
-from email.utils import parseaddr
+from typing import Any
 
 from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
 from perdure.actors.outside import Outside, Smtp
 from perdure.definitions.builtin_tools import EmailCall, EmailReply
 from perdure.errors import BadInput, EnvironmentProblem, PerdureError
+
+_HEADERS = HeaderRegistry()
 
 
 class EmailRefused(PerdureError):
@@ -43,9 +45,9 @@ async def email(call: EmailCall, context: Context) -> EmailReply:
 
 def _mail(call: EmailCall, smtp: Smtp, context: Context) -> EmailMessage:
     mail = EmailMessage()
-    domain = parseaddr(smtp.sender)[1].rpartition("@")[2] or "perdure.invalid"
+    sender = _address(smtp.sender)
     try:
-        mail["From"] = smtp.sender
+        mail["From"] = sender
         for header, given in (("To", call.to), ("Cc", call.cc), ("Reply-To", [call.reply_to] if call.reply_to else [])):
             if given:
                 mail[header] = [_address(each) for each in given]
@@ -53,7 +55,7 @@ def _mail(call: EmailCall, smtp: Smtp, context: Context) -> EmailMessage:
     except ValueError as error:
         raise BadInput(f"the mail cannot be written: {error}") from None
     key = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:32]
-    mail["Message-ID"] = f"<{key}@{domain}>"
+    mail["Message-ID"] = f"<{key}@{sender.domain}>"
     mail.set_content(call.text)
     if call.html is not None:
         mail.add_alternative(call.html, subtype="html")
@@ -61,11 +63,11 @@ def _mail(call: EmailCall, smtp: Smtp, context: Context) -> EmailMessage:
 
 
 def _address(given: str) -> Address:
-    name, plain = parseaddr(given, strict=True) if "\n" not in given and "\r" not in given else ("", "")
-    user, at, domain = plain.rpartition("@")
-    if not at or not user or not domain:
+    header: Any = None if "\n" in given or "\r" in given else _HEADERS("to", given)
+    found = header.addresses if header is not None and not header.defects else ()
+    if len(found) != 1 or not found[0].username or not found[0].domain:
         raise BadInput(f"{given!r} is no mail address; write name@example.org or Name <name@example.org>")
-    return Address(name, user, domain)
+    return Address(found[0].display_name, found[0].username, found[0].domain)
 
 
 def _sent(mail: EmailMessage, call: EmailCall, smtp: Smtp, outside: Outside) -> EmailReply:
@@ -83,7 +85,7 @@ def _sent(mail: EmailMessage, call: EmailCall, smtp: Smtp, outside: Outside) -> 
         if smtp.user is not None:
             server.login(smtp.user, outside.reveal(smtp.password or ""))
         everybody = [_address(each).addr_spec for each in (*call.to, *call.cc, *call.bcc)]
-        refused = server.send_message(mail, from_addr=parseaddr(smtp.sender)[1], to_addrs=everybody)
+        refused = server.send_message(mail, from_addr=_address(smtp.sender).addr_spec, to_addrs=everybody)
     told = {to: f"{code} {_text(why)}" for to, (code, why) in refused.items()}
     return EmailReply(message_id=str(mail["Message-ID"]), refused=told)
 
