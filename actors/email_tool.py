@@ -64,7 +64,7 @@ def _mail(call: EmailCall, smtp: Smtp, context: Context) -> EmailMessage:
 
 def _address(given: str) -> Address:
     header: Any = None if "\n" in given or "\r" in given else _HEADERS("to", given)
-    found = header.addresses if header is not None and not header.defects else ()
+    found: tuple[Address, ...] = header.addresses if header is not None and not header.defects else ()
     if len(found) != 1 or not found[0].username or not found[0].domain:
         raise BadInput(f"{given!r} is no mail address; write name@example.org or Name <name@example.org>")
     return Address(found[0].display_name, found[0].username, found[0].domain)

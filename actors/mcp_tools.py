@@ -55,6 +55,14 @@ async def described(place: str, outside: Outside) -> ToolSchema:
     return found[tool]
 
 
+async def tools_of(name: str, servers: Mapping[str, McpServer], base: str | None, outside: Outside) -> list[ToolSchema]:
+    """Return the tools of a server of a definition, or else of the settings; raise as `described` does."""
+    place = place_of(f"{name}.*", servers, base, outside.reach.mcp)
+    assert place is not None  # noqa: S101 (who asks has its name from one of them)
+    server, _, reached, pool = _reached(place, outside)
+    return list((await pool.tools(server, reached, outside)).values())
+
+
 async def _call(place: str, **given: Any) -> Any:
     context: Context = given.pop(CONTEXT)
     server, tool, reached, pool = _reached(place, context.outside)

@@ -88,7 +88,7 @@ def locate(
     MCP servers; reach: has those of the settings.
     Raises ToolNotFound or BadInput.
     """
-    own, known = _own_tools(given, base), None
+    own, known = own_tools(given, base), None
     places = {}
     for name in names:
         place = own.take(*named(name)) or mcp_tools.place_of(name, mcp or {}, base, reach.mcp if reach else {})
@@ -122,14 +122,15 @@ def shelves(installed: Iterable[str] = ()) -> list[Shelf]:
     for module in modules:
         if ":" not in module:
             _import(module, module)
-    of_files = _own_tools(files, None)
+    of_files = own_tools(files, None)
     for place in (each for each in modules if ":" in each):
         of_files.put(find(place).name, find(place).version, place)
     points = entry_point_tools(_import)  # before the registered ones are looked at: some only register theirs
     return [_registered, of_files, points, builtin_tools()]
 
 
-def _own_tools(given: Iterable[str | Declared], base: str | None) -> Shelf:
+def own_tools(given: Iterable[str | Declared], base: str | None) -> Shelf:
+    """Return the tools of files, relative to `base`, and those that are declared; raise ToolNotFound or BadInput."""
     shelf = Shelf()
     for file in given:
         if isinstance(file, str):
@@ -163,7 +164,7 @@ def find(place: str) -> Tool:
         doc = f"{doc}\n\n{inspect.getdoc(target) or ''}"
     builtin = next((each for each in BUILTINS.values() if each.place == place), None)
     try:
-        face = Face(signed, doc, builtin.takes if builtin else None)
+        face = Face(signed, builtin.description if builtin else doc, builtin.takes if builtin else None)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise BadInput(f"the tool {place!r} cannot be called with checked arguments: {reason}") from None

@@ -65,7 +65,12 @@ async def mail_server(tls: ssl.SSLContext | None = None, **options: Any) -> Asyn
 async def server(tmp_path: Path) -> AsyncIterator[tuple[Inbox, dict[str, Any]]]:
     """A server that asks for STARTTLS and a login, and the settings that reach it."""
     trusted, tls = certificate(tmp_path, "localhost")
-    options = {"tls_context": tls, "require_starttls": True, "auth_required": True, "authenticator": login}
+    options: dict[str, Any] = {
+        "tls_context": tls,
+        "require_starttls": True,
+        "auth_required": True,
+        "authenticator": login,
+    }
     async with mail_server(**options) as (inbox, smtp):
         yield inbox, smtp | {
             "sender": "Shop <shop@example.org>", "user": "perdure", "password": "${{ secrets.SMTP }}",
@@ -95,7 +100,7 @@ async def test_a_mail_arrives_over_tls_with_all_that_it_says(server: tuple[Inbox
         "bob@example.org",
     )
     assert (mail["Subject"], mail["Reply-To"], mail["Bcc"]) == ("Hello", "desk@example.org", None)
-    assert [part.get_content().strip() for part in mail.iter_parts()] == ["Grüße", "<p>Grüße</p>"]  # type: ignore[attr-defined]
+    assert [part.get_content().strip() for part in mail.iter_parts()] == ["Grüße", "<p>Grüße</p>"]
     assert mail["Message-ID"] == reply["message_id"]
     assert reply["refused"] == {}
 

@@ -248,6 +248,6 @@ def test_an_address_inside_another_is_as_private_as_it_is_alone(address: ipaddre
 
 
 def test_the_setting_takes_networks_and_names_and_says_what_it_does_not_take() -> None:
-    assert Settings(http_allow="10.0.0.0/8, wiki.internal").reach.http_allow == ("10.0.0.0/8", "wiki.internal")  # type: ignore[arg-type]
+    assert Settings(http_allow="10.0.0.0/8, wiki.internal").reach.http_allow == ("10.0.0.0/8", "wiki.internal")
     with pytest.raises(ValueError, match="neither a network"):
         Settings(http_allow=("http://x",))
