@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import msgspec
 from pydantic import Field
 
+from perdure.actors.state import Status
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.references import is_reference
-from perdure.cluster.run import AsyncRun, Status
+from perdure.cluster.run import AsyncRun
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.loading import Definition, load
 from perdure.errors import BadInput, PerdureError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _Tools = dict[str, Callable[..., Awaitable[Any]]]
 
+_STATUSES = ("queued", *get_args(Status))
 _MOST = 100
 _LOOK = 100_000  # characters of JSON that `show` returns of outputs
 
@@ -77,12 +79,12 @@ class Operator:
 
     async def executions(
         self,
-        status: Annotated[str | None, Field(description=f"Only those: {', '.join(get_args(Status))}.")] = None,
+        status: Annotated[str | None, Field(description=f"Only those: {', '.join(_STATUSES)}.")] = None,
         limit: Annotated[int, Field(ge=1, le=_MOST, description="At most so many, newest first.")] = 20,
     ) -> list[dict[str, Any]]:
         """List executions, newest first."""
-        if status is not None and status not in get_args(Status):
-            raise BadInput(f"the status {status!r} is none; there are {', '.join(get_args(Status))}")
+        if status is not None and status not in _STATUSES:
+            raise BadInput(f"the status {status!r} is none; there are {', '.join(_STATUSES)}")
         rows: Any = await self.client.executions(status, limit)  # type: ignore[arg-type]
         return [msgspec.to_builtins(row, enc_hook=str) for row in rows]
 
