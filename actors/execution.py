@@ -32,6 +32,7 @@ from perdure.actors.inputs import (
 from perdure.actors.loading import load
 from perdure.actors.log_context import about
 from perdure.actors.outgoing import Outgoing, Post
+from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
@@ -70,7 +71,7 @@ class Surroundings:
     its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
     execution, node, attempt, progress. fence: awaited before every effect; it raises Deposed where this is no owner any
     more. quiet: for how many seconds an execution that waits for the outside world is kept at hand. shared: this is a
-    process of many executions, and there can be one for a single one.
+    process of many executions, and there can be one for a single one. outside: what tools reach things with.
     """
 
     log: Log
@@ -85,6 +86,7 @@ class Surroundings:
     bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
     tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
+    outside: Outside = field(default_factory=Outside)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
     shared: bool = False
@@ -378,6 +380,7 @@ class Execution:
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
+                self._around.outside,
             )  # fmt: skip
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost as error:

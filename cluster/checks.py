@@ -10,6 +10,7 @@ from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
 from perdure.definitions.not_run import not_run
 from perdure.definitions.placement import tools_elsewhere
+from perdure.definitions.tool_rules import mcp_secrets, mcp_servers
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -37,10 +38,13 @@ def checked(
     if agents_called(workflow):
         check_endpoint(settings)
     if sees_secrets:
-        check_secrets(definition.plan.secrets, settings.secrets_dir)
+        check_secrets(definition.plan.secrets | mcp_secrets(workflow), settings.secrets_dir)
     elsewhere = tools_elsewhere(workflow)
     called, given = tools_called(workflow), workflow.tools
-    places = tools.locate(called, given, definition.base, shared=True, elsewhere=elsewhere)
+    places = tools.locate(
+        called, given, definition.base,
+        shared=True, elsewhere=elsewhere, installed=settings.tools, mcp=mcp_servers(workflow), reach=settings.reach,
+    )  # fmt: skip
     for at, name in heartbeats(workflow):
         if name not in elsewhere and (why := tools.why_silent(name, places[name])):
             raise BadInput(f"{'.'.join(map(str, at))}: {why}")

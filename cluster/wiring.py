@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.loop_watch import watch_loop
+from perdure.actors.mcp_pool import McpPool
+from perdure.actors.outside import Outside
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
@@ -49,14 +51,16 @@ def surroundings(
     call_elsewhere: CallElsewhere,
     post: InboxPost,
     fence: Callable[[], Awaitable[None]],
+    pool: McpPool,
     crowded: Callable[[], bool] | None = None,
     *,
     shared: bool = False,
 ) -> Surroundings:
     """Return what an execution acts through under this epoch.
 
-    crowded: says whether others wait for its place; None where it has a process of its own, which costs too much to
-    keep it at hand while it only waits. shared: executions that ask for a process of their own are not for this one.
+    pool: who opened it closes it. crowded: says whether others wait for its place; None where it has a process of its
+    own, which costs too much to keep it at hand while it only waits. shared: executions that ask for a process of their
+    own are not for this one.
     """
 
     def near() -> float:
@@ -78,6 +82,7 @@ def surroundings(
         post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
         secrets=secrets_in(settings.secrets_dir),
+        outside=Outside(settings.reach, secrets_in(settings.secrets_dir), connection.nats, pool),
         fence=fence,
         quiet=quiet,
         shared=shared,
@@ -106,8 +111,9 @@ class Opener:
         """
         own = Ownership(self.connection.nats, self.connection.registry, name)
         post = InboxPost(self.connection, self.settings)
+        pool = McpPool()
         host = Host(
-            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor
+            self.connection, own, self._embodied(own, post, pool, lambda: host), self.settings.executions_per_actor
         )  # fmt: skip
 
         async def wanted() -> Lanes:
@@ -116,6 +122,7 @@ class Opener:
         async def close() -> None:
             self.connection.reconnected.discard(host.stale.set)
             await post.close()
+            await pool.close()
 
         self.connection.reconnected.add(host.stale.set)
         about = {"pid": os.getpid(), "node": socket.gethostname()}
@@ -127,7 +134,9 @@ class Opener:
             raise
         return serving
 
-    def _embodied(self, own: Ownership, post: InboxPost, host: Callable[[], Host]) -> Callable[[str], Embodied]:
+    def _embodied(
+        self, own: Ownership, post: InboxPost, pool: McpPool, host: Callable[[], Host]
+    ) -> Callable[[str], Embodied]:
         """Return what embodies executions, under the epoch that its owner has when it does."""
         around: dict[int, Surroundings] = {}
 
@@ -141,6 +150,7 @@ class Opener:
                     self.call_elsewhere,
                     post,
                     host().fence,
+                    pool,
                     lambda: host().crowded,
                     shared=apart is not None,
                 )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from perdure.definitions.durations import Duration
+from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.nodes import Body
 from perdure.definitions.parts import Agent, Concurrency, Limit, Name, Part, RuntimeEnv, Tool
 from perdure.definitions.states import State
@@ -39,6 +40,9 @@ class Workflow(Part):
     input: dict[str, Any] | None = Field(default=None, description="JSON Schema of the input; any JSON where absent.")
     tools: list[str | Tool] = Field(
         default=[], description="Python files with tools, relative to the definition; or tools with their schemas."
+    )
+    mcp: dict[Name, McpServer] = Field(
+        default={}, description="MCP servers whose tools it calls as `server.tool`; the settings may name others."
     )
     runtime_env: RuntimeEnv | None = Field(
         default=None, description="What the processes of its tools have, where a tool or a node says nothing else."

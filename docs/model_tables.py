@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from perdure.definitions import model, nodes, not_run, parts, states
 from perdure.definitions.durations import Duration
+from perdure.definitions.mcp_servers import McpServer
 
 _NO_EFFECT: dict[type[BaseModel], tuple[str, ...]] = {model.Workflow: not_run._WORKFLOW, nodes._Node: not_run._NODE}
 
@@ -33,7 +34,7 @@ _WORDS: list[tuple[Any, str]] = [
 ]
 """Types that have words of their own."""
 
-_WORKFLOW = [parts.Agent, parts.Tool, model.Signal, parts.Limit, parts.Concurrency]
+_WORKFLOW = [parts.Agent, parts.Tool, McpServer, model.Signal, parts.Limit, parts.Concurrency]
 _MODIFIERS = [
     parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources, parts.Pool, parts.RuntimeEnv,
 ]  # fmt: skip
@@ -56,6 +57,7 @@ _CHART: list[type[BaseModel]] = [
 TITLES = {
     parts.ChildWorkflow: "Child workflow",
     parts.LimitUse: "Limit use",
+    McpServer: "MCP server",
     states.StateCompensation: "State compensation",
     parts.RuntimeEnv: "Runtime environment",
 }

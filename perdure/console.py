@@ -17,6 +17,7 @@ from perdure.actors.evolve import evolve
 from perdure.actors.listeners import active_states
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
+from perdure.cluster.tool_list import ListedTool
 from perdure.console_charts import chart_line
 from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
@@ -217,6 +218,24 @@ def show_pools(reports: Sequence[PoolReport]) -> None:
         waits = each.waits.removeprefix("waiting for ")
         table.add_row(escape(each.place), escape(each.needs), *map(str, counts), escape(waits))
     console.print(table if reports else "no node actors now; they come with the first call that needs one")
+
+
+def show_tools(found: Sequence[ListedTool]) -> None:
+    """Show tools, one a line, with what they take."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("tool", "takes", "tags", "from", "what it is for"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        named = each.name if each.version == "1" else f"{each.name}@{each.version}"
+        about = each.problem or each.description.partition("\n")[0]
+        table.add_row(*map(escape, (named, _taken(each.parameters), ", ".join(each.tags), each.place, about)))
+    console.print(table if found else "no tools")
+
+
+def _taken(parameters: dict[str, Any] | None) -> str:
+    """Return the names of arguments, those that may be left out with a question mark."""
+    known = parameters or {}
+    return ", ".join(name if name in known.get("required", ()) else f"{name}?" for name in known.get("properties", {}))
 
 
 def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
