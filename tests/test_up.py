@@ -79,7 +79,7 @@ class Up:
     def status(self) -> dict[str, Any]:
         async def ask() -> dict[str, Any]:
             async with await AsyncClient.open(self.settings, "none") as client:
-                return await status(client._connection, self.store / "projections.sqlite")
+                return await status(client._connection, self.settings)
 
         return asyncio.run(ask())
 
