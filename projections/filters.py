@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, not_, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select
 
 from perdure.errors import BadInput
 from perdure.projections.tables import attributes, current, executions, tags
@@ -74,28 +74,50 @@ class _Reader:
             raise self._wrong("it is nested too deeply")
         match node:
             case ast.BoolOp(op=ast.And(), values=values):
-                return and_(*(self.condition(each, deep + 1) for each in values))
+                return self._all(values, deep)
             case ast.BoolOp(values=values):
                 return or_(*(self.condition(each, deep + 1) for each in values))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return not_(self.condition(operand, deep + 1))
+                return _not(self.condition(operand, deep + 1))
             case ast.Compare(ops=[op], comparators=[right], left=left):
                 return self._compared(left, op, right)
+            case ast.Compare(ops=ops, comparators=[*rights], left=left):
+                pairs = zip([left, *rights], ops, rights, strict=False)
+                return self._all([ast.Compare(one, [op], [other]) for one, op, other in pairs], deep)
             case ast.Call(func=ast.Attribute(value=value, attr="startswith"), args=[ast.Constant(value=str(start))]):
                 return self._starts(value, start)
             case ast.Name() | ast.Attribute():
                 return self._compared(node, ast.Eq(), ast.Constant(value=True))
         raise self._wrong(f"{ast.unparse(node)!r} is no condition")
 
+    def _all(self, nodes: list[ast.expr], deep: int) -> ColumnElement[bool]:
+        """Join conditions by `and`; a range of one attribute is looked up at once, not once for each of its ends."""
+        found, ranges = [], dict[tuple[str, str], list[ColumnElement[bool]]]()
+        for node in nodes:
+            match node:
+                case ast.Compare(ops=[ast.Lt() | ast.LtE() | ast.Gt() | ast.GtE()], comparators=[right], left=left):
+                    name, op, value = self._sides(left, node.ops[0], right)
+                    if name not in COLUMNS and value is not None:
+                        column, value = _column_of(value)
+                        compared = _COMPARED[type(op)](column, value)
+                        ranges.setdefault((name.removeprefix("search."), str(column.key)), []).append(compared)
+                        continue
+            found.append(self.condition(node, deep + 1))
+        return and_(*found, *(_having(name, *compared) for (name, _), compared in ranges.items()))
+
     def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> ColumnElement[bool]:
         if isinstance(op, ast.In | ast.NotIn):
             found = self._among(left, right)
-            return not_(found) if isinstance(op, ast.NotIn) else found
-        if isinstance(left, ast.Constant | ast.UnaryOp):
-            left, right, op = right, left, _TURNED.get(type(op), type(op))()
+            return _not(found) if isinstance(op, ast.NotIn) else found
+        return self._one(*self._sides(left, op, right))
+
+    def _sides(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> tuple[str, ast.cmpop, Any]:
+        """Return name, operator and value of a comparison, whichever side they stand on."""
         if type(op) not in _COMPARED:
             raise self._wrong("it compares with ==, !=, <, <=, >, >=, in and not in")
-        return self._one(self._name(left), op, self._value(right))
+        if isinstance(left, ast.Constant | ast.UnaryOp):
+            left, right, op = right, left, _TURNED.get(type(op), type(op))()
+        return self._name(left), op, self._value(right)
 
     def _one(self, name: str, op: ast.cmpop, value: Any) -> ColumnElement[bool]:
         if value is None and not isinstance(op, ast.Eq | ast.NotEq):
@@ -191,15 +213,22 @@ def is_at(node: str) -> ColumnElement[bool]:
 
 def _attribute(name: str, op: ast.cmpop, value: Any) -> ColumnElement[bool]:
     """Return the condition on an attribute: values of another type are unequal, and neither less nor more."""
-    named = attributes.c.name == name
     if value is None:
-        found = executions.c.began.in_(select(attributes.c.began).where(named))
-        return not_(found) if isinstance(op, ast.Eq) else found
-    column, value = _column_of(value)
+        return not_(_having(name)) if isinstance(op, ast.Eq) else _having(name)
     if isinstance(op, ast.NotEq):
         return not_(_attribute(name, ast.Eq(), value))
-    compared = _COMPARED[type(op)](column, value)
-    return executions.c.began.in_(select(attributes.c.began).where(named, compared))
+    column, value = _column_of(value)
+    return _having(name, _COMPARED[type(op)](column, value))
+
+
+def _having(name: str, *compared: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the condition that an execution has an attribute for which all this holds."""
+    return executions.c.began.in_(select(attributes.c.began).where(attributes.c.name == name, *compared))
+
+
+def _not(found: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the opposite; what has no value has not that one either."""
+    return not_(func.coalesce(found, false()))
 
 
 def _column_of(value: Any) -> tuple[ColumnElement[Any], Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, Text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 Position = BigInteger().with_variant(Integer, "sqlite")
 """A position of the log; as SQLite's only key it is the row's own number, and every index holds it."""
@@ -49,10 +49,17 @@ class Json(TypeDecorator[Any]):
 
 
 class Words(TypeDecorator[str]):
-    """Text of people and programs; NUL, which PostgreSQL takes nowhere, becomes the replacement character."""
+    """Text of people and programs; NUL, which PostgreSQL takes nowhere, becomes the replacement character.
+
+    It is compared by its bytes everywhere, as SQLite does: ranges of it mean the same, and what begins so is a range.
+    """
 
     impl = Text
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Give PostgreSQL's text the collation that compares bytes."""
+        return dialect.type_descriptor(Text(collation="C") if dialect.name == "postgresql" else Text())
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Replace what cannot be stored."""
