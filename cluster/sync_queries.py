@@ -65,6 +65,18 @@ class Queries:
         """Bring all projections up to the end of the log, your own too; return the position that they have reached."""
         return self._run(self._asked.catch_up())
 
+    def rebuild(self, names: Iterable[str] | None = None) -> None:
+        """Make projections again from the whole log: these, or all of them."""
+        self._run(self._asked.rebuild(names))
+
+    def lag(self) -> dict[str, dict[str, Any]]:
+        """Return of each projection its version, position, distance from the end of the log, and quarantine."""
+        return self._run(self._asked.lag())
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """Return the entries that projections could not fold, each with the error."""
+        return self._run(self._asked.quarantined())
+
     @property
     def _asked(self) -> AsyncQueries:
         client: AsyncQueries = self._client
