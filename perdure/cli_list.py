@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli_support import AsJson, Store, asked, json_or_text, say, show_data
-from perdure.errors import BadInput
+from perdure.cli_support import AsJson, Store, asked, attributes_from, say, show_data
 
 app = typer.Typer()
 
@@ -56,7 +55,8 @@ def list_(
     times = {"started_after": started_after, "started_before": started_before, "ended_after": ended_after,
              "ended_before": ended_before}  # fmt: skip
     query: dict[str, Any] = {
-        "status": status or None, "workflow": workflow or None, "where": _attributes(where or []), "filter": filter,
+        "status": status or None, "workflow": workflow or None, "filter": filter,
+        "where": attributes_from(where or [], "--where"),
         "tag": tag or None, "at": at, "parent": parent, "error": error, "priority": priority, "order": order,
         **{name: _time(value, name) for name, value in times.items()},
     }  # fmt: skip
@@ -125,17 +125,6 @@ def statistics(
              "retried", "failure_rate", "p50", "p95", "p99"]  # fmt: skip
     headings = {name: name.replace("_", " ") for name in names}
     show_data(rows, as_json=as_json, show=lambda console: console.show_rows(headings, rows, "nothing has ended"))
-
-
-def _attributes(pairs: list[str]) -> dict[str, Any]:
-    found = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise BadInput(f"--where {pair}: write name=value")
-        value = json_or_text(text)
-        found[name] = value if isinstance(value, str | int | float | bool) else text
-    return found
 
 
 def _time(given: str | None, name: str) -> datetime | None:

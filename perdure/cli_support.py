@@ -83,6 +83,18 @@ def input_from(given: str | None, pairs: list[str]) -> Any:
     return value
 
 
+def attributes_from(pairs: list[str], option: str) -> dict[str, Any]:
+    """Return search attributes from name=value; a value is a number or a boolean where it is one as JSON, else text."""
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise BadInput(f"{option} {pair}: write name=value")
+        value = json_or_text(text)
+        found[name] = value if isinstance(value, str | int | float | bool) else text
+    return found
+
+
 def asked(store: Path | None, question: "Callable[[AsyncClient], Awaitable[Any]]") -> Any:
     """Ask a store's client something, where nothing need run."""
     settings = settings_of_existing(store)

@@ -63,10 +63,10 @@ class Projections:
         Raises EnvironmentProblem where the database cannot be used, LogUnavailable.
         """
         chosen = self._chosen(names)
-        reached = await self.prepare(log)
+        reached, last = await self.prepare(log), await log.last()
         while True:
             low = min(reached[projection.name] for projection in chosen)
-            batch = await _batch(log, low)
+            batch = await _batch(log, low) if low < last else []  # what comes meanwhile is another call's
             if not batch:
                 return low
             await asyncio.to_thread(self._fold, chosen, reached, batch)

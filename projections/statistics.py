@@ -135,6 +135,14 @@ def _began(counting: _Counting, item: Happened, event: Any) -> None:
     counting.begin(item, event.node)
 
 
+def _node_succeeded(counting: _Counting, item: Happened, event: NodeSucceeded) -> None:
+    sums, usage = counting.of(item, event.node), getattr(event, "usage", None)
+    if sums is not None and usage:
+        for name, key in (("tokens_in", "input"), ("tokens_out", "output"), ("cost", "cost")):
+            sums.counts[name] += usage.get(key) or 0
+    counting.end(item, event.node, "succeeded")
+
+
 def _node_ended(how: str) -> Callable[[_Counting, Happened, Any], None]:
     return lambda counting, item, event: counting.end(item, event.node, how)
 
@@ -182,7 +190,7 @@ def _purged(counting: _Counting, item: Happened, event: ExecutionPurged) -> None
 _HANDLERS: dict[type, Callable[[_Counting, Happened, Any], None]] = {
     ExecutionStarted: _started,
     **dict.fromkeys((NodeScheduled, NodeWaiting, NodeOpened, ChildRequested), _began),
-    NodeSucceeded: _node_ended("succeeded"),
+    NodeSucceeded: _node_succeeded,
     **dict.fromkeys((NodeFailed, NodeCatching), _node_ended("failed")),
     NodeCaught: _caught,
     NodeCancelled: _node_ended("cancelled"),

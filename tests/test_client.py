@@ -350,7 +350,7 @@ def test_the_synchronous_client_does_the_same(sync_store: Settings, tmp_path: Pa
     [
         ({"nodes": {"a": {"tool": "t:f", "priority": 3}}}, "nodes.a.priority"),
         ({"nodes": {"a": {"set": 1}}, "concurrency": 3}, "concurrency"),
-        ({"nodes": {"a": {"workflow": "w"}}, "workflows": {"w": {"name": "w", "limits": {"l": {"rate": "1/s"}},
+        ({"nodes": {"a": {"workflow": "w"}}, "workflows": {"w": {"name": "w", "limits": {"l": {"concurrency": 1}},
                                                                  "nodes": {"b": {"set": 1}}}}}, "workflows.w.limits"),
     ],
 )  # fmt: skip

@@ -48,6 +48,7 @@ from perdure.projections.projection import Projection
 from perdure.projections.queries import Query
 from perdure.projections.runner import Projections, built_in
 from perdure.projections.statistics import counted
+from perdure.projections.store import _MIGRATIONS
 from perdure.projections.tables import SCHEMA, executions, metadata, tracking
 
 
@@ -356,7 +357,7 @@ def test_the_migrations_lead_to_the_tables_that_the_code_uses(projections: Proje
         context = MigrationContext.configure(connection, opts={"version_table": "perdure_schema"})
         assert compare_metadata(context, metadata) == []
     config = Config()
-    config.set_main_option("script_location", "projections/migrations")
+    config.set_main_option("script_location", str(_MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA]
 
 

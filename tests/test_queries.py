@@ -137,16 +137,16 @@ class Value:
         return self._same(other) and bool(self.value == other)
 
     def __lt__(self, other: Any) -> bool:
-        return bool(self._same(other) and self.value < other)
+        return self._same(other) and self.value < other
 
     def __gt__(self, other: Any) -> bool:
-        return bool(self._same(other) and self.value > other)
+        return self._same(other) and self.value > other
 
     def __le__(self, other: Any) -> bool:
-        return self < other or self == other
+        return bool(self < other or self == other)
 
     def __ge__(self, other: Any) -> bool:
-        return self > other or self == other
+        return bool(self > other or self == other)
 
     __hash__ = None  # type: ignore[assignment]
 
