@@ -89,6 +89,16 @@ class Settings(BaseSettings):
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
     )
+    projections_url: str | None = Field(
+        default=None,
+        description="PostgreSQL for the read models, as postgresql://user@host/database (the password from PGPASSWORD "
+        "or PGPASSFILE; needs perdure[postgres]); SQLite in the store's folder where absent.",
+    )
+    projections: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Your own projections, as module:Class, separated by commas; those of installed packages with "
+        "an entry point of the group perdure.projections come without it.",
+    )
     log_format: Literal["console", "json"] = Field(
         default="console", description="How `perdure up` and the hosts write their log: lines for people, or JSON."
     )
@@ -143,9 +153,9 @@ class Settings(BaseSettings):
         return Reach(http_allow=self.http_allow, databases=self.databases, smtp=self.smtp, mcp=self.mcp)
 
     @property
-    def projections_file(self) -> Path:
-        """The file of the read models."""
-        return self.store.absolute() / "projections.sqlite"
+    def projections_at(self) -> str | Path:
+        """Where the read models are: a URL, or the file of SQLite."""
+        return self.projections_url or self.store.absolute() / "projections.sqlite"
 
     @cached_property
     def endpoint(self) -> Endpoint:
