@@ -5,8 +5,10 @@ import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from perdure.actors.schedule_state import is_schedule
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import recorded_lane
+from perdure.cluster.inbox import lane_of
 from perdure.errors import PerdureError
 from perdure.projections.runner import Projections
 
@@ -32,7 +34,7 @@ async def sweep(connection: Connection, projections: Projections, overdue: float
 
 
 async def _wake(connection: Connection, execution: str, timer: str, due: datetime) -> bool:
-    lane = await recorded_lane(connection, execution)
+    lane = lane_of(execution) if is_schedule(execution) else await recorded_lane(connection, execution)
     if lane is None or not await connection.inbox.fire(execution, lane, timer, due):
         return False
     _log.warning("execution %s: the timer %s was due at %s and did not come; it is woken", execution, timer, due)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.loop_watch import watch_loop
+from perdure.actors.schedule_actor import ScheduleActor
+from perdure.actors.schedule_log import ScheduleLog
+from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
@@ -19,6 +22,7 @@ from perdure.cluster.leases import Embodied
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
+from perdure.cluster.schedule_starts import ScheduleStarts
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
@@ -141,8 +145,19 @@ class Opener:
                 )
             return Execution(execution, around[own.epoch])
 
-        apart = self.apart
-        return here if apart is None else lambda execution: apart(execution, own)
+        def schedule(execution: str) -> Embodied:
+            log = ScheduleLog(
+                name_in(execution), self.connection.log, self.connection.snapshots, own.epoch, host().fence
+            )
+            starts = ScheduleStarts(self.connection, self.settings, post)
+            return ScheduleActor(name_in(execution), log, starts, self.connection.inbox)
+
+        def embody(execution: str) -> Embodied:
+            if is_schedule(execution):
+                return schedule(execution)
+            return here(execution) if self.apart is None else self.apart(execution, own)
+
+        return embody
 
 
 async def keep_serving(serving: Serving, reopen: Callable[[], Awaitable[Serving]]) -> None:
