@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
-from typing import Any, TypeVar, get_args
+from typing import Any, TypedDict, TypeVar, get_args
 from uuid import uuid4
 
 from msgspec import structs
 
-from perdure.actors.fire_times import fires, time_in
+from perdure.actors.fire_times import check_timing, fires, time_in
 from perdure.actors.inputs import ActivateExecution
 from perdure.actors.schedule_log import ScheduleLog
 from perdure.actors.schedule_state import Schedule, execution_of, id_of
@@ -44,6 +44,21 @@ _LOOKS_AT_ONCE = 64
 Result = TypeVar("Result")
 DefinitionOf = Callable[[WorkflowLike], Awaitable[Definition]]
 Ship = Callable[[Definition, dict[str, str]], Awaitable[dict[str, str]]]
+
+
+class Options(TypedDict, total=False):
+    """How a schedule may be; see `Schedules.add`."""
+
+    cron: str
+    every: float | str
+    at: datetime | str | None
+    zone: str
+    overlap: Overlap
+    jitter: float | str
+    catch_up: float | str
+    priority: int
+    time_as: str
+    replace: bool
 
 
 class Schedules:
@@ -205,6 +220,7 @@ def check_plan(name: str, plan: ScheduleSet) -> None:
     """Raise BadInput where a schedule cannot be so, whatever it starts."""
     check_id(name)
     check_overlap(plan.overlap)
+    check_timing(plan.timing, plan.at)
     if len(name) > 150:
         raise BadInput(f"the name of schedule {name[:40]!r}... is longer than 150 characters")
     if plan.time_as and not isinstance(plan.input, dict | None):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_cluster, cli_controls, cli_definitions, cli_log, cli_run, cli_workflows
+from perdure import cli_cluster, cli_controls, cli_definitions, cli_log, cli_run, cli_schedule, cli_workflows
 from perdure.cli_support import (
     AsJson,
     Stopped,
@@ -39,6 +39,7 @@ app.add_typer(cli_definitions.app)
 app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
+app.add_typer(cli_schedule.app, name="schedule")
 
 
 @app.callback()

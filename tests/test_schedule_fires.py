@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from hosts_lab import SET, WAIT, Lab, until
 
-from perdure.actors.inputs import ActivateExecution, FireTimer
+from perdure.actors.inputs import ActivateExecution, FireTimer, decode_command
 from perdure.actors.schedule_log import ScheduleLog
 from perdure.actors.schedule_state import Schedule, execution_of, id_of
 from perdure.cluster.client import AsyncClient
@@ -21,8 +21,11 @@ from perdure.cluster.ownership import Ownership
 from perdure.cluster.run import AsyncRun
 from perdure.cluster.schedules import Schedules
 from perdure.cluster.settings import Settings
+from perdure.cluster.sweep import sweep
 from perdure.errors import BadInput, Deposed, ScheduleNotFound
+from perdure.events.subjects import token_of
 from perdure.events.vocabulary import ExecutionStarted
+from perdure.projections.runner import Projections
 
 PAST = "2026-03-01T12:00"
 FIRST, SECOND, THIRD = (datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in range(3))
@@ -247,6 +250,23 @@ async def test_an_execution_that_cannot_start_is_told_as_failed(
     assert await AsyncRun(first, lab.connection).begun() is None
 
 
+async def test_a_timer_that_the_server_lost_is_found_by_the_sweep(
+    connection: Connection, settings: Settings, name: str, tmp_path: Path
+) -> None:
+    at = in_seconds(1)
+    async with await AsyncClient.open(settings, "none") as client:
+        lane = (await client.schedules.add(name, SET, at=at)).plan.lane  # type: ignore[union-attr]
+    commands = f"perdure.cmd.{lane}.{token_of(id_of(name))}"
+    js, projections = connection.nats.jetstream(), Projections(tmp_path / "projections.sqlite")
+    await js.purge_stream("PERDURE_INBOX", subject=commands)  # nobody armed it, and nobody will
+    await until(lambda: _passed(at))
+    await sweep(connection, projections, overdue=0)
+    found = decode_command((await js.get_last_msg("PERDURE_INBOX", commands)).data or b"")
+    assert found == FireTimer.of(id_of(name), "fire", at)
+    await js.purge_stream("PERDURE_INBOX", subject=commands)
+    projections.close()
+
+
 async def test_a_schedule_is_found_paused_resumed_and_removed_by_name(schedules: Schedules, name: str) -> None:
     await schedules.add(name, SET, cron="0 3 * * *", zone="Europe/Berlin")
     assert name in [each.name for each in await schedules.list()]
@@ -259,12 +279,13 @@ async def test_a_schedule_is_found_paused_resumed_and_removed_by_name(schedules:
 
 
 async def test_bad_input_is_told_before_anything_is_recorded(schedules: Schedules, name: str) -> None:
-    for message, given in {
+    wrong: dict[str, dict[str, Any]] = {
         "the cron expression 'x'": {"cron": "x"}, "overlap policy 'both'": {"cron": "* * * * *", "overlap": "both"},
         "every: not a duration": {"every": "soon"}, "not a number of whole seconds": {"every": "1500ms"},
         "given: none": {}, "no time zone": {"cron": "* * * * *", "zone": "Mars"},
         "the input is no object": {"cron": "* * * * *", "input": [1], "time_as": "at"},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for message, given in wrong.items():
         with pytest.raises(BadInput, match=message):
             await schedules.add(name, SET, **given)
     with pytest.raises(ScheduleNotFound):

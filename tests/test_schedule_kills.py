@@ -27,7 +27,7 @@ import asyncio, sys
 from perdure.actors.work import call_in_thread
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.settings import Settings
-from perdure.cluster.wiring import Opener, connect_to, keep_serving
+from perdure.cluster.wiring import Opener, _reopened, connect_to, keep_serving
 
 async def main():
     settings = Settings(nats_url=sys.argv[1])
@@ -35,7 +35,7 @@ async def main():
     print("stands by", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     open_it = lambda: opener.open("lab", Lanes(("lab",)))
-    await keep_serving(await open_it(), open_it)
+    await keep_serving(await _reopened(open_it), open_it)  # the server may be away
 
 asyncio.run(main())
 """

@@ -170,7 +170,8 @@ def test_a_year_of_absence_is_missed_in_one_step() -> None:
     told = given(plan("skip", timing=Timing("* * * * * *")), armed(1)).when(WAKE, 525_600)
     assert isinstance(told.events[0], FiresMissed)
     assert len(told.events) == MOST_AT_ONCE + 1
-    assert told.events[-1] == TimerArmed("fire", told.state.decided + timedelta(seconds=1))  # type: ignore[operator]
+    assert told.state.decided is not None
+    assert told.events[-1] == TimerArmed("fire", told.state.decided + timedelta(seconds=1))
 
 
 def test_a_paused_schedule_starts_nothing_and_goes_on_with_the_next_fire_after_its_pause() -> None:
