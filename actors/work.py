@@ -37,6 +37,7 @@ class Work(msgspec.Struct, frozen=True):
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
     with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
     for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats.
+    priority: the execution's.
     """
 
     execution: str
@@ -53,6 +54,7 @@ class Work(msgspec.Struct, frozen=True):
     waits_for: str = ""
     queued: Callable[[str], None] = _nobody
     progress: Callable[[Any], None] = _nobody
+    priority: int = 5
 
     def tool(self) -> tools.Tool:
         """Return the tool that it calls; it was located before the start."""
