@@ -380,7 +380,7 @@ class Execution:
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
-                self._around.outside,
+                self._around.outside, folded.state.started.priority,
             )  # fmt: skip
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost as error:

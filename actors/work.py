@@ -41,7 +41,7 @@ class Work(msgspec.Struct, frozen=True):
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
     with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
     for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats. outside: what
-    tools reach things with.
+    tools reach things with. priority: the execution's.
     """
 
     execution: str
@@ -59,6 +59,7 @@ class Work(msgspec.Struct, frozen=True):
     queued: Callable[[str], None] = _nobody
     progress: Callable[[Any], None] = _nobody
     outside: Outside = msgspec.field(default_factory=Outside)
+    priority: int = 5
 
     def tool(self) -> Tool:
         """Return the tool that it calls; it was located before the start."""

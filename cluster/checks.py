@@ -3,6 +3,7 @@
 from typing import Any
 
 from perdure.actors import tools
+from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.cluster.secret_sources import check_secrets
 from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, heartbeats, tools_called
@@ -55,6 +56,13 @@ def check_id(execution: str) -> None:
     """Raise BadInput when an execution cannot have this id."""
     if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
         raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
+    check_no_schedule(execution)
+
+
+def check_no_schedule(execution: str) -> None:
+    """Raise BadInput where an id is a schedule's."""
+    if is_schedule(execution):
+        raise BadInput(f"the id {execution!r} is a schedule's; see it with: perdure schedule show {name_in(execution)}")
 
 
 def check_runs(definition: Definition) -> None:

@@ -15,7 +15,7 @@ from nats.errors import NoRespondersError
 from perdure.actors.inputs import StartExecution
 from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
-from perdure.cluster.checks import check_id, checked
+from perdure.cluster.checks import check_id, check_no_schedule, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import lane_of, solo_lane
@@ -28,6 +28,7 @@ from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
+    from perdure.cluster.schedules import Schedules
     from perdure.cluster.workflows import Workflows
 
 _STARTS_IN_FLIGHT = 256
@@ -78,6 +79,15 @@ class AsyncClient(AsyncQueries):
         workflows = Workflows(self._settings, self._connection)
         self._closing.push_async_callback(workflows.close)
         return workflows
+
+    @cached_property
+    def schedules(self) -> "Schedules":
+        """The schedules of this store."""
+        from perdure.cluster.schedules import Schedules
+
+        return Schedules(
+            self._settings, self._connection, self.definition_of, self._ship, sees_secrets=self._sees_secrets
+        )
 
     async def start(
         self,
@@ -182,6 +192,7 @@ class AsyncClient(AsyncQueries):
 
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
+        check_no_schedule(execution)
         return AsyncRun(execution, self._connection)
 
     async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import Started
@@ -19,9 +20,13 @@ from perdure.errors import BadInput
 from perdure.events.entry import Happened
 
 if TYPE_CHECKING:
+    from perdure.actors.schedule_state import Schedule
+    from perdure.cluster.schedules import Options
+    from perdure.cluster.schedules import Schedules as AsyncSchedules
     from perdure.cluster.workflow_versions import RegisteredWorkflow
     from perdure.cluster.workflows import Registration
     from perdure.cluster.workflows import Workflows as AsyncWorkflows
+    from perdure.events.schedules import Overlap
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -94,6 +99,11 @@ class Client(Queries):
         """The workflows that are registered in this store under their names."""
         return Workflows(self._client.workflows, self._loop)
 
+    @property
+    def schedules(self) -> "Schedules":
+        """The schedules of this store."""
+        return Schedules(self._client.schedules, self._loop)
+
     def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
         try:
@@ -138,6 +148,48 @@ class Workflows:
     def definition(self, which: str) -> str:
         """Return a definition as JSON text, of a `name`, `name@3`, `name@sha256:...` or `sha256:...`."""
         return self._loop.run(self._workflows.definition(which))
+
+
+class Schedules:
+    """The schedules of a store; see perdure.cluster.schedules.Schedules."""
+
+    def __init__(self, schedules: "AsyncSchedules", loop: "_Loop") -> None:
+        self._schedules = schedules
+        self._loop = loop
+
+    def add(self, name: str, workflow: WorkflowLike, input: Any = None, **how: "Unpack[Options]") -> "Schedule":
+        """Start a workflow by the clock: cron, every or at, and how; see the asynchronous `add`."""
+        return self._loop.run(self._schedules.add(name, workflow, input, **how))
+
+    def list(self) -> "Sequence[Schedule]":
+        """Return every schedule, by name."""
+        return self._loop.run(self._schedules.list())
+
+    def show(self, name: str) -> "Schedule":
+        """Return one schedule. Raises ScheduleNotFound."""
+        return self._loop.run(self._schedules.show(name))
+
+    def pause(self, name: str, reason: str = "") -> "Schedule":
+        """Start nothing from now on; what runs goes on."""
+        return self._loop.run(self._schedules.pause(name, reason))
+
+    def resume(self, name: str) -> "Schedule":
+        """Fire again; the fire times in the pause are left out."""
+        return self._loop.run(self._schedules.resume(name))
+
+    def remove(self, name: str) -> "Schedule":
+        """Fire no more; what runs goes on."""
+        return self._loop.run(self._schedules.remove(name))
+
+    def backfill(
+        self, name: str, since: datetime | str, until: datetime | str | None = None, overlap: "Overlap | None" = None
+    ) -> "Sequence[str]":
+        """Start the executions of fire times that have passed and have none yet; return their ids."""
+        return self._loop.run(self._schedules.backfill(name, since, until, overlap))
+
+    def served(self) -> bool:
+        """Say whether hosts answer that let schedules fire."""
+        return self._loop.run(self._schedules.served())
 
 
 class Run:

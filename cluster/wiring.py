@@ -11,6 +11,9 @@ from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.loop_watch import watch_loop
 from perdure.actors.mcp_pool import McpPool
 from perdure.actors.outside import Outside
+from perdure.actors.schedule_actor import ScheduleActor
+from perdure.actors.schedule_log import ScheduleLog
+from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
@@ -22,6 +25,7 @@ from perdure.cluster.leases import Embodied
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
+from perdure.cluster.schedule_starts import ScheduleStarts
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
@@ -152,16 +156,28 @@ class Opener:
                     host().fence,
                     pool,
                     lambda: host().crowded,
-                    shared=apart is not None,
+                    shared=self.apart is not None,
                 )
             return Execution(execution, around[own.epoch])
 
-        apart = self.apart
-        if apart is None:
-            return here
-        if self.settings.isolation == "process":
-            return lambda execution: apart(execution, own)
-        return lambda execution: HereOrApart(here(execution), lambda: apart(execution, own))
+        def schedule(execution: str) -> Embodied:
+            log = ScheduleLog(
+                name_in(execution), self.connection.log, self.connection.snapshots, own.epoch, host().fence
+            )
+            starts = ScheduleStarts(self.connection, self.settings, post)
+            return ScheduleActor(name_in(execution), log, starts, self.connection.inbox)
+
+        def embody(execution: str) -> Embodied:
+            if is_schedule(execution):
+                return schedule(execution)
+            apart = self.apart
+            if apart is None:
+                return here(execution)
+            if self.settings.isolation == "process":
+                return apart(execution, own)
+            return HereOrApart(here(execution), lambda: apart(execution, own))
+
+        return embody
 
 
 async def keep_serving(serving: Serving, reopen: Callable[[], Awaitable[Serving]]) -> None:

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from perdure.events.schedules import ScheduleEvent
+
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why something failed: a type name that `retry.on` matches, a message for people, data for programs."""
@@ -515,6 +517,7 @@ Event = (
     | ExecutionTerminated
     | ExecutionCompensated
     | ExecutionPurged
+    | ScheduleEvent
 )
 
 Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated | ExecutionCompensated

@@ -14,6 +14,7 @@ from perdure import (
     cli_log,
     cli_projections,
     cli_run,
+    cli_schedule,
     cli_tools,
     cli_workflows,
 )
@@ -48,6 +49,7 @@ app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
 app.add_typer(cli_projections.app, name="projections")
+app.add_typer(cli_schedule.app, name="schedule")
 
 
 @app.callback()

@@ -74,6 +74,10 @@ class WorkflowNotFound(BadInput):
     """No workflow is registered under this name, or not in this version."""
 
 
+class ScheduleNotFound(BadInput):
+    """There is no schedule of this name."""
+
+
 class WorkflowDeprecated(BadInput):
     """The version of a registered workflow takes no new starts; the message says why, and the way out."""
 
