@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from perdure.actors.agents import Answered
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
 from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
@@ -35,6 +36,7 @@ from perdure.actors.outgoing import Outgoing, Post
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
+from perdure.actors.transcripts import given_to
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
@@ -364,13 +366,16 @@ class Execution:
         about(node=name, attempt=attempt)
         try:
             places = folded.state.started.tools
-            value = secrets.reveal(state.input, state.secrets)
+            value = given_to(folded.state, plan, name, state, secrets.reveal)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
             )  # fmt: skip
-            report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
+            result, usage = await self._around.work(work), None
+            if isinstance(result, Answered):
+                result, usage = result.value, result.usage
+            report = ReportSuccess(name, attempt, secrets.redact(result), usage)
         except WorkerLost as error:
             report = ReportLoss(name, attempt, secrets.redact(str(error)))
         except BaseException as error:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from perdure.actors.agents import Endpoint
+from perdure.actors.models import Endpoint
 
 
 class Settings(BaseSettings):

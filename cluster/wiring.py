@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.loop_watch import watch_loop
+from perdure.actors.models import Models
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
@@ -62,12 +63,13 @@ def surroundings(
     def quiet() -> float:
         return 0.0 if crowded is None or crowded() else settings.passivate_after
 
+    models = Models(settings.endpoint)
     code = CodeStore(connection, settings.replicas)
     watch_loop(settings.slow_callback)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(settings.endpoint, call_elsewhere, post.signal),
+        work=worker(models, call_elsewhere, post.signal),
         timers=connection.inbox,
         epoch=epoch,
         near=near,

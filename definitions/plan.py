@@ -20,7 +20,9 @@ from perdure.definitions.nodes import (
     WorkflowNode,
     kind_of,
 )
-from perdure.definitions.parts import Agent, RuntimeEnv, Tool
+from perdure.definitions.agent_parts import Agent, Endpoint
+from perdure.definitions.agent_plan import with_turns
+from perdure.definitions.parts import RuntimeEnv, Tool
 from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of
 from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanCatch, PlanNode, key_of_input
@@ -50,13 +52,15 @@ class Plan:
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
     tools: Mapping[str, Tool] = field(default_factory=dict)
     runtime_env: RuntimeEnv | None = None
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
 
     @cached_property
     def secrets(self) -> frozenset[str]:
         """The names of the secrets that its calls read, and those of the workflows that it carries."""
         own = (_secrets_of(body) for body in (self.main, *self.ends.values()))
         carried = (compile_plan(workflow).secrets for workflow in self.workflows.values())
-        return frozenset().union(*own, *carried)
+        keys = (each.secret for each in self.endpoints.values())
+        return frozenset(key for key in keys if key is not None).union(*own, *carried)
 
     @cached_property
     def has_charts(self) -> bool:
@@ -68,7 +72,7 @@ class Plan:
         root, steps = steps_to(path)
         body = self.ends[root] if root else self.main
         for name, key in steps:
-            node = body.nodes[name]
+            node = body.nodes[name.partition(UNDO[0])[0]]
             body = node.bodies[key if key in node.bodies else "do"]
         return body
 
@@ -97,15 +101,20 @@ def compile_plan(workflow: Workflow) -> Plan:
     return Plan(
         name=workflow.name,
         digest=digest_of(workflow),
-        main=_compile_main(workflow),
+        main=with_turns(_compile_main(workflow), workflow.agents),
         agents=workflow.agents,
         drains=workflow.failure == "drain",
         signals=None if workflow.signals is None else {name: each.schema_ for name, each in workflow.signals.items()},
         timeout=workflow.timeout,
         workflows=workflow.workflows,
-        ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
+        ends={
+            key: with_turns(_compile_nodes(nodes, (key,), None), workflow.agents)
+            for key, nodes in ends.items()
+            if nodes
+        },
         tools={tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)},
         runtime_env=workflow.runtime_env,
+        endpoints=workflow.endpoints,
     )
 
 

@@ -24,6 +24,7 @@ from perdure.playing import play
 from perdure.scripts import (
     Unscripted,
     approve,
+    calls,
     cancel,
     change_input,
     complete_node,
@@ -49,6 +50,7 @@ __all__ = [
     "ScriptedModel",
     "Unscripted",
     "approve",
+    "calls",
     "cancel",
     "change_input",
     "complete_node",

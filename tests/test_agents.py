@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perdure.actors.agents import Endpoint, InvalidReply, Refused, Unavailable, ask
-from perdure.definitions.parts import Agent
+from perdure.actors import agents
+from perdure.actors.models import Endpoint, Models, Refused, Unavailable
+from perdure.actors.replies import InvalidReply
+from perdure.definitions.agent_parts import Agent
 from perdure.errors import BadInput
 from perdure.testing import Reply, ScriptedModel
 
@@ -16,6 +19,10 @@ JUDGE = Agent(
     instructions="Judge.",
     output={"type": "object", "required": ["good"], "properties": {"good": {"type": "boolean"}}},
 )
+
+
+async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, Any]) -> Any:
+    return (await agents.ask(Models(endpoint), None, name, agent, question, lambda _piece: None)).value
 
 
 @pytest.fixture

@@ -6,16 +6,23 @@ from typing import Any
 import pytest
 from scenario import NOW, running
 
-from perdure.actors.agents import Endpoint, RateLimited, Unavailable, ask
+from perdure.actors import agents
 from perdure.actors.inputs import ReportFailure
+from perdure.actors.models import Endpoint, Models, RateLimited, Unavailable
 from perdure.actors.retry_after import LONGEST, seconds_in
 from perdure.actors.work import error_of
-from perdure.definitions.parts import Agent
+from perdure.definitions.agent_parts import Agent
 from perdure.errors import RetryLater
 from perdure.events.vocabulary import Error, NodeAttemptFailed, NodeScheduled, TimerArmed
 from perdure.testing import Reply, ScriptedModel, fails, play
 
 AGENT = Agent(model="m", instructions="i")
+
+
+async def ask(endpoint: Endpoint, name: str, agent: Agent, question: Any) -> Any:
+    return (await agents.ask(Models(endpoint), None, name, agent, question, lambda _piece: None)).value
+
+
 RETRY = {"attempts": 3, "delay": 10, "backoff": 1, "jitter": False}
 
 
