@@ -6,6 +6,7 @@ from typing import Any
 
 from perdure.actors import tools
 from perdure.actors.models import Offered
+from perdure.actors.tool_schema import schema_of
 from perdure.definitions.agent_parts import HAND_OFF, Agent, AgentTool
 from perdure.definitions.plan import Plan
 
@@ -50,15 +51,8 @@ def _of_tool(plan: Plan, name: str, places: Mapping[str, str]) -> tuple[str, dic
 
 @lru_cache(maxsize=1024)
 def _of_code(place: str) -> tuple[str, dict[str, Any]]:
-    from pydantic import TypeAdapter
-
-    tool = tools.find(place)
-    schema = TypeAdapter(tool.function).json_schema()
-    schema.get("properties", {}).pop(tool.context, None)
-    if "required" in schema:
-        schema["required"] = [each for each in schema["required"] if each != tool.context]
-    described = tool.made_of or tool.function
-    return (described.__doc__ or "").strip(), schema
+    known = schema_of(tools.find(place))
+    return known.description, known.parameters
 
 
 def _hand_off(plan: Plan, name: str) -> Offered:

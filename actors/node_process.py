@@ -11,6 +11,7 @@ from perdure.actors import tools
 from perdure.actors.context import Beats, Context
 from perdure.actors.demands import Demand
 from perdure.actors.packages import unpack
+from perdure.actors.tool_schema import Tool
 from perdure.actors.work import call_here, whole_error_of
 from perdure.events.vocabulary import Error
 
@@ -100,7 +101,7 @@ class NodeProcess:
             with suppress(FileNotFoundError):
                 os.chdir(folder)
 
-    def _load(self) -> tools.Tool:
+    def _load(self) -> Tool:
         tool = tools.find(self._demand.place)
         tools.function_of(tool)
         return tool

@@ -14,6 +14,7 @@ from perdure.actors import agents, own_nodes, retry_after, tools
 from perdure.actors.context import Beats, Context, idempotency_key
 from perdure.actors.models import Models
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
+from perdure.actors.tool_schema import Tool
 from perdure.definitions.json_values import clean_text
 from perdure.definitions.placement import placement_of
 from perdure.definitions.plan import Plan
@@ -57,7 +58,7 @@ class Work(msgspec.Struct, frozen=True):
     progress: Callable[[Any], None] = _nobody
     hear: Callable[[str], None] = _nobody
 
-    def tool(self) -> tools.Tool:
+    def tool(self) -> Tool:
         """Return the tool that it calls; it was located before the start."""
         assert self.place is not None  # noqa: S101
         return tools.find(self.place)

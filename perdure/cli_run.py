@@ -194,6 +194,6 @@ async def _definition(workflow: str | Path, execution: str, settings: "Settings"
 def _model(replies: Path | None) -> Any:
     if replies is None:
         return nullcontext()
-    from perdure.testing import ScriptedModel
+    from perdure.testing import Model
 
-    return ScriptedModel.from_file(replies)
+    return Model.from_file(replies)

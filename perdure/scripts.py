@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import Signature, iscoroutinefunction, signature
 from typing import Any
 
 import msgspec
-from pydantic import validate_call
 
 from perdure.actors import replies, tools
 from perdure.actors.context import Context
@@ -29,6 +28,7 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.actors.replies import AskedFor, Reply
+from perdure.actors.tool_schema import Face, Tool
 from perdure.actors.work import error_of
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.hints import did_you_mean
@@ -213,7 +213,7 @@ class Script:
         """Call a function as the engine calls tools: its arguments are checked, and what it raises is its failure."""
         endings: list[Ending] = []
         checking = _checking(function, endings)
-        tool = tools.Tool(self.name, checking, iscoroutinefunction(function), tools.context_parameter(function))
+        tool = Tool(self.name, checking, iscoroutinefunction(function), Face(checking, ""))
         try:
             result = _in_thread(tool, given, context) if tool.is_async else tools.call(tool, given, context)
         except Exception as error:
@@ -250,7 +250,7 @@ def shown(value: Any) -> str:
 
 
 def _checking(function: Callable[..., Any], endings: list[Ending]) -> Callable[..., Any]:
-    """Return the function with checked arguments; an Ending that it returns is put aside, for it is no JSON."""
+    """Return the function, its result unchecked; an Ending that it returns is put aside, for it is no JSON."""
 
     def put_aside(result: Any) -> Any:
         if isinstance(result, Ending):
@@ -266,12 +266,13 @@ def _checking(function: Callable[..., Any], endings: list[Ending]) -> Callable[.
     async def call_async(*values: Any, **more: Any) -> Any:
         return put_aside(await function(*values, **more))
 
-    checked = call_async if iscoroutinefunction(function) else call
-    checked.__qualname__ = checked.__name__  # by which complaints about the arguments are told from others
-    return validate_call(checked)
+    checking = call_async if iscoroutinefunction(function) else call
+    unchecked = signature(function, eval_str=True).replace(return_annotation=Signature.empty)
+    vars(checking)["__signature__"] = unchecked
+    return checking
 
 
-def _in_thread(tool: tools.Tool, given: dict[str, Any], context: Context) -> Any:
+def _in_thread(tool: Tool, given: dict[str, Any], context: Context) -> Any:
     """Call an `async def` tool on an event loop of its own, in a thread: the test may have a loop here."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(tools.call, tool, given, context).result()

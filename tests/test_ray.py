@@ -14,7 +14,7 @@ import ray
 
 import perdure
 from perdure import ExecutionFailed, Settings
-from perdure.testing import Reply, ScriptedModel
+from perdure.testing import Reply, Model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -62,11 +62,11 @@ def effects(folder: Path) -> list[tuple[str, int]]:
     return [(name, int(pid)) for name, pid in (line.split() for line in lines)]
 
 
-class GatedModel(ScriptedModel):
+class GatedModel(Model):
     """Answers as the example's script does, but holds the drafts back until the gate opens."""
 
     def __init__(self, gate: Path) -> None:
-        script = ScriptedModel.from_file(EXAMPLES / "customer_support.replies.yaml")
+        script = Model.from_file(EXAMPLES / "customer_support.replies.yaml")
         super().__init__(script._replies)
         script._server.server_close()
         self.gate = gate
@@ -145,7 +145,7 @@ def test_an_agent_node_on_ray_asks_the_endpoint_of_the_settings(local_ray: None,
         "agents": {"a": {"model": "m", "instructions": "i"}},
         "nodes": {"n": {"agent": "a", "with": {"message": "weather"}}},
     }
-    with ScriptedModel([Reply("Fine.")]) as model:
+    with Model([Reply("Fine.")]) as model:
         settings = Settings(store=tmp_path / "store", openai_base_url=model.base_url)
         with perdure.connect(settings) as client:
             assert client.start(definition).result(timeout=60) == {"n": "Fine."}
