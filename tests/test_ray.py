@@ -14,6 +14,7 @@ import ray
 
 import perdure
 from perdure import ExecutionFailed, Settings
+from perdure.model_answers import Answer
 from perdure.testing import Reply, Model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -71,8 +72,8 @@ class GatedModel(Model):
         script._server.server_close()
         self.gate = gate
 
-    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], Mapping[str, str]]:
-        answer = super()._answer(path, body)
+    def answer(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> Answer | None:
+        answer = super().answer(path, body, headers)
         while "Draft a reply" in str(body) and not self.gate.exists():
             time.sleep(0.01)
         return answer
