@@ -47,7 +47,8 @@ def progress(draft: Draft, path: str) -> Error | None:
     if node is None or node.status != "open" or path in draft.state.undoing or draft.over:
         return None
     if not node.bodies:
-        return _begin(draft, path)
+        _begin(draft, path)
+        return None
     number = len(node.bodies) - 1
     turn = _Turn(path, node, number, inner_body(path, str(number)), node.bodies[str(number)])
     if (recalled := turn.told(RECALL)) is not None and (recalled.status not in SETTLED or recalled.error):
@@ -157,7 +158,9 @@ def _done(draft: Draft, turn: _Turn, said: Reply) -> Error | None:
         remembered = turn.told(REMEMBER)
         if remembered is None:
             given = {"session": recalled.input["session"], "agent": turn.agent}
-            return None if draft.state.paused else draft.schedule(node_in(turn.at, REMEMBER), 1, given, ())
+            if not draft.state.paused:
+                draft.schedule(node_in(turn.at, REMEMBER), 1, given, ())
+            return None
         if remembered.status not in SETTLED or remembered.error is not None:
             return remembered.error if remembered.status in SETTLED else None
     _end(draft, turn, {})
@@ -185,9 +188,10 @@ def _calls_go_on(draft: Draft, turn: _Turn, said: Reply) -> Error | None:
     for number, (call, name) in enumerate(zip(said.calls, numbered(said.calls), strict=True)):
         to = call.name.removeprefix(HAND_OFF)
         if to != call.name and to in draft.plan.agents[turn.agent].handoffs:
-            speaks, outcome = to, f"the conversation is handed over to {to}"
-        else:
-            outcome = _call(draft, turn, call, name, number)
+            speaks = to
+            told[str(number)] = f"the conversation is handed over to {to}"
+            continue
+        outcome = _call(draft, turn, call, name, number)
         if isinstance(outcome, Error):
             return outcome
         waits = waits or outcome is None
@@ -231,7 +235,9 @@ def _allowed(draft: Draft, turn: _Turn, path: str, given: dict[str, Any]) -> str
         except ExpressionError as error:
             return f"error: whether this may be called cannot be decided: {error}"
         if asks:
-            return None if draft.state.paused else _ask_person(draft, turn, asking, path, given)
+            if not draft.state.paused:
+                _ask_person(draft, turn, asking, path, given)
+            return None
     if decided is not None:
         if decided.status not in SETTLED:
             return None

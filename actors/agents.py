@@ -1,6 +1,6 @@
 """Agents: one question to a language model, or its next reply in a conversation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -44,9 +44,7 @@ async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, questi
     raise AssertionError("the last try returns or raises")  # pragma: no cover
 
 
-async def take_turn(
-    models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], hear: Hear
-) -> Answered:
+async def take_turn(models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], hear: Hear) -> Answered:
     """Return the model's next reply in a conversation, as it is recorded. Raises as `ask` does."""
     agent = plan.agents[given.agent]
     remembered: list[Said] = []
@@ -71,6 +69,3 @@ def _sum(used: list[dict[str, Any]]) -> dict[str, Any]:
         return used[0]
     total = {key: sum(each.get(key, 0) for each in used) for key in ("input", "output", "cost")}
     return {"model": used[-1]["model"], **{key: value for key, value in total.items() if key != "cost" or value}}
-
-
-Told = Callable[[str, Any], None]

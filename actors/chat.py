@@ -1,7 +1,7 @@
 """The chat-completions protocol: a request becomes its messages, and its answer, streamed or whole, a reply."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,10 @@ async def _message(said: Said, file: File) -> dict[str, Any]:
         return {"role": "assistant", "content": said.text or None, **({"tool_calls": calls} if calls else {})}
     if not said.files:
         return {"role": "user", "content": said.text}
-    return {"role": "user", "content": [{"type": "text", "text": said.text}, *[await _part(f, file) for f in said.files]]}
+    return {
+        "role": "user",
+        "content": [{"type": "text", "text": said.text}, *[await _part(f, file) for f in said.files]],
+    }
 
 
 async def _part(given: Mapping[str, Any], file: File) -> dict[str, Any]:

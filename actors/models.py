@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure.actors.replies import InvalidReply, Reply
-from perdure.actors.transcripts import Conversation, Said
+from perdure.actors.transcripts import Said
 from perdure.definitions import agent_parts
 from perdure.definitions.agent_parts import Agent
 from perdure.errors import ModelUnavailable, PerdureError, SecretMissing
@@ -27,6 +27,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     stream: bool = True
 
 
+OPENAI = Endpoint()
+
+
 class Price(msgspec.Struct, frozen=True):
     """What a million tokens cost, in whatever currency the budgets are."""
 
@@ -34,7 +37,7 @@ class Price(msgspec.Struct, frozen=True):
     output: float = 0.0
 
 
-class Busy(PerdureError):
+class _Busy(PerdureError):
     """The endpoint may answer later. retry_after: the seconds that it asks to wait."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -42,11 +45,11 @@ class Busy(PerdureError):
         self.retry_after = retry_after
 
 
-class RateLimited(Busy):
+class RateLimited(_Busy):
     """The endpoint asks to slow down."""
 
 
-class Unavailable(Busy):
+class Unavailable(_Busy):
     """The endpoint cannot be reached, or is failing."""
 
 
@@ -122,7 +125,7 @@ class Models:
     most: bytes of one reply.
     """
 
-    default: Endpoint = Endpoint()
+    default: Endpoint = OPENAI
     named: Mapping[str, agent_parts.Endpoint] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
     key: Callable[[str], str] = _no_key
@@ -145,16 +148,17 @@ class Models:
             request = _for(endpoint, msgspec.structs.replace(asked, model=model, most=self.most))
             try:
                 reply, (taken, given) = await put(endpoint, request, self.file, hear)
-            except (Busy, Refused) as error:
+            except (_Busy, Refused) as error:
                 failed.append(error)
             else:
                 return reply, self._usage(model, taken, given)
         raise _worst(failed)
 
-    def _candidates(
-        self, own: Mapping[str, agent_parts.Endpoint], agent: Agent
-    ) -> Iterator[tuple[Endpoint, str]]:
-        wanted = [(agent.endpoint, agent.model), *((each.endpoint or agent.endpoint, each.model) for each in agent.fallback)]
+    def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
+        wanted = [
+            (agent.endpoint, agent.model),
+            *((each.endpoint or agent.endpoint, each.model) for each in agent.fallback),
+        ]
         found = ((self._endpoint(own, name), self.default.model or model) for name, model in wanted)
         yield from dict.fromkeys(found)
 
@@ -186,12 +190,9 @@ def _for(endpoint: Endpoint, asked: Asked) -> Asked:
 
 def _worst(failed: list[PerdureError]) -> PerdureError:
     """Return the error of a request that no model answered: one after which another try may help, if there is one."""
-    busy = [error for error in failed if isinstance(error, Busy)]
+    busy = [error for error in failed if isinstance(error, _Busy)]
     if len(failed) == 1 or not busy:
         return failed[0]
     waits = [error.retry_after or 0.0 for error in busy]
     soonest = min(waits) or None
     return type(busy[0])("; ".join(map(str, failed)), soonest)
-
-
-__all__ = ["Asked", "Busy", "Conversation", "Endpoint", "Models", "Offered", "Price", "Sessions"]

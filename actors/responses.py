@@ -11,9 +11,10 @@ from perdure.actors.transcripts import Said
 
 async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear) -> Answer:
     """Ask by the Responses API. Raises RateLimited, Unavailable, Refused, ReplyTooLarge or InvalidReply."""
-    body = {"model": asked.model, "instructions": asked.instructions, "store": False, "input": await _items(asked, file)}
+    body: dict[str, Any] = {"model": asked.model, "instructions": asked.instructions, "store": False}
+    body |= {"input": await _items(asked, file), **_options(asked), "stream": asked.stream}
     async with telling(asked.name):
-        answer = await client_of(endpoint).responses.create(**body, **_options(asked), stream=asked.stream)
+        answer: Any = await client_of(endpoint).responses.create(**body)
         if asked.stream:
             answer = await _ended(asked, answer, hear)
         return _reply(asked, answer, _silent if asked.stream else hear)

@@ -185,4 +185,3 @@ class Agent(Part):
     def takes_turns(self) -> bool:
         """Whether its work is a loop of recorded steps, and not one question and one reply."""
         return bool(self.tools or self.handoffs)
-

@@ -81,7 +81,7 @@ _ASKED = Approval(
     on_reject="continue",
     form={"type": ["object", "null"], "properties": {"arguments": {"type": "object"}}},
 )
-"""How calls are decided on: with the arguments that are to be used in the place of the model's, where some are given."""
+"""How calls are decided on; `arguments` in the answer stand in the place of the model's."""
 
 _MODIFIERS = ("retry", "timeout", "heartbeat", "queue_timeout", "limit", "priority", "resources", "pool",
               "runtime_env", "run_on")  # fmt: skip
@@ -103,7 +103,9 @@ def _tool(name: str, tool: AgentTool, agents: Agents) -> PlanNode:
         model = WorkflowNode(workflow=tool.workflow, **modifiers)
         return _node(name, "workflow", model, **{"undo": undo_of_child(model), **parts})
     return with_turns(
-        PlanBody({name: _node(name, "agent", AgentNode(agent=tool.target, **modifiers), **parts)}, None, frozenset(), ()),
+        PlanBody(
+            {name: _node(name, "agent", AgentNode(agent=tool.target, **modifiers), **parts)}, None, frozenset(), ()
+        ),
         agents,
     ).nodes[name]
 

@@ -115,10 +115,14 @@ def _calls(workflow: Workflow) -> Iterator[_Call]:
                 yield (*at, "compensate"), node.compensate.tool, node.compensate.agent
     if workflow.states:
         yield from _chart_calls(chart_of(workflow), ())
-    for name, agent in workflow.agents.items():
-        yield from _agent_calls(agent, ("agents", name))
+    yield from _agents_calls(workflow)
     for name, child in workflow.workflows.items():
         yield from (((("workflows", name, *at), tool, agent)) for at, tool, agent in _calls(child))
+
+
+def _agents_calls(workflow: Workflow) -> Iterator[_Call]:
+    for name, agent in workflow.agents.items():
+        yield from _agent_calls(agent, ("agents", name))
 
 
 def _agent_calls(agent: Agent, at: Path) -> Iterator[_Call]:

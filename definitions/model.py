@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.durations import Duration
 from perdure.definitions.nodes import Body
-from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.parts import Concurrency, Limit, Name, Part, RuntimeEnv, Tool
 from perdure.definitions.states import State
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 from zlib import crc32
 
+from perdure.definitions.agent_parts import Agent, Endpoint
+from perdure.definitions.agent_plan import with_turns
 from perdure.definitions.chart_calls import compile_states
 from perdure.definitions.chart_places import chart_of
 from perdure.definitions.chart_plan import compile_chart
@@ -20,8 +22,6 @@ from perdure.definitions.nodes import (
     WorkflowNode,
     kind_of,
 )
-from perdure.definitions.agent_parts import Agent, Endpoint
-from perdure.definitions.agent_plan import with_turns
 from perdure.definitions.parts import RuntimeEnv, Tool
 from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of

@@ -116,8 +116,8 @@ class _Made:
         for index, call in enumerate(self._calls):
             pieces.append({"tool_calls": [{"index": index, **self._call(call[0], call[1], "")}]})
             half = len(call[2]) // 2
-            for part in (call[2][:half], call[2][half:]):
-                pieces.append({"tool_calls": [{"index": index, "function": {"arguments": part}}]})
+            parts = (call[2][:half], call[2][half:])
+            pieces += [{"tool_calls": [{"index": index, "function": {"arguments": part}}]} for part in parts]
         head = self._head("chat.completion.chunk")
         for delta in pieces:
             yield _event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})

@@ -113,7 +113,7 @@ def _handler(model: Model) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = model.answer(self.path, body, self.headers)
+            answer = model.answer(self.path, body, dict(self.headers))
             if answer is None:
                 self.close_connection = True
                 return
@@ -170,4 +170,3 @@ def _not_a_pattern(value: Any) -> str | None:
     except re.error as error:
         return str(error)
     return None
-

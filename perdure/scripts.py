@@ -30,9 +30,9 @@ from perdure.actors.inputs import (
 from perdure.actors.replies import AskedFor, Reply
 from perdure.actors.tool_schema import Face, Tool
 from perdure.actors.work import error_of
+from perdure.definitions.agent_parts import Agent
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.hints import did_you_mean
-from perdure.definitions.agent_parts import Agent
 from perdure.errors import BadInput
 from perdure.events.vocabulary import Error
 

@@ -6,7 +6,7 @@ import pytest
 
 from perdure.testing import Played, approve, calls, crash, fails, pause, play, reject, resume, takes
 
-LOOK = {"tools": ["look"]}
+LOOK: dict[str, Any] = {"tools": ["look"]}
 
 
 def agent(**parts: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_calls_of_one_reply_run_side_by_side_and_the_same_tool_twice() -> None:
 
 
 def test_a_call_that_needs_approval_waits_for_a_person_who_may_edit_its_arguments() -> None:
-    refund = {"tools": [{"tool": "refund", "approve": "args.amount > 100"}]}
+    refund: dict[str, Any] = {"tools": [{"tool": "refund", "approve": "args.amount > 100"}]}
     script = [calls(refund={"amount": 20}), calls(refund={"amount": 500}), "Done."]
     told = [approve("n[1]/refund.approve", by="ann", data={"arguments": {"amount": 300}}, at="2d")]
     played = play(flow(**refund), agents={"a": script}, tools={"refund": "ok"}, tell=told)
@@ -55,16 +55,18 @@ def test_a_call_that_needs_approval_waits_for_a_person_who_may_edit_its_argument
 
 
 def test_a_refused_call_is_not_made_and_the_model_reads_why() -> None:
-    refund = {"tools": [{"tool": "refund", "approve": "always"}]}
+    refund: dict[str, Any] = {"tools": [{"tool": "refund", "approve": "always"}]}
     told = [reject("n[0]/refund.approve", by="ann", data={"reason": "too much"})]
-    played = play(flow(**refund), agents={"a": [calls(refund={"amount": 5}), "I am sorry."]}, tools={"refund": 1}, tell=told)
+    played = play(
+        flow(**refund), agents={"a": [calls(refund={"amount": 5}), "I am sorry."]}, tools={"refund": 1}, tell=told
+    )
     assert played.output == {"n": "I am sorry."}
     assert said(played, 1)[-1] == ("tool", "this call was refused by ann: too much")
     assert played.inputs("refund") == []
 
 
 def test_an_approval_that_nobody_gives_in_time_is_a_refusal() -> None:
-    refund = {"tools": [{"tool": "refund", "approve": "always", "approve_timeout": "1d"}]}
+    refund: dict[str, Any] = {"tools": [{"tool": "refund", "approve": "always", "approve_timeout": "1d"}]}
     played = play(flow(**refund), agents={"a": [calls(refund={}), "No."]}, tools={"refund": 1})
     assert said(played, 1)[-1] == ("tool", "this call was refused by timeout")
     assert str(played.took) == "1 day, 0:00:00"
@@ -82,12 +84,15 @@ def test_an_approval_that_nobody_gives_in_time_is_a_refusal() -> None:
 def test_what_cannot_be_called_is_told_to_the_model_and_recorded(call: Any, told: str) -> None:
     played = play(flow(**LOOK), agents={"a": [calls(call), "Oh."]}, tools={"look": 1})
     assert said(played, 1)[-1] == ("tool", told)
-    assert [event.output for event in played.happened("BodySucceeded")][0] == {"told": {"0": told}}
+    assert next(event.output for event in played.happened("BodySucceeded")) == {"told": {"0": told}}
     assert played.inputs("look") == []
 
 
 def test_a_tool_that_fails_for_good_is_told_to_the_model_or_fails_the_agent() -> None:
-    script = {"agents": {"a": [calls(look={}), "Sorry."]}, "tools": {"look": [fails("Busy"), fails("Gone", "no such")]}}
+    script: dict[str, Any] = {
+        "agents": {"a": [calls(look={}), "Sorry."]},
+        "tools": {"look": [fails("Busy"), fails("Gone", "no such")]},
+    }
     retried = {"tool": "look", "retry": {"attempts": 3, "not_on": ["Gone"]}}
     played = play(flow(tools=[retried]), **script)
     assert said(played, 3)[-1] == ("tool", "error: Gone: no such")
@@ -99,7 +104,9 @@ def test_a_tool_that_fails_for_good_is_told_to_the_model_or_fails_the_agent() ->
 
 def test_a_busy_model_is_asked_again_and_nothing_else_is() -> None:
     script = [calls(look={}), fails("RateLimited", data={"retry_after": 60}), "Done."]
-    played = play(flow(node={"retry": {"attempts": 3, "on": ["RateLimited"]}}, **LOOK), agents={"a": script}, tools={"look": 1})
+    played = play(
+        flow(node={"retry": {"attempts": 3, "on": ["RateLimited"]}}, **LOOK), agents={"a": script}, tools={"look": 1}
+    )
     assert played.output == {"n": "Done."}
     assert [call.node for call in played.calls] == ["n[0]/model", "n[0]/look", "n[1]/model", "n[1]/model"]
     assert played.took.total_seconds() == 60

@@ -11,7 +11,7 @@ from perdure.actors.models import Endpoint, Models, Refused, Unavailable
 from perdure.actors.replies import InvalidReply
 from perdure.definitions.agent_parts import Agent
 from perdure.errors import BadInput
-from perdure.testing import Reply, Model
+from perdure.testing import Model, Reply
 
 WRITER = Agent(model="m-1", instructions="Write.", temperature=0.5)
 JUDGE = Agent(

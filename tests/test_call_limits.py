@@ -10,8 +10,8 @@ import pytest
 from scenario import plan_of
 
 from perdure import Context, tool
-from perdure.actors.models import Models
 from perdure.actors.context import Beats, idempotency_key
+from perdure.actors.models import Models
 from perdure.actors.time_limits import HeartbeatLost, Timeout, alive
 from perdure.actors.tools import call, find
 from perdure.actors.work import ToolFailed, Work, call_in_thread, error_of, worker

@@ -19,7 +19,7 @@ from perdure.cluster.ownership import Ownership
 from perdure.definitions.loading import load
 from perdure.errors import BadInput, ExecutionExists, ExecutionNotFound, ModelUnavailable, ToolNotFound, WaitTimeout
 from perdure.events.vocabulary import ExecutionStarted, ExecutionSucceeded, TimerFired
-from perdure.testing import Reply, Model
+from perdure.testing import Model, Reply
 
 HELLO: dict[str, Any] = {
     "name": "hello",

@@ -10,7 +10,7 @@ from test_docs import generator
 from perdure.definitions.loading import load
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import KINDS
-from perdure.testing import Played, Model, approve, fails, play, signal
+from perdure.testing import Model, Played, approve, fails, play, signal
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "definitions.md").read_text(encoding="utf-8")

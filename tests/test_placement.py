@@ -9,9 +9,9 @@ import pytest
 from scenario import plan_of
 
 from perdure import CallCancelled, Context, tool
-from perdure.actors.models import Models
 from perdure.actors.context import Beats
 from perdure.actors.demands import Demand, demand_of
+from perdure.actors.models import Models
 from perdure.actors.packages import LIMIT, digest_of, folder_of, pack, signature_of, unpack
 from perdure.actors.tools import find
 from perdure.actors.work import Work, call_in_thread, runs_apart, worker

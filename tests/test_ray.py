@@ -15,7 +15,7 @@ import ray
 import perdure
 from perdure import ExecutionFailed, Settings
 from perdure.model_answers import Answer
-from perdure.testing import Reply, Model
+from perdure.testing import Model, Reply
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

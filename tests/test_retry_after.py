@@ -14,7 +14,7 @@ from perdure.actors.work import error_of
 from perdure.definitions.agent_parts import Agent
 from perdure.errors import RetryLater
 from perdure.events.vocabulary import Error, NodeAttemptFailed, NodeScheduled, TimerArmed
-from perdure.testing import Reply, Model, fails, play
+from perdure.testing import Model, Reply, fails, play
 
 AGENT = Agent(model="m", instructions="i")
 

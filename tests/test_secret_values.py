@@ -10,8 +10,8 @@ import pytest
 from scenario import EXECUTION, plan_of, start
 
 from perdure import tool
-from perdure.actors.models import Models
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.models import Models
 from perdure.actors.secret_values import Secrets
 from perdure.actors.tools import locate
 from perdure.actors.work import ToolFailed, call_in_thread, error_of, worker
