@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import openai  # noqa: F401 (loaded before the forks)
-
 from perdure import tool
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.inputs import StartExecution
@@ -135,6 +133,8 @@ def forked(execution: str, wanted: int) -> int:
 
 if __name__ == "__main__":
     sys.modules["agent_crash_driver"] = sys.modules["__main__"]
+    os.environ["CRASH_EXECUTION"] = "warm"
+    asyncio.run(run("warm", -1))  # loads what is loaded late, before the forks
     number = 0
     while forked(f"crash-{number:03}", number) == signal.SIGKILL:
         forked(f"crash-{number:03}", -1)
