@@ -1,16 +1,19 @@
 """Agents: one question to a language model, or its next reply in a conversation."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from perdure.actors import memories
 from perdure.actors.agent_tools import offered
 from perdure.actors.models import Asked, Hear, Models
 from perdure.actors.replies import InvalidReply, checked
 from perdure.actors.transcripts import Conversation, Said, asked
 from perdure.definitions.agent_parts import Agent
 from perdure.definitions.plan import Plan
+from perdure.errors import EnvironmentProblem
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -48,12 +51,37 @@ async def take_turn(models: Models, plan: Plan, given: Conversation, places: Map
     """Return the model's next reply in a conversation, as it is recorded. Raises as `ask` does."""
     agent = plan.agents[given.agent]
     remembered: list[Said] = []
-    if given.session is not None and models.sessions is not None:
-        remembered, _ = await models.sessions.read(given.session, given.upto)
+    if given.session is not None and given.upto:
+        records = await memories.records_of(_sessions(models), given.session, given.upto)
+        remembered = memories.remembered(records, agent.memory.tokens)
     request = _request(given.agent, agent, [*remembered, *given.said])
     request = msgspec.structs.replace(request, tools=offered(plan, agent, places))
     reply, usage = await models.ask(plan.endpoints, agent, request, hear)
     return Answered(msgspec.to_builtins(reply), usage)
+
+
+async def remember(models: Models, plan: Plan, given: Conversation, does: str, key: str) -> Any:
+    """Recall what a session holds, or add to it what was said; `key` names the node's run."""
+    log, agent = _sessions(models), plan.agents[given.agent]
+    assert given.session is not None  # noqa: S101 (else there is no such step)
+    if does == "remember":
+        record = memories.record_of(given, key)
+        said = msgspec.convert(models.redact(msgspec.to_builtins(record.said)), list[Said])
+        return await memories.add(log, given.session, msgspec.structs.replace(record, said=said))
+
+    async def summarise(text: str) -> str:
+        name = agent.memory.summarise or ""
+        answer = await ask(models, plan, name, plan.agents[name], {"message": text}, lambda _piece: None)
+        return answer.value if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)
+
+    summed_up = summarise if agent.memory.summarise is not None else None
+    return await memories.recall(log, given.session, given.agent, agent.memory, key, summed_up)
+
+
+def _sessions(models: Models) -> memories.SessionLog:
+    if models.sessions is None:
+        raise EnvironmentProblem("an agent has a session, and there is no store here that keeps it")
+    return models.sessions
 
 
 def _request(name: str, agent: Agent, said: list[Said]) -> Asked:

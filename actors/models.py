@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from perdure.actors.memories import SessionLog
 from perdure.actors.replies import InvalidReply, Reply
 from perdure.actors.transcripts import Said
 from perdure.definitions import agent_parts
@@ -28,13 +29,6 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 OPENAI = Endpoint()
-
-
-class Price(msgspec.Struct, frozen=True):
-    """What a million tokens cost, in whatever currency the budgets are."""
-
-    input: float = 0.0
-    output: float = 0.0
 
 
 class _Busy(PerdureError):
@@ -95,16 +89,8 @@ def _unheard(_piece: str) -> None:
     """Take a piece that nobody listens to."""
 
 
-class Sessions(Protocol):
-    """What agents remember, by session: messages that were recorded, in their order."""
-
-    async def read(self, session: str, upto: int | None = None) -> tuple[list[Said], int]:
-        """Return what is remembered, up to a record's number, and the number of the last record."""
-        ...
-
-    async def add(self, session: str, said: list[Said], key: str, replaces: int = 0) -> None:
-        """Add to what is remembered, once for each key; `replaces`: it stands for the records up to this number."""
-        ...
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _no_key(name: str) -> str:
@@ -122,15 +108,16 @@ class Models:
     """All that is needed to ask models: endpoints, keys, prices, what is remembered, and who listens.
 
     named: the endpoints of the settings. key: gives the value of a secret. file: gives the URL, or data URL, of a file.
-    most: bytes of one reply.
+    most: bytes of one reply. redact: takes secrets out of what is remembered.
     """
 
     default: Endpoint = OPENAI
     named: Mapping[str, agent_parts.Endpoint] = field(default_factory=dict)
-    prices: Mapping[str, Price] = field(default_factory=dict)
+    prices: Mapping[str, agent_parts.Price] = field(default_factory=dict)
     key: Callable[[str], str] = _no_key
     file: Callable[[Mapping[str, Any]], Awaitable[str]] = _no_file
-    sessions: Sessions | None = None
+    sessions: SessionLog | None = None
+    redact: Callable[[Any], Any] = _as_it_is
     most: int = 1_000_000
 
     async def ask(

@@ -9,7 +9,6 @@ import msgspec
 from perdure.actors.replies import AskedFor, Reply, numbered
 from perdure.actors.state import BodyState, NodeState, Started
 from perdure.definitions.agent_parts import MODEL, RECALL
-from perdure.definitions.agent_plan import agent_of
 from perdure.definitions.nodes import ModelNode, SessionNode
 from perdure.definitions.paths import body_of, owner_of
 from perdure.definitions.plan import Plan
@@ -51,7 +50,7 @@ def given_to(state: Started, plan: Plan, path: str, node: NodeState, reveal: Rev
     assert around is not None  # noqa: S101 (it is open)
     question = reveal(around.input, around.secrets)
     recalled = around.bodies["0"].nodes.get(RECALL)
-    session = recalled.input["session"] if recalled is not None else None
+    session = (recalled or node).input.get("session")
     upto = (recalled.output or {}).get("upto", 0) if recalled is not None and recalled.output else 0
     return Conversation(node.input["agent"], conversation(around, question), session, upto)
 
@@ -103,9 +102,3 @@ def _result(node: NodeState | None) -> str:
     if node.error is not None:
         return f"error: {node.error.type}: {node.error.message}"
     return f"error: this call was {node.status}" + (f": {node.reason}" if node.reason else "")
-
-
-def turns_of(plan: Plan, state: Started, path: str) -> list[Said]:
-    """Return what was said at an agent's node that the state still knows; nothing where it took no turns."""
-    node = state.node(path)
-    return conversation(node, node.input) if node is not None and node.bodies and agent_of(plan.node(path)) else []

@@ -102,6 +102,9 @@ def worker(models: Models, call_elsewhere: CallElsewhere, send: Send | None = No
             agent = work.plan.agents[node.target]
             asking = agents.ask(models, work.plan, node.target, agent, work.input, work.hear)
             return await in_time(in_time(asking, agent.timeout), node.timeout)
+        if node.calls == "session":
+            key = work.context().idempotency_key
+            return await agents.remember(models, work.plan, work.input, getattr(node.model, "does", ""), key)
         if node.calls == "model":
             return await in_time(agents.take_turn(models, work.plan, work.input, work.places, work.hear), node.timeout)
         if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):

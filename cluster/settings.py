@@ -8,6 +8,8 @@ from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from perdure.actors.models import Endpoint
+from perdure.definitions.agent_parts import Endpoint as EndpointPart
+from perdure.definitions.agent_parts import Price
 
 
 class Settings(BaseSettings):
@@ -108,6 +110,23 @@ class Settings(BaseSettings):
         description="Key of the endpoint, from OPENAI_API_KEY.",
     )
 
+    openai_api: Literal["chat", "responses"] = Field(
+        default="chat", description="How that endpoint is asked: by chat completions, or the Responses API."
+    )
+    openai_structured: Literal["native", "prompted"] = Field(
+        default="native", description="Whether it takes JSON Schemas for replies, or the model is asked in words."
+    )
+    openai_stream: bool = Field(default=True, description="Whether its replies are asked for as streams.")
+    endpoints: dict[str, EndpointPart] = Field(
+        default={}, description="Further endpoints by name, as JSON; see docs/agents.md."
+    )
+    prices: dict[str, Price] = Field(
+        default={}, description='What a million tokens of each model cost, as JSON: `{"m": {"input": 1}}`.'
+    )
+    reply_bytes: int = Field(
+        default=1_000_000, ge=1, description="Characters of a model's reply; a longer one is broken off."
+    )
+
     @property
     def projections_file(self) -> Path:
         """The file of the read models."""
@@ -117,4 +136,6 @@ class Settings(BaseSettings):
     def endpoint(self) -> Endpoint:
         """The model endpoint that these settings name."""
         key = self.openai_api_key.get_secret_value() if self.openai_api_key else None
-        return Endpoint(self.openai_base_url, key, self.model)
+        return Endpoint(
+            self.openai_base_url, key, self.model, self.openai_api, self.openai_structured, self.openai_stream
+        )

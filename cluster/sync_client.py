@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import Started
+from perdure.actors.transcripts import Said
 from perdure.cluster.client import AsyncClient, connect_async
+from perdure.cluster.listening import Heard
 from perdure.cluster.progress import NodeProgress
 from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
@@ -71,6 +74,22 @@ class Client:
     def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Return the newest executions of the store; see AsyncClient.executions."""
         return self._loop.run(self._client.executions(status, limit))
+
+    def sessions(self) -> dict[str, int]:
+        """Return the sessions that agents remember, each with how many records it has."""
+        return self._loop.run(self._client.sessions())
+
+    def session(self, name: str) -> list[Said]:
+        """Return what agents remember of a session, oldest first; nothing where there is none."""
+        return self._loop.run(self._client.session(name))
+
+    def forget_session(self, name: str) -> None:
+        """Remove a session for good; see AsyncClient.forget_session."""
+        self._loop.run(self._client.forget_session(name))
+
+    def upload(self, path: str | PathLike[str], media_type: str | None = None) -> dict[str, Any]:
+        """Keep a file in the store and return the reference to it; see AsyncClient.upload."""
+        return self._loop.run(self._client.upload(path, media_type))
 
     def pools(self) -> list[PoolReport]:
         """Return how the pools of node actors stand."""
@@ -208,6 +227,14 @@ class Run:
     def progress(self) -> Iterator[NodeProgress]:
         """Yield what tools tell of their progress from now on, live, up to the end of the execution."""
         return self._each(self._run.progress())
+
+    def stream(self) -> Iterator[Heard]:
+        """Yield what its models say, and its calls of tools, live, up to the end; see AsyncRun.stream."""
+        return self._each(self._run.stream())
+
+    def transcript(self, node: str) -> list[Said]:
+        """Return what was said at an agent's node, as far as it is recorded."""
+        return self._loop.run(self._run.transcript(node))
 
     def events(self, after: int = 0) -> Iterator[Happened]:
         """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""

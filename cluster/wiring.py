@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.loop_watch import watch_loop
-from perdure.actors.models import Models
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
@@ -17,12 +16,14 @@ from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
+from perdure.cluster.model_wiring import models_of
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
+from perdure.cluster.streams import Streams
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
@@ -63,24 +64,25 @@ def surroundings(
     def quiet() -> float:
         return 0.0 if crowded is None or crowded() else settings.passivate_after
 
-    models = Models(settings.endpoint)
+    secrets = secrets_in(settings.secrets_dir)
     code = CodeStore(connection, settings.replicas)
     watch_loop(settings.slow_callback)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(models, call_elsewhere, post.signal),
+        work=worker(models_of(connection, settings, secrets), call_elsewhere, post.signal),
         timers=connection.inbox,
         epoch=epoch,
         near=near,
         snapshots=connection.snapshots,
         post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
-        secrets=secrets_in(settings.secrets_dir),
+        secrets=secrets,
         fence=fence,
         quiet=quiet,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
+        stream=Streams(connection.nats, secrets).begin,
     )
 
 

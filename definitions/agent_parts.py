@@ -150,6 +150,13 @@ class Endpoint(Part):
         return self
 
 
+class Price(Part):
+    """What a million tokens of a model cost, in whatever currency the budgets are."""
+
+    input: float = Field(default=0.0, ge=0, description="Of what the model is given.")
+    output: float = Field(default=0.0, ge=0, description="Of what it replies.")
+
+
 _SECRET = re.compile(r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 

@@ -1,7 +1,7 @@
 """Runs an agent again and again, each time killed by SIGKILL at another point, and then to its end from its log.
 
-`python agent_crash_driver.py URL TOKEN MODEL FOLDER`; prints one line of JSON for each point. All that is slow to load is
-loaded once: every run is a fork of this process.
+`python agent_crash_driver.py URL TOKEN MODEL FOLDER`; prints one line of JSON for each point. All that is slow to
+load is loaded once: every run is a fork of this process.
 """
 
 import asyncio
@@ -124,7 +124,8 @@ def forked(execution: str, wanted: int) -> int:
     child = os.fork()
     if not child:
         os.environ["CRASH_EXECUTION"] = execution
-        print(json.dumps(asyncio.run(run(execution, wanted))), flush=True)
+        sys.stdout.write(json.dumps(asyncio.run(run(execution, wanted))) + "\n")
+        sys.stdout.flush()
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or not status, status
