@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from perdure.actors.memories import SessionLog
-from perdure.actors.replies import InvalidReply, Reply
+from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 from perdure.definitions import agent_parts
 from perdure.definitions.agent_parts import Agent
+from perdure.definitions.json_values import clean_text
 from perdure.errors import ModelUnavailable, PerdureError, SecretMissing
 
 
@@ -134,11 +135,11 @@ class Models:
             put = responses.put if endpoint.api == "responses" else chat.put
             request = _for(endpoint, msgspec.structs.replace(asked, model=model, most=self.most))
             try:
-                reply, (taken, given) = await put(endpoint, request, self.file, hear)
+                reply, (taken, given) = await put(endpoint, request, self.file, lambda piece: hear(_text(piece)))
             except (_Busy, Refused) as error:
                 failed.append(error)
             else:
-                return reply, self._usage(model, taken, given)
+                return _clean(reply), self._usage(model, taken, given)
         raise _worst(failed)
 
     def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
@@ -163,6 +164,16 @@ class Models:
         if (price := self.prices.get(model)) is not None:
             usage["cost"] = round((taken * price.input + given * price.output) / 1e6, 9)
         return usage
+
+
+def _clean(reply: Reply) -> Reply:
+    """Return a reply without what no UTF-8 can hold."""
+    calls = [AskedFor(_text(each.id), _text(each.name), _text(each.arguments)) for each in reply.calls]
+    return Reply(_text(reply.text), calls)
+
+
+def _text(text: str) -> str:
+    return clean_text(text, len(text))
 
 
 def _for(endpoint: Endpoint, asked: Asked) -> Asked:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from perdure.definitions.data_words import misfits
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import PerdureError
 
 
@@ -41,8 +42,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
     """Return the JSON data in a reply; raise InvalidReply when it is none, or not as the schema says."""
     try:
-        value = json.loads(_without_fence(text))
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = to_json_value(json.loads(_without_fence(text)))
+    except (ValueError, RecursionError) as error:
         raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {text[:200]!r}") from None
     if problems := misfits(schema, value, "reply"):
         raise InvalidReply(f"agent {name!r}: the reply breaks its output schema: {'; '.join(problems)}")
@@ -60,8 +61,8 @@ def _without_fence(text: str) -> str:
 def arguments_of(call: AskedFor) -> dict[str, Any]:
     """Return the arguments of a call; raise InvalidReply where they are no JSON object."""
     try:
-        value = json.loads(call.arguments or "{}")
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = to_json_value(json.loads(call.arguments or "{}"))
+    except (ValueError, RecursionError) as error:
         raise InvalidReply(f"the arguments of {call.name[:64]!r} are not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidReply(f"the arguments of {call.name[:64]!r} are no JSON object")

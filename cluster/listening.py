@@ -90,6 +90,11 @@ async def listen(connection: Connection, run: "AsyncRun", now: Now) -> AsyncIter
         while (heard := await queue.get()) is not None:
             yield heard
         await following
+        for each in subscriptions:
+            await each.drain()  # what was said before the end may still be on its way
+        while not queue.empty():
+            if (heard := queue.get_nowait()) is not None:
+                yield heard
     finally:
         following.cancel()
         for each in subscriptions:
@@ -98,7 +103,7 @@ async def listen(connection: Connection, run: "AsyncRun", now: Now) -> AsyncIter
 
 
 async def _calls(connection: Connection, run: "AsyncRun", now: Now, queue: asyncio.Queue[Heard | None]) -> None:
-    """Tell the calls of tools that begin and end from now on, and then the end."""
+    """Tell the calls of tools that are under way, those that begin and end from now on, and then the end."""
     last, plan = 0, None
     try:
         with contextlib.suppress(ExecutionNotFound):  # it is queued
@@ -106,6 +111,9 @@ async def _calls(connection: Connection, run: "AsyncRun", now: Now, queue: async
             plan = await connection.registry.plan(state.started.digest)
             if state.outcome is not None:
                 return
+            for path, node in state.running.items():  # the calls that are under way
+                if plan.node(path).calls == "tool":
+                    queue.put_nowait(Heard(path, node.attempt, "call", data=node.input))
         async for happened in run.events(last):
             if isinstance(happened.event, ExecutionStarted):
                 plan = await connection.registry.plan(happened.event.digest)
