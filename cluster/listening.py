@@ -91,7 +91,7 @@ async def listen(connection: Connection, run: "AsyncRun", now: Now) -> AsyncIter
             yield heard
         await following
         for each in subscriptions:
-            await each.drain()  # what was said before the end may still be on its way
+            await each.drain()  # type: ignore[no-untyped-call]  # what was said before the end may still be on its way
         while not queue.empty():
             if (heard := queue.get_nowait()) is not None:
                 yield heard
