@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_cluster, cli_controls, cli_definitions, cli_log, cli_run, cli_workflows
+from perdure import cli_cluster, cli_controls, cli_definitions, cli_log, cli_run, cli_sessions, cli_workflows
 from perdure.cli_support import (
     AsJson,
     Stopped,
@@ -39,6 +39,7 @@ app.add_typer(cli_definitions.app)
 app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
+app.add_typer(cli_sessions.app, name="sessions")
 
 
 @app.callback()
@@ -129,7 +130,7 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
         if state.outcome is None and not await started.is_driven():
             say("nobody drives this execution now; it goes on with its `perdure run` command and --id, or a client")
         if follow:
-            await console.follow(console.Progress(execution), started.events())
+            await console.follow(console.Progress(execution), started.events(), started.stream())
         progress = console.Progress(execution)
         for recorded in await started.history():
             for happened in recorded.unpack():

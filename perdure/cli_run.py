@@ -146,7 +146,7 @@ async def _driven(asked: _Asked) -> Any:
             started = await client.start(asked.workflow, asked.input, id=execution, confirm=False)
             if asked.retry and await started.status() == "failed":
                 await started.retry()
-            await console.follow(console.Progress(execution), started.events())
+            await console.follow(console.Progress(execution), started.events(), started.stream())
             await _let_children_end(client, execution)
             try:
                 return await started.result()

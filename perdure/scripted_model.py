@@ -69,6 +69,23 @@ class Model:
         """Load a YAML or JSON list of replies; raise BadInput where it is none."""
         return cls(_replies_in(path), str(path))
 
+    @staticmethod
+    def record(endpoint: str, file: str | PathLike[str]) -> "Model":
+        """Return a model that asks a real endpoint (its URL, with `/v1`), and adds what it answers to a file.
+
+        The key is that of the client that asks; it is not written.
+        """
+        from perdure.recorded_model import RecordingModel
+
+        return RecordingModel(endpoint, Path(file))
+
+    @staticmethod
+    def replay(file: str | PathLike[str]) -> "Model":
+        """Return a model that answers what was recorded; raise BadInput where the file is none of a recording."""
+        from perdure.recorded_model import ReplayingModel
+
+        return ReplayingModel(Path(file))
+
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
