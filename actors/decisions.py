@@ -81,8 +81,8 @@ def _hear(draft: Draft, report: Report) -> None:
         charts.come_late(draft, report)
         return
     match report:
-        case ReportSuccess(node, attempt, output):
-            flow.complete(draft, node, attempt, output)
+        case ReportSuccess(node, attempt, output, usage):
+            flow.complete(draft, node, attempt, output, usage)
         case ReportFailure(node, attempt, error):
             failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss() | ReportQueued():

@@ -22,6 +22,7 @@ from perdure.cluster.here_or_apart import HereOrApart
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
+from perdure.cluster.model_wiring import models_of
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
@@ -29,6 +30,7 @@ from perdure.cluster.schedule_starts import ScheduleStarts
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
+from perdure.cluster.streams import Streams
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
@@ -73,25 +75,27 @@ def surroundings(
     def quiet() -> float:
         return 0.0 if crowded is None or crowded() else settings.passivate_after
 
+    secrets = secrets_in(settings.secrets_dir)
     code = CodeStore(connection, settings.replicas)
     watch_loop(settings.slow_callback)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(settings.endpoint, call_elsewhere, post.signal),
+        work=worker(models_of(connection, settings, secrets), call_elsewhere, post.signal),
         timers=connection.inbox,
         epoch=epoch,
         near=near,
         snapshots=connection.snapshots,
         post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
-        secrets=secrets_in(settings.secrets_dir),
-        outside=Outside(settings.reach, secrets_in(settings.secrets_dir), connection.nats, pool),
+        secrets=secrets,
+        outside=Outside(settings.reach, secrets, connection.nats, pool),
         fence=fence,
         quiet=quiet,
         shared=shared,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
+        stream=Streams(connection.nats, secrets).begin,
     )
 
 

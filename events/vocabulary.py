@@ -109,11 +109,15 @@ class NodeWaiting(_Event, frozen=True):
 
 
 class NodeOpened(_Event, frozen=True):
-    """A node began that has bodies of its own; `input` is the items of a foreach, or a loop's first value."""
+    """A node began that has bodies of its own; `input` is a foreach's items, a loop's first value, an agent's question.
+
+    secrets: JSON pointers to the references to secrets in it, as in NodeScheduled.
+    """
 
     node: str
     attempt: int
     input: Any = None
+    secrets: list[str] = []
 
 
 class BodyStarted(_Event, frozen=True):
@@ -161,11 +165,12 @@ class BranchTaken(_Event, frozen=True):
 
 
 class NodeSucceeded(_Event, frozen=True):
-    """A node has its output."""
+    """A node has its output. `usage`: the `model` that made it, tokens `input` and `output`, and their `cost`."""
 
     node: str
     attempt: int
     output: Any = None
+    usage: dict[str, Any] | None = None
 
 
 class NodeAttemptFailed(_Event, frozen=True):
