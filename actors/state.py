@@ -46,6 +46,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
     secrets: JSON pointers to the references to secrets in its input. child: the one that it waits for, or succeeded by.
     waits_for: what its call waits for in a queue. usage: what a model took to make its output.
+    reused: it was done in the past of a fork, whose effects are not the fork's to undo.
     """
 
     status: NodeStatus
@@ -65,6 +66,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     child: str = ""
     waits_for: str = ""
     usage: dict[str, Any] | None = None
+    reused: bool = False
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -116,7 +116,7 @@ class AsyncClient(AsyncQueries):
         WorkflowNotFound or WorkflowDeprecated.
         """
         definition = await self.definition_of(workflow, id)
-        run = AsyncRun(uuid4().hex if id is None else id, self._connection)
+        run = self._run(uuid4().hex if id is None else id)
         command = self._command(definition, input, run.id, priority, search, tags)
         if id is not None and await run.attaches(command):
             return run
@@ -148,7 +148,7 @@ class AsyncClient(AsyncQueries):
                 await self._connection.inbox.start(replace(command, tools=places))
 
         await asyncio.gather(*map(start, commands))
-        return [AsyncRun(command.execution, self._connection) for command in commands]
+        return [self._run(command.execution) for command in commands]
 
     async def definition_of(self, workflow: WorkflowLike, id: str | None = None) -> Definition:
         """Return the definition that a start means; an execution that has begun under this id stays with its version.
@@ -219,7 +219,10 @@ class AsyncClient(AsyncQueries):
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         check_no_schedule(execution)
-        return AsyncRun(execution, self._connection)
+        return self._run(execution)
+
+    def _run(self, execution: str) -> "AsyncRun":
+        return AsyncRun(execution, self._connection, self._settings, self._lane)
 
     async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:
         return await shipped(CodeStore(self._connection, self._settings.replicas), definition, places)

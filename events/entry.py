@@ -111,6 +111,16 @@ def decode(data: bytes) -> Entry:
             raise CorruptEntry(f"{error}; a newer release may have written it") from None
 
 
+def as_data(entry: Entry) -> dict[str, Any]:
+    """Return an entry as plain JSON data, as a fork keeps it."""
+    return dict(msgspec.to_builtins(entry))
+
+
+def from_data(data: dict[str, Any]) -> Entry:
+    """Return the entry that plain data hold, brought up to today's format; raise CorruptEntry."""
+    return decode(msgspec.json.encode(data))
+
+
 def _upcast(data: bytes) -> Entry:
     return msgspec.convert(upcast(msgspec.json.decode(data, type=dict[str, Any])), Entry)
 
