@@ -1,7 +1,6 @@
 """A state as plain data that people can read, and the differences between two of them, place by place."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -61,7 +60,3 @@ def differences(before: Any, after: Any, place: str = "") -> Iterator[Difference
     for key in dict.fromkeys([*before, *after]):
         yield from differences(before.get(key), after.get(key), f"{place}.{key}" if place else key)
 
-
-def moment_of(at: datetime) -> str:
-    """Return a time as JSON data."""
-    return at.isoformat().replace("+00:00", "Z")

@@ -34,6 +34,7 @@ from perdure.errors import EnvironmentProblem
 from perdure.events.sessions import JetStreamSessions
 
 if TYPE_CHECKING:
+    from perdure.cluster.verification import Verified
     from perdure.cluster.schedules import Schedules
     from perdure.cluster.workflows import Workflows
 
@@ -215,6 +216,25 @@ class AsyncClient(AsyncQueries):
         from perdure.cluster.history_file import import_
 
         return await import_(self._connection, lines)
+
+    async def verify(
+        self, executions: Iterable[str] | None = None, *, projections: bool = True
+    ) -> AsyncIterator["Verified"]:
+        """Yield executions, all where none are named, each with what is wrong with its history, if anything is.
+
+        projections: hold the rows of the read models against it, too. Raises LogUnavailable, EnvironmentProblem.
+        """
+        from perdure.cluster.verification import Verification
+
+        verification = Verification(self._connection, self._projections if projections else None)
+        try:
+            await verification.open()
+            if executions is None:
+                executions = await verification.all()
+            for execution in executions:
+                yield await verification.verify(execution)
+        finally:
+            verification.close()
 
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""

@@ -149,10 +149,9 @@ def test_what_was_undone_is_done_again() -> None:
 
 
 def test_a_fork_undoes_what_it_did_itself_and_nothing_of_the_past() -> None:
-    plan = plan_of({
-        "a": {"tool": "a", "compensate": {"tool": "u"}}, "b": {"tool": "b", "needs": ["a"], "compensate": {"tool": "u"}},
-        "c": {"tool": "c", "needs": ["b"]},
-    })  # fmt: skip
+    undo = {"compensate": {"tool": "u"}}
+    plan = plan_of({"a": {"tool": "a", **undo}, "b": {"tool": "b", "needs": ["a"], **undo},
+                    "c": {"tool": "c", "needs": ["b"]}})  # fmt: skip
     forked = Past(plan).tell(done("a")).fork()
     forked.when(Recover(), done("b"), ReportFailure("c", 1, BOOM))
     assert list(forked.now.running) == ["b~undo"]

@@ -13,7 +13,7 @@ from perdure.cluster.client import AsyncClient
 from perdure.cluster.run import AsyncRun
 from perdure.errors import BadInput, ExecutionExists, ExecutionFailed, ExecutionNotFound
 from perdure.events.vocabulary import ExecutionForked
-from perdure.testing import ScriptedModel
+from perdure.testing import Model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CALLS: list[str] = []
@@ -57,12 +57,12 @@ BAD: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    with ScriptedModel.from_file(EXAMPLES / "customer_support.replies.yaml") as model:
+    with Model.from_file(EXAMPLES / "customer_support.replies.yaml") as model:
         yield model
 
 
 @pytest.fixture(scope="module")
-async def client(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> AsyncIterator[AsyncClient]:
+async def client(tmp_path_factory: pytest.TempPathFactory, model: Model) -> AsyncIterator[AsyncClient]:
     store = tmp_path_factory.mktemp("forks")
     async with await perdure.connect_async(Settings(store=store, openai_base_url=model.base_url), local=True) as client:
         yield client
@@ -85,7 +85,7 @@ async def called(run: AsyncRun) -> list[str]:
 
 @pytest.mark.parametrize("node", list(NEEDED))
 async def test_a_fork_from_any_node_of_the_support_example_calls_only_what_comes_after(
-    case: AsyncRun, model: ScriptedModel, node: str
+    case: AsyncRun, model: Model, node: str
 ) -> None:
     before = len(model.requests)
     forked = await case.fork(from_=node)
@@ -103,7 +103,7 @@ async def test_a_fork_at_every_entry_comes_to_the_same_end(case: AsyncRun) -> No
         assert await forked.result(20) == await case.result()
 
 
-async def test_a_fork_goes_on_with_another_input_or_model(case: AsyncRun, model: ScriptedModel) -> None:
+async def test_a_fork_goes_on_with_another_input_or_model(case: AsyncRun, model: Model) -> None:
     packed = {"message": "Where is it?", "order": "A-1002"}
     forked = await case.fork(from_="lookup", input=packed, model="other-model")
     assert (await forked.result(20))["ticket"]  # its draft is not good: a person has to see to it
