@@ -59,4 +59,3 @@ def differences(before: Any, after: Any, place: str = "") -> Iterator[Difference
         return
     for key in dict.fromkeys([*before, *after]):
         yield from differences(before.get(key), after.get(key), f"{place}.{key}" if place else key)
-

@@ -34,8 +34,9 @@ from perdure.errors import EnvironmentProblem
 from perdure.events.sessions import JetStreamSessions
 
 if TYPE_CHECKING:
-    from perdure.cluster.verification import Verified
+    from perdure.cluster.evaluation import Evaluated
     from perdure.cluster.schedules import Schedules
+    from perdure.cluster.verification import Verified
     from perdure.cluster.workflows import Workflows
 
 _STARTS_IN_FLIGHT = 256
@@ -216,6 +217,24 @@ class AsyncClient(AsyncQueries):
         from perdure.cluster.history_file import import_
 
         return await import_(self._connection, lines)
+
+    async def evaluate(
+        self, workflow: WorkflowLike, last: int = 20, *, of: str | None = None, dry: bool = False
+    ) -> AsyncIterator["Evaluated"]:
+        """Yield what would become of the last ended executions under a changed definition; see docs/time_travel.md.
+
+        What is unchanged is answered from their records, the rest is really called here; nothing is stored. of: the
+        name of the workflow that ran; the definition's own otherwise. dry: call nothing, and say what would be called.
+        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable or SecretMissing.
+        """
+        from perdure.cluster.evaluation import Evaluation
+
+        definition = await self.definition_of(workflow)
+        name = of or definition.workflow.name
+        rows = await self.executions(("succeeded", "failed"), last, workflow=name)
+        evaluation = Evaluation(self._connection, self._settings, definition, dry=dry)
+        async for each in evaluation.each([row["id"] for row in rows]):
+            yield each
 
     async def verify(
         self, executions: Iterable[str] | None = None, *, projections: bool = True

@@ -117,6 +117,7 @@ class Times:
         self.cost = 0.0
 
     def take(self, step: Step) -> None:
+        """Take in one more entry."""
         at = step.entry.at
         self.first, self.last = self.first or at, at
         for event in step.entry.events:
@@ -130,9 +131,11 @@ class Times:
 
     @property
     def seconds(self) -> float:
+        """Return the seconds from the first entry to the last."""
         return (self.last - self.first).total_seconds() if self.first and self.last else 0.0
 
     def of(self, path: str) -> float | None:
+        """Return the seconds from a node's first beginning to its end."""
         if path not in self.began or path not in self.ended:
             return None
         return (self.ended[path] - self.began[path]).total_seconds()

@@ -1,4 +1,4 @@
-"""Verification: does the current code still read and fold what is stored, and do the read models say the same?
+"""Verification: whether the current code still reads and folds what is stored, and the read models say the same.
 
 The check before an upgrade. One execution is in memory at a time, whatever their number.
 """
@@ -14,14 +14,14 @@ from sqlalchemy import Table, create_engine, delete, select
 from sqlalchemy.pool import StaticPool
 
 from perdure.actors.folded import Folded
-from perdure.actors.schedule_state import fold as fold_schedule
-from perdure.actors.schedule_state import is_schedule
+from perdure.actors.schedule_log import Folded as ScheduleFolded
+from perdure.actors.schedule_state import Schedule, is_schedule
 from perdure.actors.state import Started
 from perdure.cluster.connection import Connection
 from perdure.definitions.loading import load
 from perdure.errors import CorruptBlob, PerdureError
 from perdure.events.entry import Entry, Happened, Recorded
-from perdure.events.vocabulary import Event, ExecutionPurged
+from perdure.events.vocabulary import ExecutionPurged
 from perdure.projections.approvals import Approvals
 from perdure.projections.dead_letters import DeadLetters
 from perdure.projections.executions import Executions
@@ -128,7 +128,7 @@ class _Chain:
         self.problems: list[Problem] = []
         self.folded = Folded()
         self._prev: str | None = None
-        self._of_schedule: list[Event] = []
+        self._schedule = ScheduleFolded(Schedule(execution))
 
     def tell(self, kind: str, message: str, n: int = 0) -> None:
         self.problems.append(Problem(self.execution, kind, message, n))
@@ -159,8 +159,7 @@ class _Chain:
 
     def _fold(self, recorded: Recorded) -> None:
         if is_schedule(self.execution):
-            self._of_schedule += self.newest.events
-            fold_schedule(self._of_schedule)
+            self._schedule = self._schedule.after(recorded)
         else:
             self.folded = self.folded.after(recorded, self.newest)
 
@@ -173,9 +172,7 @@ class _Scratch:
     """A database in memory, in which the rows of one execution at a time are made again."""
 
     def __init__(self) -> None:
-        self._engine = create_engine(
-            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
+        self._engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
         with self._engine.begin() as connection:
             metadata.create_all(connection)
 

@@ -122,8 +122,8 @@ def main() -> None:
 async def _show(execution: str, settings: "Settings", at: str | None, *, follow: bool, as_json: bool) -> None:
     from perdure import console
     from perdure.actors.described import described
-    from perdure.events.vocabulary import ExecutionSucceeded
     from perdure.cluster.client import AsyncClient
+    from perdure.events.vocabulary import ExecutionSucceeded
 
     async with await AsyncClient.open(settings, "none") as client:
         started = client.get(execution)

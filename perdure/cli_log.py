@@ -78,9 +78,7 @@ def import_(
 def verify(
     executions: Annotated[list[str] | None, typer.Argument(help="Ids of executions.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of the store, one after the other.")] = False,
-    projections: Annotated[
-        bool, typer.Option(help="Hold the rows of the read models against the log, too.")
-    ] = True,
+    projections: Annotated[bool, typer.Option(help="Hold the rows of the read models against the log, too.")] = True,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:

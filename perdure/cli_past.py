@@ -95,9 +95,7 @@ def fork(
     with_: Annotated[
         Path | None, typer.Option("--with", help="Another definition to go on under.", show_default=False)
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Another model for all of its agents.", show_default=False)
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Another model for all of its agents.", show_default=False)] = None,
     id: Annotated[str | None, typer.Option(help="The fork's id.", show_default=False)] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Only record the fork: the hosts of the store go on with it.")
@@ -131,7 +129,9 @@ def fork(
         print_json({"id": new, "of": execution, "status": "succeeded", "output": output} if as_json else output)
 
 
-def _forked(execution: str, new: str, asked: dict[str, Any], store: Path | None, replies: Path | None, mode: str) -> Any:
+def _forked(
+    execution: str, new: str, asked: dict[str, Any], store: Path | None, replies: Path | None, mode: str
+) -> Any:
     try:
         with only_data_on_stdout():
             return until_stopped(_fork(execution, new, asked, store, replies, mode))

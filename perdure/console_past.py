@@ -10,6 +10,7 @@ from rich.table import Table
 
 from perdure.actors.described import Difference
 from perdure.cluster.comparison import Comparison, NodeSummary
+from perdure.cluster.evaluation import Evaluated
 from perdure.console import STYLES, console
 from perdure.events.entry import Entry
 
@@ -31,7 +32,9 @@ def short(value: Any) -> str:
 def show_step(entry: Entry, since: datetime, changes: Sequence[Difference]) -> None:
     """Show one entry: its number, its time since the start, its events, and what they changed."""
     names = ", ".join(_event_name(event) for event in entry.events) or "(a command that changed nothing)"
-    console.print(f"[bold]{entry.n:>5}[/]  +{(entry.at - since).total_seconds():.3f} s  {escape(names)}", soft_wrap=True)
+    console.print(
+        f"[bold]{entry.n:>5}[/]  +{(entry.at - since).total_seconds():.3f} s  {escape(names)}", soft_wrap=True
+    )
     show_changes(changes)
 
 
@@ -71,6 +74,27 @@ def _node(node: NodeSummary | None) -> str:
     what = node.error or ("" if node.output is None else short(node.output))
     took = f" {node.seconds:.2f} s" if node.seconds is not None else ""
     return f"[{STYLES[node.status]}]{node.status}[/]{' (reused)' if node.reused else ''}{took}  {escape(what)}"
+
+
+def show_evaluated(told: Sequence[Evaluated], *, dry: bool) -> None:
+    """Show what would become of executions under a changed definition, and how much of it is new."""
+    for each in told:
+        verdict = {True: "[green]same[/]", False: "[bold red]differs[/]", None: "[yellow]open[/]"}[each.same]
+        console.print(f"{escape(each.execution)}  {verdict}  {len(each.reused)} from the record", soft_wrap=True)
+        if each.ran:
+            console.print(
+                f"    {'would call' if dry else 'called'}: {', '.join(each.ran)}", markup=False, soft_wrap=True
+            )
+        if each.problem:
+            console.print(f"    {each.problem}", markup=False, soft_wrap=True)
+        if each.same is False and each.now is not None:
+            was, now = (each.was.error or each.was.output), (each.now.error or each.now.output)
+            console.print(f"    {each.was.status}: {short(was)}", markup=False, soft_wrap=True)
+            console.print(f"    {each.now.status}: {short(now)}", markup=False, soft_wrap=True)
+            console.print(f"    nodes that differ: {', '.join(each.nodes)}", markup=False, soft_wrap=True)
+    counts = [sum(each.same is verdict for each in told) for verdict in (True, False, None)]
+    spent = f"; {sum(each.tokens for each in told)} tokens, cost {sum(each.cost for each in told):g}"
+    console.print(f"{counts[0]} the same, {counts[1]} differ, {counts[2]} cannot be said without calls{spent}")
 
 
 def show_timeline(spans: Sequence[dict[str, Any]], now: datetime, width: int | None = None) -> None:

@@ -10,6 +10,7 @@ import yaml
 import perdure
 from perdure import Settings, tool
 from perdure.cluster.client import AsyncClient
+from perdure.cluster.retention import purge
 from perdure.cluster.run import AsyncRun
 from perdure.errors import BadInput, ExecutionExists, ExecutionFailed, ExecutionNotFound
 from perdure.events.vocabulary import ExecutionForked
@@ -136,17 +137,6 @@ async def test_the_same_fork_asked_for_again_is_the_same_and_another_under_its_i
         await case.fork(id=case.id)
 
 
-async def test_a_fork_of_a_fork_stands_alone_when_both_pasts_are_gone(client: AsyncClient) -> None:
-    first = await client.start(FLOW, "y" * 200_000, id="one")
-    await first.result(20)
-    second = await first.fork(from_="second", id="two")
-    await second.result(20)
-    await client.purge(0)
-    with pytest.raises(BadInput, match="purged"):
-        await first.fork()
-    CALLS.clear()
-
-
 async def test_forks_of_forks_reuse_what_any_of_them_did(client: AsyncClient) -> None:
     first = await client.start(FLOW, "y" * 200_000, id="first")
     await first.result(20)
@@ -181,10 +171,10 @@ async def test_what_cannot_be_forked_says_why(case: AsyncRun, client: AsyncClien
         await case.fork(at=99)
     with pytest.raises(BadInput, match="does not fit the input schema"):
         await case.fork(at=1, input={})
+    agentless = await client.start(FLOW, "a", id="agentless")
+    await agentless.result(20)
     with pytest.raises(BadInput, match="no agents"):
-        await client.start(FLOW, "a", id="agentless")
-        await client.get("agentless").result(20)
-        await client.get("agentless").fork(model="x")
+        await agentless.fork(model="x")
 
 
 async def test_forks_are_listed_with_the_others(client: AsyncClient, case: AsyncRun) -> None:
@@ -192,6 +182,20 @@ async def test_forks_are_listed_with_the_others(client: AsyncClient, case: Async
     await forked.result(20)
     rows = {row["id"]: row for row in await client.executions(limit=100)}
     assert (rows["listed"]["workflow"], rows["listed"]["status"]) == ("customer-support", "succeeded")
+
+
+async def test_a_past_that_was_removed_is_refused_and_a_fork_of_it_stands_alone(client: AsyncClient) -> None:
+    first = await client.start(FLOW, "y", id="one")
+    await first.result(20)
+    second = await first.fork(from_="second", id="two")
+    await second.result(20)
+    await purge(client._connection, "one")
+    with pytest.raises(BadInput, match="purged"):
+        await first.fork()
+    CALLS.clear()
+    assert await (await second.fork(from_="second")).result(20) == ["y", "good"]
+    assert CALLS == ["good"]
+    await purge(client._connection, "two")  # with the blob of its past
 
 
 def test_the_table_of_what_each_node_needs_is_that_of_the_example() -> None:
