@@ -97,7 +97,7 @@ def test_the_state_at_any_entry_and_at_any_time_is_what_it_was_then(client: Clie
     assert history.at(at).status == "running"
     last = list(history)[-1].entry
     assert history.at(last.at).status == history.at(last.n).status == "succeeded"
-    assert history.at(list(history)[0].entry.at).nodes["doubled"].status == "running"
+    assert history.at(next(iter(history)).entry.at).nodes["doubled"].status == "running"
 
 
 def test_the_difference_between_two_places_is_told_place_by_place(client: Client) -> None:
@@ -117,7 +117,7 @@ def test_a_place_that_is_not_there_is_refused_with_those_that_are(client: Client
 def test_a_time_before_the_start_and_an_unknown_execution_are_refused(client: Client) -> None:
     history = client.get("s-1").history()
     with pytest.raises(BadInput, match="had not begun"):
-        history.at(list(history)[0].entry.at - timedelta(seconds=1))
+        history.at(next(iter(history)).entry.at - timedelta(seconds=1))
     with pytest.raises(ExecutionNotFound, match="'none'"):
         client.get("none").history().at(1)
 
