@@ -11,7 +11,8 @@ from perdure.actors.macrostep import Asked
 from perdure.actors.state import SETTLED, NodeState
 from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.paths import UNDO, entry_of, node_in
-from perdure.events.vocabulary import CallQueued
+from perdure.errors import ExpressionError
+from perdure.events.vocabulary import CallQueued, Error
 
 
 def call_path(body: str, chart: ChartState, calls: Sequence[Asked], number: int) -> str:
@@ -44,7 +45,10 @@ def start(draft: Draft, path: str, attempt: int, value: Any, secrets: list[str])
     """Begin an attempt at a call; `value` is its input, of a workflow with the child's id."""
     node = draft.plan.node(path)
     if node.kind != "workflow":
-        draft.schedule(path, attempt, value, secrets)
+        try:
+            draft.schedule(path, attempt, value, secrets)
+        except ExpressionError as error:
+            fail_attempt(draft, path, attempt, Error("ExpressionError", str(error)))
         return
     if node.timeout is not None:
         draft.arm("timeout", path, node.timeout)

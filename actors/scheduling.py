@@ -243,4 +243,3 @@ class Scheduler:
 
     def _silent(self, holder: str, now: float) -> bool:
         return now - self._heard.get(holder, self._began) >= self._ttl
-

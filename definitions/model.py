@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from perdure.definitions.durations import Duration
 from perdure.definitions.nodes import Body
-from perdure.definitions.parts import Agent, Concurrency, Limit, Name, Part, RuntimeEnv, Tool
+from perdure.definitions.parts import Agent, Concurrency, Limit, Name, Part, Quota, RuntimeEnv, Tool
 from perdure.definitions.states import State
 
 WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -57,6 +57,7 @@ class Workflow(Part):
         ]
         | None
     ) = Field(default=None, description="How many executions run at once: a number, or a mapping.")
+    quota: Quota | None = Field(default=None, description="How many executions there may be, for each value of a key.")
     failure: Literal["fail_fast", "drain"] = Field(
         default="fail_fast", description="After a failure: stop what runs, or let it finish what does not depend on it."
     )

@@ -81,6 +81,7 @@ class Agent(Part):
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="Sampling temperature; the endpoint's default where absent."
     )
+    limit: Names = Field(default=[], description="Limits that every question to it takes part in.")
 
 
 class Resources(Part):
@@ -136,18 +137,34 @@ class Tool(Part):
     runtime_env: RuntimeEnv | None = Field(
         default=None, description="What its process has, unless a node says so; else what the workflow says."
     )
+    limit: Names = Field(default=[], description="Limits that every call of it takes part in.")
 
 
-class Limit(Part):
-    """A limit that executions and nodes share, for the whole cluster."""
+AtLimit = Literal["queue", "reject", "cancel_older"]
+
+
+class Given(Part):
+    """How much a limit gives, for the whole cluster."""
 
     concurrency: int | None = Field(default=None, ge=1, description="How many hold it at once.")
     rate: float | None = Field(default=None, gt=0, description="How much may be taken per period.")
     per: Duration = Field(default=1.0, gt=0, description="The period in seconds.")
     burst: float | None = Field(default=None, gt=0, description="How much may be taken at once; the rate where absent.")
+    at_limit: AtLimit = Field(default="queue", description="What happens to who comes when there is nothing left.")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="How much of it each value of `share` gets, against the others; 1 where absent."
+    )
+
+
+class Limit(Given):
+    """A limit that nodes share, those of all workflows that name it, for the whole cluster."""
+
     key: str | None = Field(default=None, description="An expression; every value of it has a limit of its own.")
-    at_limit: Literal["queue", "reject", "cancel_older"] = Field(
-        default="queue", description="What happens to who comes when there is nothing left."
+    share: str | None = Field(
+        default=None, description="An expression; those who wait are served in turn by its values, however many wait."
+    )
+    of_cluster: bool = Field(
+        default=False, description="How much it gives is said by the setting `limits` of the cluster, and not here."
     )
 
 
@@ -156,6 +173,11 @@ class LimitUse(Part):
 
     name: str = Field(description="The limit's name.")
     cost: float | str = Field(default=1, description="How much of a rate is taken: a number or an expression.")
+    spent: str | None = Field(
+        default=None, description="How much it was in truth: an expression that reads the result as `output`."
+    )
+    key: str | None = Field(default=None, description="An expression, in the place of the limit's own `key`.")
+    share: str | None = Field(default=None, description="An expression, in the place of the limit's own `share`.")
 
 
 class Concurrency(Part):
@@ -163,8 +185,23 @@ class Concurrency(Part):
 
     limit: int = Field(ge=1, description="How many executions run at once.")
     key: str | None = Field(default=None, description="An expression; every value of it is counted on its own.")
-    at_limit: Literal["queue", "reject", "cancel_older"] = Field(
-        default="queue", description="What happens to who comes when as many run."
+    share: str | None = Field(
+        default=None, description="An expression; those who wait are served in turn by its values, however many wait."
+    )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="How much of it each value of `share` gets, against the others; 1 where absent."
+    )
+    at_limit: AtLimit = Field(default="queue", description="What happens to who comes when as many run.")
+
+
+class Quota(Part):
+    """How many executions there may be; a start beyond that is refused with `QuotaExceeded`."""
+
+    active: int | None = Field(default=None, ge=1, description="How many may be under way at once.")
+    starts_per_minute: float | None = Field(default=None, gt=0, description="How many may begin in a minute.")
+    key: str | None = Field(default=None, description="An expression; every value of it has a quota of its own.")
+    name: Name | None = Field(
+        default=None, description="Workflows whose quotas have this name share one; the workflow's own where absent."
     )
 
 

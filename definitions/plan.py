@@ -11,6 +11,7 @@ from zlib import crc32
 from perdure.definitions.chart_calls import compile_states
 from perdure.definitions.chart_places import chart_of
 from perdure.definitions.chart_plan import compile_chart
+from perdure.definitions.limits import PlanLimit, PlanUse, compile_gates, compile_limits, limits_by_target, uses_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
     AggregateNode,
@@ -36,7 +37,8 @@ class Plan:
 
     tools: those that it declares, by name. runtime_env: of tools that have none of their own.
     drains: whether what does not depend on a failed node goes on. signals: the schemas of those that it takes, or None
-    where it takes any. workflows: those that it carries, for its children.
+    where it takes any. workflows: those that it carries, for its children. limits: of its calls; limited: which of them
+    each agent and tool takes part in, whoever calls it; gates: what an execution has to pass before its nodes begin.
     """
 
     name: str
@@ -50,6 +52,13 @@ class Plan:
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
     tools: Mapping[str, Tool] = field(default_factory=dict)
     runtime_env: RuntimeEnv | None = None
+    limits: Mapping[str, PlanLimit] = field(default_factory=dict)
+    limited: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    gates: tuple[PlanLimit, ...] = ()
+
+    def uses_of(self, node: PlanNode) -> list[PlanUse]:
+        """Return the limits that a call takes part in, in the order in which it asks for them."""
+        return uses_of(self.limits, self.limited, node) if self.limits else []
 
     @cached_property
     def secrets(self) -> frozenset[str]:
@@ -106,6 +115,9 @@ def compile_plan(workflow: Workflow) -> Plan:
         ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
         tools={tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)},
         runtime_env=workflow.runtime_env,
+        limits=compile_limits(workflow),
+        limited=limits_by_target(workflow),
+        gates=compile_gates(workflow),
     )
 
 

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from perdure.definitions import model, nodes, not_run, parts, states
 from perdure.definitions.durations import Duration
 
-_NO_EFFECT: dict[type[BaseModel], tuple[str, ...]] = {model.Workflow: not_run._WORKFLOW, nodes._Node: not_run._NODE}
+_NO_EFFECT: dict[type[BaseModel], tuple[str, ...]] = {model.Workflow: not_run._WORKFLOW}
 
 _WORDS: list[tuple[Any, str]] = [
     (Duration, "duration"),
@@ -33,7 +33,7 @@ _WORDS: list[tuple[Any, str]] = [
 ]
 """Types that have words of their own."""
 
-_WORKFLOW = [parts.Agent, parts.Tool, model.Signal, parts.Limit, parts.Concurrency]
+_WORKFLOW = [parts.Agent, parts.Tool, model.Signal, parts.Limit, parts.Concurrency, parts.Quota]
 _MODIFIERS = [
     parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources, parts.Pool, parts.RuntimeEnv,
 ]  # fmt: skip

@@ -7,12 +7,14 @@ from itertools import count
 from typing import Any
 
 from perdure.actors import tools as tool_calls
+from perdure.actors.admission import ticket_of
 from perdure.actors.children import to_compensate
 from perdure.actors.containers import MANY
 from perdure.actors.context import Context, idempotency_key
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
+    AdmitExecution,
     CompensateExecution,
     Continue,
     FireTimer,
@@ -37,6 +39,7 @@ from perdure.events.vocabulary import (
     Error,
     Event,
     ExecutionCompensated,
+    ExecutionQueued,
     ExecutionSucceeded,
     NodeResumed,
     NodeScheduled,
@@ -179,6 +182,9 @@ class _Stage:
             node = self._started.running.get(event.node)
             if node is not None and node.attempt == event.attempt:
                 self._begin(event.node, node)
+        elif isinstance(event, ExecutionQueued):  # whoever is played is alone
+            limit, ticket = event.claim.limit, ticket_of(self.played.id, self._started)
+            self._at(0, (AdmitExecution(f"{ticket}/{limit}/admitted", self.played.id, limit, ticket), None))
         elif isinstance(event, ChildRequested):
             self._begin_child(event)
         elif isinstance(event, NodeWaiting) and self._asked.get(event.node):
