@@ -284,18 +284,27 @@ class AsyncRun:
             async for recorded in self._connection.log.read(self.id, folded.position):
                 folded = folded.after(recorded)
         if not isinstance(folded.state, Started):
-            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
+            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store")
         self._known = folded
         return folded.state, folded.position
 
     async def _tell(self, command: Control) -> bool:
-        state, position = await self._now()
+        try:
+            state, position = await self._now()
+        except ExecutionNotFound:
+            queued = await self._connection.inbox.queued_start(self.id)
+            if queued is None:
+                raise
+            return await self._sent(command, queued.lane, 0)
         status = state.status
         if (type(command), status) in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
             return True  # it has the end that is asked for
         if state.outcome is not None and not (isinstance(command, RetryExecution) and status == "failed"):
             raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {status}")
-        await self._connection.inbox.send(command, state.started.lane)
+        return await self._sent(command, state.started.lane, position)
+
+    async def _sent(self, command: Control, lane: str, position: int) -> bool:
+        await self._connection.inbox.send(command, lane)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await self._recorded(command.id, position)
