@@ -86,7 +86,7 @@ def _signal(draft: Draft, given: SignalExecution) -> None:
         if refusal is None:
             flow.complete(draft, path, node.attempt, given.data)
             return
-    chart = listener(draft, given.signal)
+    chart = listener(draft, given.signal) if draft.state.queued is None else None
     if refusal is None and chart is not None:
         refusal = misfit(schema_of(draft, chart, given.signal), given.data)
     if refusal is not None:

@@ -44,7 +44,7 @@ def place_of(ticket: Ticket, ageing: float) -> _Place:
 class Scheduler:
     """One limit at work. ttl: seconds without a word of a process after which what it holds lapses.
 
-    opens: before this time nothing is given, for who waits has still to ask again. Those who wait by themselves, and the
+    opens: before this time nothing is given, for who waits has still to ask again. Attempts that wait, and the
     processes that were heard of, are forgotten with it; all else is in the state, which is the fold of the facts.
     """
 

@@ -29,11 +29,11 @@ from perdure.events.vocabulary import (
 )
 
 NodeStatus = Literal[
-    "queued", "running", "waiting", "open", "retrying", "stuck", "catching",
+    "running", "waiting", "open", "retrying", "stuck", "catching",
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
 ]  # fmt: skip
 Status = Literal[
-    "running", "paused", "cancelling", "compensating",
+    "queued", "running", "paused", "cancelling", "compensating",
     "succeeded", "failed", "cancelled", "terminated", "compensated",
 ]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from perdure.definitions.placement import placement_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
-from perdure.events.vocabulary import Error
+from perdure.events.vocabulary import Error, LimitClaim
 
 _SUSPECT = 2  # losses of its process, after which work is no longer done in a process that others share
 
@@ -31,12 +31,20 @@ def _nobody(_what: Any) -> None:
     """Take what nobody wants to know."""
 
 
+def _nothing(_result: Any) -> dict[str, float]:
+    """Know nothing of what was taken in truth."""
+    return {}
+
+
 class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
     with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
     for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats.
+    claims: what it has to hold of limits meanwhile; priority, began: the execution's, that in seconds since 1970 (UTC).
+    parked: told when it begins to wait for limits, and when it does not any more. spent: gives, for a result, how much
+    was taken of each limit in truth, where the definition says so.
     """
 
     execution: str
@@ -53,6 +61,11 @@ class Work(msgspec.Struct, frozen=True):
     waits_for: str = ""
     queued: Callable[[str], None] = _nobody
     progress: Callable[[Any], None] = _nobody
+    claims: Sequence[LimitClaim] = ()
+    priority: int = 5
+    began: float = 0.0
+    parked: Callable[[bool], None] = _nobody
+    spent: Callable[[Any], dict[str, float]] = _nothing
 
     def tool(self) -> tools.Tool:
         """Return the tool that it calls; it was located before the start."""

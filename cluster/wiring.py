@@ -5,9 +5,10 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.limited import limited
 from perdure.actors.loop_watch import watch_loop
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
@@ -16,6 +17,7 @@ from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
+from perdure.cluster.limits import ClusterLimits
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
@@ -41,6 +43,10 @@ async def connect_to(settings: Settings) -> Connection:
     return await open_connection(settings.nats_url, token, settings.log_timeout, settings.replicas)
 
 
+def _nobody(_execution: str, _parked: bool) -> None:
+    """Have nobody who waits for the place of an execution that only waits."""
+
+
 def surroundings(
     connection: Connection,
     settings: Settings,
@@ -48,12 +54,14 @@ def surroundings(
     call_elsewhere: CallElsewhere,
     post: InboxPost,
     fence: Callable[[], Awaitable[None]],
+    limits: ClusterLimits,
     crowded: Callable[[], bool] | None = None,
+    parked: Callable[[str, bool], None] = _nobody,
 ) -> Surroundings:
     """Return what an execution acts through under this epoch.
 
     crowded: says whether others wait for its place; None where it has a process of its own, which costs too much to
-    keep it at hand while it only waits.
+    keep it at hand while it only waits. parked: see Surroundings.
     """
 
     def near() -> float:
@@ -67,7 +75,7 @@ def surroundings(
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(settings.endpoint, call_elsewhere, post.signal),
+        work=limited(worker(settings.endpoint, call_elsewhere, post.signal), limits),
         timers=connection.inbox,
         epoch=epoch,
         near=near,
@@ -79,6 +87,8 @@ def surroundings(
         quiet=quiet,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
+        limits=limits,
+        parked=parked,
     )
 
 
@@ -94,6 +104,10 @@ class Opener:
     settings: Settings
     call_elsewhere: CallElsewhere
     apart: EmbodyApart | None = None
+    limits: ClusterLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limits = ClusterLimits(self.connection, self.settings)
 
     async def open(self, name: str, fixed: Lanes | None = None) -> Serving:
         """Open a host under a new epoch, for these lanes or else for those that the store assigns to its name.
@@ -137,7 +151,9 @@ class Opener:
                     self.call_elsewhere,
                     post,
                     host().fence,
+                    self.limits,
                     lambda: host().crowded,
+                    lambda execution, on: host().park(execution, on=on),
                 )
             return Execution(execution, around[own.epoch])
 

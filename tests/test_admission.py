@@ -1,5 +1,7 @@
 """How executions are let in and what their nodes claim, as decisions: given these events, when this, then those."""
 
+from typing import Any
+
 import pytest
 from scenario import EXECUTION, NOW, Given, due, failure, output, plan_of, running, start
 
@@ -48,7 +50,7 @@ def refuse(limit: str = "quota:flow", ticket: str = EXECUTION) -> RefuseExecutio
     return RefuseExecution(f"{limit}/{ticket}", EXECUTION, limit, ticket, FULL)
 
 
-def queued(value: object = None, nodes: dict[str, object] = TOOL, **parts: object) -> Given:
+def queued(value: object = None, nodes: dict[str, Any] = TOOL, **parts: Any) -> Given:
     return running(nodes, value, **{"concurrency": 1, **parts})
 
 

@@ -1,0 +1,51 @@
+"""How a limit stands, as data for people and programs."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from perdure.actors.limit_facts import Ticket
+from perdure.actors.limit_state import Group, Keyed
+
+_SHOWN = 100  # of those who wait for one value of a key
+
+
+def report(limit: str, group: Group, waiting: Mapping[str, list[Ticket]], now: float) -> dict[str, Any]:
+    """Return who holds a limit, who waits for it and why, by the values of its key."""
+    rule = group.rule
+    keys = [
+        _of_key(group, key, keyed, waiting.get(key, []), now)
+        for key, keyed in sorted(group.keys.items())
+        if keyed.held or keyed.out or waiting.get(key) or keyed.level is not None
+    ]
+    return {"limit": limit, "rule": msgspec.to_builtins(rule) if rule is not None else {}, "keys": keys}
+
+
+def _of_key(group: Group, key: str, keyed: Keyed, waiting: list[Ticket], now: float) -> dict[str, Any]:
+    rule = group.rule
+    told: dict[str, Any] = {
+        "key": key, "held": [_shown(each, keyed) for each in keyed.held.values()],
+        "waiting": [_shown(each, keyed) for each in waiting[:_SHOWN]], "waits": len(waiting),
+    }  # fmt: skip
+    if rule is not None and rule.rate is not None:
+        told["left"] = round(keyed.level_at(rule, now), 3)
+    if waiting and rule is not None:
+        full = rule.slots is not None and len(keyed.held) >= rule.slots
+        told["why"] = f"all {rule.slots} are held" if full else "the rate is used up"
+    return told
+
+
+def _shown(ticket: Ticket, keyed: Keyed) -> dict[str, Any]:
+    shown: dict[str, Any] = {"execution": ticket.execution}
+    if ticket.node:
+        shown["node"] = ticket.node
+    shown |= {"priority": ticket.priority, "since": datetime.fromtimestamp(ticket.since, UTC).isoformat()}
+    if ticket.share:
+        shown["share"] = ticket.share
+    if ticket.cost != 1.0:
+        shown["cost"] = ticket.cost
+    if ticket.id in keyed.superseded:
+        shown["superseded_by"] = keyed.superseded[ticket.id]
+    return shown
