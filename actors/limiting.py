@@ -11,10 +11,6 @@ from perdure.errors import PerdureError
 from perdure.events.vocabulary import LimitClaim
 
 
-class LimitReached(PerdureError):
-    """A limit that rejects had nothing left."""
-
-
 class Superseded(PerdureError):
     """A newer one came to a limit at which the older one is cancelled."""
 

@@ -32,6 +32,8 @@ _SETTLE = 1.5  # seconds, in parts of a lease, in which who waits asks a new lim
 _MOST = 256  # requests in one turn
 _COMPACT = 300  # entries
 SWEEP = 30.0  # seconds
+ASK_AGAIN = b""
+"""The answer of who does not decide any more."""
 _decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 
 Ended = Callable[[Ticket], Awaitable[bool]]
@@ -54,12 +56,21 @@ class Limiter:
         self._asked: asyncio.Queue[tuple[Msg | None, Request]] = asyncio.Queue()
         self._told: list[Fact] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._delivering: set[str] = set()
+        self._answering: list[tuple[Msg | None, Request]] = []
         self._sending: set[asyncio.Task[None]] = set()
         self._listening: Subscription | None = None
 
     async def open(self) -> None:
         """Take over: from here on the log refuses whoever decided before. Raises VersionConflict or LogUnavailable."""
+        self._listening = await self._connection.nats.subscribe(subject_of(self.group), cb=self._take)
+        try:
+            await self._take_over()
+        except BaseException:
+            await self._leave()
+            raise
+        self._tasks = [asyncio.create_task(self._run(), name=f"perdure-limit-{self.group}")]
+
+    async def _take_over(self) -> None:
         state, self._position, self._entries, before = await self._logs.load(self.group)
         now = self._at = max(time.time(), before)
         await self._append([Opened(uuid4().hex)])
@@ -71,14 +82,11 @@ class Limiter:
                 [*keyed.untold.values()],
                 [ticket for ticket in (*keyed.held.values(), *keyed.out.values()) if ticket.id in keyed.superseded],
             )
-        self._listening = await self._connection.nats.subscribe(subject_of(self.group), cb=self._take)
-        self._tasks = [asyncio.create_task(self._run(), name=f"perdure-limit-{self.group}")]
 
     async def close(self) -> None:
         """Decide nothing more; another one opens when it is asked for."""
-        self.closed = True
-        await self._stop_listening()
         await stop(*self._tasks, *self._sending)
+        await self._leave()
 
     async def _take(self, message: Msg) -> None:
         try:
@@ -97,14 +105,21 @@ class Limiter:
         except Exception:
             _log.exception("limit %s: its limiter broke; whoever asks next opens it again", self.group)
         finally:
-            self.closed = True
-            await self._stop_listening()
+            await self._leave()
 
-    async def _stop_listening(self) -> None:
+    async def _leave(self) -> None:
+        """Decide nothing more, and have whoever asked here ask again: another one decides, or is to."""
+        self.closed = True
         listening, self._listening = self._listening, None
-        if listening is not None and not self._connection.nats.is_closed:
-            with contextlib.suppress(NatsError, OSError):
-                await listening.unsubscribe()
+        if listening is None or self._connection.nats.is_closed:
+            return
+        with contextlib.suppress(NatsError, OSError):
+            await listening.unsubscribe()
+            while not self._asked.empty():
+                self._answering.append(self._asked.get_nowait())
+            for message, _ in self._answering:
+                if message is not None:
+                    await message.respond(ASK_AGAIN)
 
     async def _next(self) -> list[tuple[Msg | None, Request]]:
         """Return what is asked next; nothing where it is time to look by itself."""
@@ -120,7 +135,7 @@ class Limiter:
 
     async def _turn(self, asked: list[tuple[Msg | None, Request]]) -> None:
         """Decide what is asked, record all of it at once, and only then say it."""
-        now = self._now()
+        now, self._answering = self._now(), asked
         facts, self._told = self._told, []
         for fact in facts:
             apply(self._scheduler.group, fact, now)
@@ -135,6 +150,7 @@ class Limiter:
         for message, request in asked:
             if message is not None:
                 await message.respond(self._answer(request))
+        self._answering = []
         await self._follow(facts, directly)
         if self._entries > _COMPACT:
             await self._compact()

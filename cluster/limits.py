@@ -19,7 +19,6 @@ from perdure.actors.limiting import (
     Ask,
     Beat,
     GiveBack,
-    LimitReached,
     LimitUnknown,
     Pushed,
     Request,
@@ -34,11 +33,11 @@ from perdure.actors.time_limits import QueueTimeout
 from perdure.actors.work import Work, WorkerLost
 from perdure.cluster.connection import Connection
 from perdure.cluster.limit_log import LimitLogs
-from perdure.cluster.limiter import Limiter, lease_subject, subject_of
+from perdure.cluster.limiter import ASK_AGAIN, Limiter, lease_subject, subject_of
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
 from perdure.definitions.limits import PlanLimit
-from perdure.errors import LogUnavailable, VersionConflict
+from perdure.errors import LimitReached, LogUnavailable, VersionConflict
 from perdure.events.vocabulary import LimitClaim
 
 _log = logging.getLogger("perdure.limits")
@@ -292,12 +291,15 @@ class ClusterLimits:
         while True:
             try:
                 answer = await self._nats.request(subject_of(group), data, timeout=_ANSWER_SECONDS)
-                return msgspec.json.decode(answer.data, type=kind)
+                if answer.data != ASK_AGAIN:
+                    return msgspec.json.decode(answer.data, type=kind)
             except (NoRespondersError, NatsTimeout):
                 if time.monotonic() > deadline:
                     raise LogUnavailable(f"limit {group!r} does not answer") from None
             except (NatsError, OSError) as error:
                 raise LogUnavailable(f"limit {group!r} does not answer: {error or type(error).__name__}") from error
+            else:
+                continue
             await self._open(group)
 
     async def _open(self, group: str) -> None:

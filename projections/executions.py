@@ -9,6 +9,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
+    ExecutionAdmitted,
     ExecutionCancelled,
     ExecutionCancelling,
     ExecutionCompensated,
@@ -16,6 +17,7 @@ from perdure.events.vocabulary import (
     ExecutionFailed,
     ExecutionPaused,
     ExecutionPurged,
+    ExecutionQueued,
     ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
@@ -62,6 +64,8 @@ timers = Table(
 )
 
 _STATUS: dict[type, str] = {
+    ExecutionQueued: "queued",
+    ExecutionAdmitted: "running",
     ExecutionPaused: "paused",
     ExecutionResumed: "running",
     ExecutionCancelling: "cancelling",
