@@ -18,6 +18,15 @@ for name in [name for name in os.environ if name.startswith(("PERDURE_", "OPENAI
     del os.environ[name]  # the tests' settings are their own
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep each file's tests in one worker of `pytest -n`, and those that share the local Ray in one too."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        shared = "ray" if "local_ray" in getattr(item, "fixturenames", ()) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
