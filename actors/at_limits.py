@@ -66,11 +66,12 @@ class AtLimits:
 
 def limited_parts(
     execution: str, state: Started, plan: Plan, path: str, node: NodeState, at_limits: AtLimits
-) -> LimitedParts | tuple[()]:
-    """Return the parts of an attempt's work that are about limits; none where it claims nothing."""
+) -> LimitedParts | tuple[tuple[()], int]:
+    """Return the parts of an attempt's work that are about limits; its priority alone where it claims nothing."""
+    own, began = plan.node(path).model.priority, state.started.began
+    priority = state.started.priority if own is None else own
     if not node.limits:
-        return ()
-    began = state.started.began
+        return (), priority
 
     def parked(on: bool) -> None:
         at_limits.park(on=on)
@@ -82,4 +83,4 @@ def limited_parts(
             _log.warning("execution %s, node %s: what it took of a limit is not known: %s", execution, path, error)
             return {}
 
-    return node.limits, state.started.priority, began.timestamp() if began is not None else 0.0, parked, spent
+    return node.limits, priority, began.timestamp() if began is not None else 0.0, parked, spent

@@ -39,7 +39,7 @@ class Heard(NamedTuple):
 class Keeper(Protocol):
     """The actor that keeps all pools; each method is called by `remote`."""
 
-    def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Any:
+    def ask(self, ticket: str, holder: str, demand: Demand, alone: bool, priority: int = 5) -> Any:
         """Give Granted when there is an actor for the call, or NotGranted."""
 
     def release(self, ticket: str, spoiled: bool) -> Any:

@@ -7,6 +7,7 @@ the keeper, unless that has said that others wait for it.
 import asyncio
 import contextlib
 import logging
+from bisect import insort
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -17,6 +18,7 @@ from perdure.actors.deaths import GONE, how_it_died
 from perdure.actors.demands import Demand, demand_of
 from perdure.actors.keeper import Granted, Heard, NotGranted
 from perdure.actors.pools import STARTING
+from perdure.actors.scheduling import AGEING
 from perdure.actors.time_limits import HeartbeatLost, QueueTimeout, Timeout, alive, in_time
 from perdure.actors.work import ToolFailed, Work, WorkerLost, error_of, result_of
 from perdure.errors import EnvironmentProblem
@@ -41,10 +43,11 @@ class _Lease(NamedTuple):
 class _Waiting:
     """A call in its line; `told` is what its execution was told that it waits for."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, ageing: float) -> None:
         self.work = work
         self.lease: asyncio.Future[_Lease] = asyncio.get_running_loop().create_future()
         self.since = asyncio.get_running_loop().time()
+        self.order = self.since - work.priority * ageing
         self.why, self.told = "", work.waits_for
 
 
@@ -61,10 +64,14 @@ class _Line:
 
 
 class NodeActors:
-    """Makes calls in node actors; see CallElsewhere. find: gives the keeper's handle, of a new one where it is gone."""
+    """Makes calls in node actors; see CallElsewhere. find: gives the keeper's handle, of a new one where it is gone.
 
-    def __init__(self, find: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    ageing: seconds of waiting that are worth one step of priority.
+    """
+
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, Any]], ageing: float = AGEING) -> None:
         self._find = find
+        self._ageing = ageing
         self._keeper: Any = None
         self._holder = uuid4().hex
         self._lines: dict[str, _Line] = {}
@@ -123,8 +130,8 @@ class NodeActors:
             if work.waits_for:
                 work.queued("")
             return line.kept.pop(next(iter(line.kept)))
-        call = _Waiting(work)
-        line.calls.append(call)
+        call = _Waiting(work, self._ageing)
+        insort(line.calls, call, key=lambda each: each.order)
         self._ask(line)
         patience = work.node.queue_timeout
         watching = asyncio.create_task(self._lose_patience(line, call, patience)) if patience is not None else None
@@ -160,11 +167,12 @@ class NodeActors:
         for _ in range(min(len(line.calls), _MOST_ASKED) - len(line.asked)):
             ticket = uuid4().hex
             line.asked[ticket] = None
-            self._run(self._asked(line, ticket))
+            priority = line.calls[len(line.asked) - 1].work.priority
+            self._run(self._asked(line, ticket, priority))
 
-    async def _asked(self, line: _Line, ticket: str) -> None:
+    async def _asked(self, line: _Line, ticket: str, priority: int) -> None:
         try:
-            answer = await self._answer(line, ticket)
+            answer = await self._answer(line, ticket, priority)
         except Exception as error:
             answer = NotGranted(error=error_of(error))
         if ticket not in line.asked:
@@ -177,12 +185,14 @@ class NodeActors:
             call.lease.set_exception(WorkerLost(answer.lost) if answer.error is None else ToolFailed(answer.error))
         self._ask(line)
 
-    async def _answer(self, line: _Line, ticket: str) -> Granted | NotGranted:
+    async def _answer(self, line: _Line, ticket: str, priority: int) -> Granted | NotGranted:
         alone = line is self._lines.get(f"{line.demand.key} alone")
         for number in range(_TRIES):
             try:
                 keeper = self._keeper = self._keeper or await self._find()
-                answer: Granted | NotGranted = await keeper.ask.remote(ticket, self._holder, line.demand, alone)
+                answer: Granted | NotGranted = await keeper.ask.remote(
+                    ticket, self._holder, line.demand, alone, priority
+                )
             except GONE as error:
                 _log.warning("the keeper of the node actors is gone, started again: %s", how_it_died(error))
                 self._keeper = None

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from perdure.actors.demands import Demand
+from perdure.actors.scheduling import AGEING
 
 PRESSURE = 1.0  # seconds that a spawned actor waits for resources before idle ones of other pools make room
 FAIRNESS = 30.0  # seconds after which busy ones do, as soon as a call of theirs ends
@@ -48,7 +49,7 @@ class _Ticket:
     id: str
     pool: str
     holder: str
-    since: float
+    order: float
     alone: bool
     actor: str | None = None
 
@@ -87,7 +88,14 @@ class _Pool:
 
     @property
     def first(self) -> float:
-        return next(iter(self.waiting.values())).since if self.waiting else float("inf")
+        return next(iter(self.waiting.values())).order if self.waiting else float("inf")
+
+    def line_up(self, asked: _Ticket) -> None:
+        """Let a ticket wait in its place: by priority and age."""
+        last = next(reversed(self.waiting.values())).order if self.waiting else asked.order
+        self.waiting[asked.id] = asked
+        if asked.order < last:
+            self.waiting = dict(sorted(self.waiting.items(), key=lambda each: each[1].order))
 
     def starved(self, now: float, seconds: float) -> bool:
         """Whether calls wait for an actor that has waited for resources so long."""
@@ -109,10 +117,14 @@ class PoolReport(NamedTuple):
 
 
 class Pools:
-    """All pools of a cluster. idle: seconds. places: how many actors of pools that take no resources work at once."""
+    """All pools of a cluster. idle: seconds. places: how many actors of pools that take no resources work at once.
 
-    def __init__(self, idle: float, places: int) -> None:
+    ageing: seconds of waiting that are worth one step of priority.
+    """
+
+    def __init__(self, idle: float, places: int, ageing: float = AGEING) -> None:
         self._idle = idle
+        self._ageing = ageing
         self.places = places
         self._pools: dict[str, _Pool] = {}
         self._tickets: dict[str, _Ticket] = {}
@@ -127,12 +139,14 @@ class Pools:
         """How many hold tickets, or did a moment ago."""
         return len(self._heard)
 
-    def ask(self, ticket: str, holder: str, demand: Demand, now: float, *, alone: bool = False) -> list[Action]:
+    def ask(
+        self, ticket: str, holder: str, demand: Demand, now: float, *, alone: bool = False, priority: int = 5
+    ) -> list[Action]:
         """Ask for an actor, which may have no other call beside it where it is `alone`."""
         self._heard[holder] = now
         pool = self._pools.setdefault(demand.key, _Pool(demand))
-        asked = self._tickets[ticket] = _Ticket(ticket, demand.key, holder, now, alone)
-        pool.waiting[ticket] = asked
+        asked = self._tickets[ticket] = _Ticket(ticket, demand.key, holder, now - priority * self._ageing, alone)
+        pool.line_up(asked)
         return self._settled(now)
 
     def placed(self, actor: str, now: float) -> list[Action]:

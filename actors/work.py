@@ -42,7 +42,8 @@ class Work(msgspec.Struct, frozen=True):
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
     with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
     for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats.
-    claims: what it has to hold of limits meanwhile; priority, began: the execution's, that in seconds since 1970 (UTC).
+    claims: what it has to hold of limits meanwhile; priority: of the node, or else the execution; began: when
+    that did, in seconds since 1970 (UTC).
     parked: told when it begins to wait for limits, and when it does not any more. spent: gives, for a result, how much
     was taken of each limit in truth, where the definition says so.
     """

@@ -41,6 +41,7 @@ class Host:
         own: Ownership,
         embody: Callable[[str], Embodied],
         capacity: int,
+        ageing: float = 60.0,
     ) -> None:
         self.name = own.host
         self.own = own
@@ -51,6 +52,7 @@ class Host:
         self._log = connection.log
         self._embody = embody
         self._capacity = capacity
+        self._ageing = ageing
         self._active: dict[str, Lease] = {}
         self._starts: Starts | None = None
         self._early: dict[str, dict[int, Msg]] = {}  # commands that overtook the start of their execution
@@ -124,7 +126,7 @@ class Host:
         if not mine.names:
             return
         self._early.clear()
-        self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun)
+        self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun, self._ageing)
         commands = Consumer(self._nats, f"{self.name}-commands-{epoch}", mine.commands, self._take)
         await starts.create()
         await commands.create()

@@ -192,10 +192,9 @@ class ClusterLimits:
 
     def _entry(self, work: Work, claim: LimitClaim) -> _Entry:
         limit = work.plan.limits[claim.limit]
-        priority = work.priority if work.node.model.priority is None else work.node.model.priority
         ticket = Ticket(
             f"{work.execution}/{work.path}#{work.attempt}", work.execution, claim.since.timestamp(), claim.key,
-            claim.share, claim.cost, priority, work.path, self._holder,
+            claim.share, claim.cost, work.priority, work.path, self._holder,
         )  # fmt: skip
         return _Entry(ticket, self._rule(limit, work.began))
 

@@ -55,13 +55,15 @@ class NodeKeeper:
         self._lost: dict[str, str] = {}
         self._losses = 0
 
-    async def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Granted | NotGranted:
+    async def ask(
+        self, ticket: str, holder: str, demand: Demand, alone: bool, priority: int = 5
+    ) -> Granted | NotGranted:
         """Return an actor for a call when there is one; see Keeper."""
         pools = await self._opened()
         asked: asyncio.Future[Granted | NotGranted] = asyncio.get_running_loop().create_future()
         self._asking[ticket] = asked
         self._heard = monotonic()
-        self._do(pools.ask(ticket, holder, demand, monotonic(), alone=alone))
+        self._do(pools.ask(ticket, holder, demand, monotonic(), alone=alone, priority=priority))
         return await asked
 
     async def release(self, ticket: str, spoiled: bool) -> None:
@@ -85,7 +87,7 @@ class NodeKeeper:
             async with self._opening:
                 if self._pools is None:
                     places = await asyncio.to_thread(cpus)
-                    self._pools = Pools(self._settings.node_actor_idle, places)
+                    self._pools = Pools(self._settings.node_actor_idle, places, self._settings.priority_ageing)
                     self._run(self._tick())
                     self._run(self._look())
                     self._run(self._serve_reports())
@@ -251,4 +253,4 @@ def node_actors(settings: Settings, namespace: str) -> NodeActors:
             max_concurrency=100_000,
         )  # fmt: skip
 
-    return NodeActors(find)
+    return NodeActors(find, settings.priority_ageing)

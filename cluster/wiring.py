@@ -117,7 +117,8 @@ class Opener:
         own = Ownership(self.connection.nats, self.connection.registry, name)
         post = InboxPost(self.connection, self.settings)
         host = Host(
-            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor
+            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor,
+            self.settings.priority_ageing,
         )  # fmt: skip
 
         async def wanted() -> Lanes:

@@ -347,3 +347,31 @@ async def test_a_log_that_grows_is_written_anew_and_means_the_same(labs: Labs, m
         return not any(keyed.held or keyed.queue for keyed in state.keys.values())
 
     await until(is_empty)
+
+
+@pytest.mark.parametrize(("ageing", "next_one"), [(60.0, "high"), (0.001, "low")])
+async def test_a_start_of_higher_priority_goes_first_unless_a_lower_one_has_waited_too_long(
+    labs: Labs, ageing: float, next_one: str
+) -> None:
+    lab = labs.labs[0]
+    await labs.serve_one(lab, executions_per_actor=1, priority_ageing=ageing)
+    workflow = whole(labs)
+    runs = {}
+    for name, priority in (("busy", 5), ("low", 1), ("high", 9)):
+        key = f"{labs.name}-{name}"
+        runs[name] = await lab.start(key, workflow, {"key": key}, priority=priority)
+        if name == "busy":
+            await labs.ran(1)
+    await until(lambda: _delivered(lab, 3))
+    open_gate(runs["busy"].id)
+    await labs.ran(2)
+    assert labs.begun()[1] == runs[next_one].id
+    for run in runs.values():
+        open_gate(run.id)
+    await asyncio.gather(*(run.result(10) for run in runs.values()))
+
+
+async def _delivered(lab: Lab, count: int) -> bool:
+    infos = await lab.connection.nats.jetstream().consumers_info("PERDURE_INBOX")
+    ours = [info for info in infos if str(info.name).startswith(lab.lane) and "starts" in str(info.name)]
+    return sum(info.num_ack_pending or 0 for info in ours) == count

@@ -289,3 +289,18 @@ def test_whatever_happens_every_call_is_granted_in_the_end_within_all_bounds(
             open_tickets.remove(each)
         cluster.wait(PRESSURE)
     assert open_tickets == []
+
+
+def test_calls_of_higher_priority_get_an_actor_first_unless_others_have_waited_too_long() -> None:
+    pools = Pools(30.0, 8, ageing=60.0)
+    wanted = demand(max=1)
+    actions = pools.ask("first", "h", wanted, 0.0)
+    (actor,) = [each.actor for each in actions if isinstance(each, Spawn)]
+    pools.placed(actor, 0.0)
+    pools.ready(actor, 0.0)
+    for name, priority, at in (("low", 2, 1.0), ("high", 9, 2.0), ("aged", 0, -600.0)):
+        pools.ask(name, "h", wanted, at, priority=priority)
+    granted = []
+    for last in ("first", "aged", "high"):
+        granted += [each.ticket for each in pools.release(last, 3.0) if isinstance(each, Grant)]
+    assert granted == ["aged", "high", "low"]
