@@ -163,6 +163,12 @@ class AsyncClient:
             raise EnvironmentProblem(f"the keeper of the node actors does not answer: {error}") from None
         return msgspec.json.decode(answer.data, type=list[PoolReport])
 
+    async def queues(self) -> dict[str, Any]:
+        """Return who waits for what and why, and who holds it: limits, pools of node actors, starts; as JSON data."""
+        from perdure.cluster.queue_report import queues
+
+        return await queues(self._connection)
+
     async def purge(self, older_than: float, statuses: Iterable[str] = ENDED, *, dry_run: bool = False) -> list[str]:
         """Remove the past of executions that ended more than `older_than` seconds ago; return their ids.
 

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
-from perdure.actors.limit_facts import Ticket
+from perdure.actors.limit_facts import Rule, Ticket
 from perdure.actors.limit_state import Group, Keyed
 
 _SHOWN = 100  # of those who wait for one value of a key
@@ -20,7 +18,15 @@ def report(limit: str, group: Group, waiting: Mapping[str, list[Ticket]], now: f
         for key, keyed in sorted(group.keys.items())
         if keyed.held or keyed.out or waiting.get(key) or keyed.level is not None
     ]
-    return {"limit": limit, "rule": msgspec.to_builtins(rule) if rule is not None else {}, "keys": keys}
+    return {"limit": limit, "gives": _given(rule) if rule is not None else {}, "keys": keys}
+
+
+def _given(rule: Rule) -> dict[str, Any]:
+    """Return how much a limit gives, in the words of definitions."""
+    given: dict[str, Any] = {} if rule.slots is None else {"concurrency": rule.slots}
+    if rule.rate is not None:
+        given |= {"rate": rule.rate, "per": rule.per, "burst": rule.most}
+    return {**given, "at_limit": rule.at_limit, "of": "settings" if rule.rank[0] else "a definition"}
 
 
 def _of_key(group: Group, key: str, keyed: Keyed, waiting: list[Ticket], now: float) -> dict[str, Any]:

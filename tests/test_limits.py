@@ -349,7 +349,7 @@ async def test_a_log_that_grows_is_written_anew_and_means_the_same(labs: Labs, m
     await until(is_empty)
 
 
-@pytest.mark.parametrize(("ageing", "next_one"), [(60.0, "high"), (0.001, "low")])
+@pytest.mark.parametrize(("ageing", "next_one"), [(60.0, "high"), (1e-7, "low")])
 async def test_a_start_of_higher_priority_goes_first_unless_a_lower_one_has_waited_too_long(
     labs: Labs, ageing: float, next_one: str
 ) -> None:

@@ -1,14 +1,20 @@
 """Quotas as whoever starts executions meets them: a typed refusal, the same wherever the start comes from."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner
 
 from perdure import ExecutionFailed, LimitReached, QuotaExceeded
+from perdure.cli import app
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.settings import Settings
+from perdure.console import console
+from perdure.console_queues import show_queues
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +91,34 @@ async def test_a_workflow_that_rejects_beyond_its_concurrency_says_so_at_the_sta
     with pytest.raises(LimitReached, match="has no room, and rejects"):
         await client.start(workflow)
     await run.cancel()
+
+
+async def test_who_waits_and_who_holds_is_seen_by_programs_and_people(client: AsyncClient) -> None:
+    name = f"seen{uuid4().hex[:8]}"
+    workflow = {"name": name, "concurrency": {"limit": 1, "key": "input"}, "nodes": {"a": {"wait": {"signal": "go"}}}}
+    runs = [await client.start(workflow, "ann", priority=priority) for priority in (5, 8)]
+
+    async def limit() -> dict[str, Any]:
+        return next(each for each in (await client.queues())["limits"] if each["limit"] == f"workflow:{name}")
+
+    while not (told := await limit())["keys"][0]["waiting"]:
+        await runs[1].begun(within=1)
+    (key,) = told["keys"]
+    assert told["gives"] == {"concurrency": 1, "at_limit": "queue", "of": "a definition"}
+    assert told["decided"]
+    assert [each["execution"] for each in key["held"]] == [runs[0].id]
+    assert [(each["execution"], each["priority"]) for each in key["waiting"]] == [(runs[1].id, 8)]
+    assert (key["key"], key["waits"], key["why"]) == ("ann", 1, "all 1 are held")
+    arguments = ["status", "--queue", "--store", str(client._settings.store)]
+    shown = await asyncio.to_thread(CliRunner().invoke, app, [*arguments, "--json"])
+    assert runs[1].id in shown.stdout
+    assert json.loads(shown.stdout)["starts"] == {}
+    with console.capture() as captured:
+        show_queues(await client.queues())
+    lines = [line for line in captured.get().splitlines() if any(run.id in line for run in runs)]
+    assert [line.split()[:4] for line in lines] == [
+        ["ann", "holds", runs[0].id, "5"], ["ann", "waits", runs[1].id, "8"],
+    ]  # fmt: skip
+    for run in runs:
+        await run.signal("go")
+        await run.result(10)
