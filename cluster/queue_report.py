@@ -13,6 +13,7 @@ from perdure.actors.limiting import Report, Request
 from perdure.actors.pools import REPORTS, PoolReport
 from perdure.cluster.adoption import count_on
 from perdure.cluster.connection import Connection
+from perdure.cluster.inbox import STREAM
 from perdure.cluster.limit_log import LimitLogs
 from perdure.cluster.limit_report import report
 from perdure.cluster.limiter import subject_of
@@ -28,12 +29,24 @@ async def queues(connection: Connection) -> dict[str, Any]:
     logs = LimitLogs(connection.nats, _ANSWER_SECONDS * 5, 1)
     groups = await logs.groups()
     limits = await asyncio.gather(*(limit_report(connection, logs, group) for group in groups))
-    starts = await asyncio.gather(*(count_on(connection.nats, f"perdure.start.{each}.>") for each in PRIORITIES))
     return {
         "limits": [each for each in limits if each["keys"]],
         "pools": [each._asdict() for each in await pool_reports(connection)],
-        "starts": {priority: count for priority, count in zip(PRIORITIES, starts, strict=True) if count},
+        "starts": await _starts(connection),
     }
+
+
+async def _starts(connection: Connection) -> dict[str, int]:
+    """Return how many starts no host has taken yet, by priority, higher ones first."""
+    there = await asyncio.gather(*(count_on(connection.nats, f"perdure.start.{each}.>") for each in PRIORITIES))
+    waiting, js, seen = dict(zip(PRIORITIES, there, strict=True)), connection.nats.jetstream(), 0
+    while page := await js.consumers_info(STREAM, seen):
+        seen += len(page)
+        for info in page:
+            subject = (info.config.filter_subjects or [str(info.config.filter_subject)])[0].split(".")
+            if subject[1] == "start" and subject[2] in waiting:
+                waiting[subject[2]] -= info.num_ack_pending or 0
+    return {priority: count for priority, count in waiting.items() if count > 0}
 
 
 async def limit_report(connection: Connection, logs: LimitLogs, group: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def show_queues(told: dict[str, Any]) -> None:
         console.print(f"[bold]pool {escape(pool['place'])}[/]  {busy}, {pool['queued']} calls wait{escape(why)}")
     if told["starts"]:
         by = ", ".join(f"{count} of priority {priority}" for priority, count in told["starts"].items())
-        console.print(f"[bold]starts[/]  that no host has ended or let go of: {by}")
+        console.print(f"[bold]starts[/]  that no host has taken yet: {by}")
     if not (told["limits"] or told["pools"] or told["starts"]):
         console.print("nobody waits, and nobody holds anything")
 
