@@ -45,8 +45,8 @@ class AtLimits:
         """See whether anything is at work that does not wait."""
         if not self._waiting and not self._parked:
             return
-        parked = len(self._waiting) >= self._at_work()()
-        if parked != self._parked and (not parked or self._waiting):
+        parked = bool(self._waiting) and len(self._waiting) >= self._at_work()()
+        if parked != self._parked:
             self._parked = parked
             self._tell(parked)
 

@@ -7,18 +7,17 @@ from typing import Any
 from perdure.actors.limit_facts import Rule, Ticket
 from perdure.actors.limit_state import Group, Keyed
 
-_SHOWN = 100  # of those who wait for one value of a key
+_SHOWN = 100  # of those who wait for one value of a key, or hold it
+_KEYS = 50  # values of a key, those for which most wait
 
 
 def report(limit: str, group: Group, waiting: Mapping[str, list[Ticket]], now: float) -> dict[str, Any]:
     """Return who holds a limit, who waits for it and why, by the values of its key."""
     rule = group.rule
-    keys = [
-        _of_key(group, key, keyed, waiting.get(key, []), now)
-        for key, keyed in sorted(group.keys.items())
-        if keyed.held or keyed.out or waiting.get(key) or keyed.level is not None
-    ]
-    return {"limit": limit, "gives": _given(rule) if rule is not None else {}, "keys": keys}
+    used = {key: each for key, each in group.keys.items() if waiting.get(key) or not each.is_idle(rule or Rule(), now)}
+    first = sorted(used, key=lambda key: (-len(waiting.get(key, [])), key))[:_KEYS]
+    keys = [_of_key(group, key, used[key], waiting.get(key, []), now) for key in sorted(first)]
+    return {"limit": limit, "gives": _given(rule) if rule is not None else {}, "of_keys": len(used), "keys": keys}
 
 
 def _given(rule: Rule) -> dict[str, Any]:
@@ -32,7 +31,8 @@ def _given(rule: Rule) -> dict[str, Any]:
 def _of_key(group: Group, key: str, keyed: Keyed, waiting: list[Ticket], now: float) -> dict[str, Any]:
     rule = group.rule
     told: dict[str, Any] = {
-        "key": key, "held": [_shown(each, keyed) for each in keyed.held.values()],
+        "key": key, "held": [_shown(each, keyed) for each in list(keyed.held.values())[:_SHOWN]],
+        "holds": len(keyed.held),
         "waiting": [_shown(each, keyed) for each in waiting[:_SHOWN]], "waits": len(waiting),
     }  # fmt: skip
     if rule is not None and rule.rate is not None:

@@ -76,7 +76,7 @@ class Limiter:
         await self._append([Opened(uuid4().hex)])
         opens = now + self._ttl / 4 * _SETTLE if any(keyed.held for keyed in state.keys.values()) else 0.0
         self._scheduler = Scheduler(state, now, ageing=self._ageing, ttl=self._ttl, opens=opens)
-        self._swept = now
+        self._swept = self._ticked = now
         for keyed in state.keys.values():
             self._deliver(
                 [*keyed.untold.values()],
@@ -141,7 +141,9 @@ class Limiter:
             apply(self._scheduler.group, fact, now)
         for _, request in asked:
             facts += self._decide(request, now)
-        facts += self._scheduler.tick(now)
+        if not asked or now - self._ticked >= _TICK / 2:
+            self._ticked = now
+            facts += self._scheduler.tick(now)
         if facts:
             await self._append(facts)
         elif asked and time.monotonic() - self._seen > _FRESH:

@@ -43,6 +43,7 @@ from perdure.events.vocabulary import LimitClaim
 _log = logging.getLogger("perdure.limits")
 _ANSWER_SECONDS = 1.5  # after which whoever should answer counts as gone, and is replaced
 _TRY_AGAIN = 0.05  # seconds
+_IN_ONE_BEAT = 2000  # tickets
 _SHOWN_AFTER = 2.0  # seconds of waiting from which an execution records it
 Answer = TypeVar("Answer")
 
@@ -147,7 +148,9 @@ class ClusterLimits:
     def let_go(self, group: str, entry: _Entry, cost: float | None) -> None:
         """Give a ticket back, for as long as it takes."""
         ticket = entry.ticket.id
-        self._entries.get(group, {}).pop(ticket, None)
+        if self._entries.get(group, {}).get(ticket) is not entry:
+            return  # a later run of the same attempt has it now
+        del self._entries[group][ticket]
         task = self._spawn(self._returned(group, GiveBack(ticket, self._holder, cost)))
         self._returning[group, ticket] = task
         task.add_done_callback(lambda done: self._forget_return(group, ticket, done))
@@ -250,7 +253,14 @@ class ClusterLimits:
             await asyncio.gather(*map(self._renew, groups))
 
     async def _renew(self, group: str) -> None:
-        held = {ticket: entry.held for ticket, entry in self._entries[group].items()}
+        all_held = {ticket: entry.held for ticket, entry in self._entries[group].items()}
+        tickets = list(all_held)
+        for start in range(0, len(tickets), _IN_ONE_BEAT):
+            some = tickets[start : start + _IN_ONE_BEAT]
+            await self._renew_some(group, {ticket: all_held[ticket] for ticket in some})
+
+    async def _renew_some(self, group: str, held: dict[str, bool]) -> None:
+        """Renew tickets, of which it is known which were held before this."""
         try:
             standings = await self._ask(group, Beat(self._holder, list(held)), dict[str, Standing])
         except LogUnavailable as error:

@@ -45,6 +45,8 @@ def _show_limit(limit: dict[str, Any]) -> None:
         if key["waits"] > _LINES:
             table.add_row(escape(key["key"]), "", f"and {key['waits'] - _LINES} more wait")
     console.print(table)
+    if limit["of_keys"] > len(limit["keys"]):
+        console.print(f"  and {limit['of_keys'] - len(limit['keys'])} more values of the key")
 
 
 def _given(given: dict[str, Any]) -> str:
