@@ -10,6 +10,7 @@ from perdure.actors.claims import spent_of
 from perdure.actors.draft import Draft
 from perdure.actors.state import NodeState, Started
 from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import ExpressionError
 from perdure.events.vocabulary import LimitClaim
 
@@ -65,10 +66,10 @@ class AtLimits:
 
 
 def limited_parts(
-    execution: str, state: Started, plan: Plan, path: str, node: NodeState, at_limits: AtLimits
+    execution: str, state: Started, plan: Plan, path: str, planned: PlanNode, node: NodeState, at_limits: AtLimits
 ) -> LimitedParts | tuple[tuple[()], int]:
     """Return the parts of an attempt's work that are about limits; its priority alone where it claims nothing."""
-    own, began = plan.node(path).model.priority, state.started.began
+    own, began = planned.model.priority, state.started.began
     priority = state.started.priority if own is None else own
     if not node.limits:
         return (), priority

@@ -377,7 +377,7 @@ class Execution:
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
-                *limited_parts(self.id, folded.state, plan, name, state, self._at_limits),
+                *limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
             )  # fmt: skip
             report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
         except WorkerLost as error:

@@ -96,7 +96,10 @@ async def test_a_workflow_that_rejects_beyond_its_concurrency_says_so_at_the_sta
 async def test_who_waits_and_who_holds_is_seen_by_programs_and_people(client: AsyncClient) -> None:
     name = f"seen{uuid4().hex[:8]}"
     workflow = {"name": name, "concurrency": {"limit": 1, "key": "input"}, "nodes": {"a": {"wait": {"signal": "go"}}}}
-    runs = [await client.start(workflow, "ann", priority=priority) for priority in (5, 8)]
+    runs = [await client.start(workflow, "ann")]
+    while await runs[0].status() != "running":
+        await asyncio.sleep(0)
+    runs.append(await client.start(workflow, "ann", priority=8))
 
     async def limit() -> dict[str, Any]:
         return next(each for each in (await client.queues())["limits"] if each["limit"] == f"workflow:{name}")
