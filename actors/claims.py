@@ -32,15 +32,15 @@ def claim_of_gate(draft: "Draft", gate: PlanLimit) -> LimitClaim:
     return LimitClaim(gate.group, draft.at, _text(gate.key, first, gate), _text(gate.share, first, gate))
 
 
-def spent_of(draft: "Draft", path: str, output: Any) -> dict[str, float]:
-    """Return how much an attempt with this result took of each limit in truth, where the definition says how to tell.
+def spent_of(draft: "Draft", path: str, output: Any, usage: Any = None) -> dict[str, float]:
+    """Return how much an attempt took of each limit in truth, where the definition says how to tell by its result.
 
     Raises ExpressionError.
     """
     node, found = draft.plan.node(path), dict[str, float]()
     for use in draft.plan.uses_of(node):
         if use.spent is not None:
-            scope = {**draft.names(body_of(path), node.reads, path), "output": output}
+            scope = {**draft.names(body_of(path), node.reads, path), "output": output, "usage": usage}
             found[use.limit.group] = _amount(render(use.spent, scope), use.limit, "spent")
     return found
 

@@ -23,6 +23,7 @@ from perdure.actors.inputs import (
     ReportSuccess,
     StartExecution,
 )
+from perdure.actors.search import with_attributes
 from perdure.actors.state import ExecutionState, Purged, Started
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import (
@@ -67,7 +68,7 @@ def _react(draft: Draft, given: Input) -> None:
         case Recover(apart):
             for node in sorted(set(state.running) - apart):
                 if node in draft.state.running and not draft.over:
-                    _resume(draft, node)
+                    _take_up(draft, node)
             flow.wake(draft)
         case Continue():
             flow.wake(draft)
@@ -85,8 +86,8 @@ def _hear(draft: Draft, report: Report) -> None:
         charts.come_late(draft, report)
         return
     match report:
-        case ReportSuccess(node, attempt, output):
-            flow.complete(draft, node, attempt, output)
+        case ReportSuccess(node, attempt, output, usage):
+            flow.complete(draft, node, attempt, output, usage)
         case ReportFailure(node, attempt, error):
             failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss() | ReportQueued():
@@ -107,10 +108,15 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
         return _ask_again(plan, execution, state, at) if admission.is_refused(state) else []
     started = ExecutionStarted(
         given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent,
-        at if plan.limits or plan.gates else None,
+        given.search, given.tags, at if plan.limits or plan.gates else None,
     )  # fmt: skip
+    started, error = with_attributes(plan, execution, started, at)
     draft = Draft(plan, execution, Started(started), at)
     draft.events.append(started)
+    if error is not None:
+        failures.leave_root(draft, "", error, None, 0)
+        flow.run(draft)
+        return draft.events
     admission.enter(draft)
     flow.run(draft)
     return draft.events
@@ -137,6 +143,15 @@ def _from_actor(draft: Draft, given: ReportLoss | ReportQueued) -> None:
 def _is_running(state: Started, node: str, attempt: int) -> bool:
     current = state.running.get(node)
     return current is not None and current.attempt == attempt
+
+
+def _take_up(draft: Draft, path: str) -> None:
+    """Go on, under a new owner, with a call that had begun, or had waited and begins now."""
+    node = draft.state.running[path]
+    if node.waits_for:
+        draft.emit(NodePlaced(path, node.attempt))
+    else:
+        _resume(draft, path)
 
 
 def _resume(draft: Draft, path: str, how: str = "") -> None:

@@ -13,9 +13,10 @@ from nats.aio.msg import Msg
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from perdure.actors.call_queue import NORMAL
 from perdure.actors.deaths import how_it_died, start_failure
 from perdure.actors.demands import Demand
-from perdure.actors.keeper import Granted, Heard, NotGranted
+from perdure.actors.keeper import RUNS, Granted, Heard, NotGranted
 from perdure.actors.node_actors import NodeActors
 from perdure.actors.node_process import NodeProcess
 from perdure.actors.pools import REPORTS, Action, Grant, Kill, Pools, Spawn
@@ -56,14 +57,14 @@ class NodeKeeper:
         self._losses = 0
 
     async def ask(
-        self, ticket: str, holder: str, demand: Demand, alone: bool, priority: int = 5
+        self, ticket: str, holder: str, demand: Demand, alone: bool, share: str = "", priority: int = NORMAL
     ) -> Granted | NotGranted:
         """Return an actor for a call when there is one; see Keeper."""
         pools = await self._opened()
         asked: asyncio.Future[Granted | NotGranted] = asyncio.get_running_loop().create_future()
         self._asking[ticket] = asked
         self._heard = monotonic()
-        self._do(pools.ask(ticket, holder, demand, monotonic(), alone=alone, priority=priority))
+        self._do(pools.ask(ticket, holder, demand, monotonic(), alone=alone, share=share, priority=priority))
         return await asked
 
     async def release(self, ticket: str, spoiled: bool) -> None:
@@ -87,7 +88,7 @@ class NodeKeeper:
             async with self._opening:
                 if self._pools is None:
                     places = await asyncio.to_thread(cpus)
-                    self._pools = Pools(self._settings.node_actor_idle, places, self._settings.priority_ageing)
+                    self._pools = Pools(self._settings.node_actor_idle, places)
                     self._run(self._tick())
                     self._run(self._look())
                     self._run(self._serve_reports())
@@ -206,7 +207,7 @@ class NodeKeeper:
         """Remember what ran in an actor that died: who waited for it may have died with it."""
         assert self._pools is not None  # noqa: S101 (as above)
         for ticket in self._pools.tickets_of(actor):
-            if (run := self._runs.pop(ticket, None)) is not None:
+            for run in filter(None, self._runs.pop(ticket, "").split(RUNS)):
                 self._lost[run] = how
                 self._losses += 1
         while len(self._lost) > _MOST_LOST:
@@ -253,4 +254,4 @@ def node_actors(settings: Settings, namespace: str) -> NodeActors:
             max_concurrency=100_000,
         )  # fmt: skip
 
-    return NodeActors(find, settings.priority_ageing)
+    return NodeActors(find)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from perdure.definitions.agent_parts import Agent
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.model import Workflow
@@ -18,8 +19,8 @@ from perdure.definitions.nodes import (
     ToolNode,
     WorkflowNode,
 )
-from perdure.definitions.parts import Given, Limit, Tool
-from perdure.definitions.places import limit_uses
+from perdure.definitions.parts import Given, Limit, LimitUse, Tool
+from perdure.definitions.places import limit_uses, limited_parts
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.definitions.templates import Template, compile_condition
 from perdure.definitions.yaml_source import Path
@@ -69,30 +70,28 @@ def compile_gates(workflow: Workflow) -> tuple[PlanLimit, ...]:
     return tuple(gates)
 
 
-def limits_by_target(workflow: Workflow) -> dict[tuple[str, str], tuple[str, ...]]:
+def limits_by_target(workflow: Workflow) -> dict[tuple[str, str], tuple[LimitUse, ...]]:
     """Return the limits of agents and tools, by what they are (`agent`, `tool`) and their names."""
-    agents = {("agent", name): tuple(agent.limit) for name, agent in workflow.agents.items() if agent.limit}
-    tools = {("tool", each.name): tuple(each.limit) for each in workflow.tools if isinstance(each, Tool) and each.limit}
-    return agents | tools
+    tools = [each for each in workflow.tools if isinstance(each, Tool)]
+    parts: dict[tuple[str, str], Agent | Tool] = {("agent", name): agent for name, agent in workflow.agents.items()}
+    parts |= {("tool", each.name): each for each in tools}
+    return {which: tuple(use for _, use in limit_uses(part)) for which, part in parts.items() if part.limit}
 
 
 def uses_of(
-    limits: Mapping[str, PlanLimit], targets: Mapping[tuple[str, str], tuple[str, ...]], node: PlanNode
+    limits: Mapping[str, PlanLimit], targets: Mapping[tuple[str, str], tuple[LimitUse, ...]], node: PlanNode
 ) -> list[PlanUse]:
     """Return the limits that a call takes part in, in the order in which it asks for them: the same for all calls."""
-    uses = {}
-    for name in targets.get((node.calls or "", node.target), ()):
-        uses[name] = PlanUse(limits[name], limits[name].key, limits[name].share)
-    for at, use in limit_uses(node.model):
-        limit, own = limits[use.name], {key: node.templates.get("/".join(map(str, (*at, key)))) for key in _KEYS}
-        cost = use.cost if own["cost"] is None else own["cost"]
-        key = limit.key if use.key is None else own["key"]
-        share = limit.share if use.share is None else own["share"]
-        uses[use.name] = PlanUse(limit, key, share, cost, own["spent"])
-    return [uses[name] for name in sorted(uses)]
+    uses = {use.name: use for use in targets.get((node.calls or "", node.target), ())}
+    uses |= {use.name: use for _, use in limit_uses(node.model)}
+    return [_compiled(limits[name], uses[name]) for name in sorted(uses)]
 
 
-_KEYS = ("cost", "key", "share", "spent")
+def _compiled(limit: PlanLimit, use: LimitUse) -> PlanUse:
+    cost = _bare(use.cost) if isinstance(use.cost, str) else use.cost
+    key = limit.key if use.key is None else _bare(use.key)
+    share = limit.share if use.share is None else _bare(use.share)
+    return PlanUse(limit, key, share, cost, _bare(use.spent))
 
 
 @lru_cache(maxsize=1024)
@@ -110,11 +109,8 @@ def limit_findings(workflow: Workflow) -> Iterator[Finding]:
     if quota is not None and quota.active is None and quota.starts_per_minute is None:
         what = "the quota limits nothing; give it 'active' or 'starts_per_minute'"
         yield Finding(("quota",), what, key=True, lack=True)
-    for name, agent in workflow.agents.items():
-        yield from _names(workflow, agent.limit, ("agents", name, "limit"))
-    for index, tool in enumerate(workflow.tools):
-        if isinstance(tool, Tool):
-            yield from _names(workflow, tool.limit, ("tools", index, "limit"))
+    for part, at in limited_parts(workflow):
+        yield from _use_findings(workflow, limit_uses(part), at)
 
 
 _WEIGHTS = "the weights are of the values of 'share', and there is none; add it"
@@ -138,13 +134,7 @@ def _one_limit(name: str, limit: Limit) -> Iterator[Finding]:
         yield Finding((*at, "weights"), _WEIGHTS, key=True)
 
 
-def _names(workflow: Workflow, names: list[str], at: Path) -> Iterator[Finding]:
-    for name in names:
-        if name not in workflow.limits:
-            yield Finding(at, unknown_limit(workflow, name))
-
-
-def unknown_limit(workflow: Workflow, name: str) -> str:
+def _unknown(workflow: Workflow, name: str) -> str:
     """Say that there is no such limit, and what to do."""
     hint = did_you_mean(name, workflow.limits) or "; declare it under 'limits'"
     return f"there is no limit {name!r}{hint}"
@@ -152,19 +142,23 @@ def unknown_limit(workflow: Workflow, name: str) -> str:
 
 def use_findings(workflow: Workflow, node: Node, at: Path) -> Iterator[Finding]:
     """Yield what is wrong with the limits and the priority of a node."""
-    uses = list(limit_uses(node))
+    uses = limit_uses(node)
+    yield from _use_findings(workflow, uses, at)
+    if uses and not _works(node):
+        yield Finding((*at, "limit"), _no_work(node, "limit"), key=True)
+    if node.priority is not None and not (_works(node) or _starts(node)):
+        yield Finding((*at, "priority"), _no_work(node, "priority"), key=True)
+
+
+def _use_findings(workflow: Workflow, uses: list[tuple[Path, LimitUse]], at: Path) -> Iterator[Finding]:
     for where, use in uses:
         if use.name not in workflow.limits:
-            yield Finding((*at, *where), unknown_limit(workflow, use.name))
+            yield Finding((*at, *where), _unknown(workflow, use.name))
         if not isinstance(use.cost, str) and use.cost < 0:
             yield Finding((*at, *where, "cost"), f"{use.cost:g} is less than nothing")
     for name, often in Counter(use.name for _, use in uses).items():
         if often > 1:
             yield Finding((*at, "limit"), f"limit {name!r} stands here {often} times; a call takes part in it once")
-    if uses and not _works(node):
-        yield Finding((*at, "limit"), _no_work(node, "limit"), key=True)
-    if node.priority is not None and not (_works(node) or _starts(node)):
-        yield Finding((*at, "priority"), _no_work(node, "priority"), key=True)
 
 
 def _works(node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""The small parts that nodes, states and workflows share: names, conditions, retries, agents, limits."""
+"""The small parts that nodes, states and workflows share: names, conditions, retries, limits."""
 
 from typing import Annotated, Any, Literal
 
@@ -70,20 +70,6 @@ class Retry(Part):
     )
 
 
-class Agent(Part):
-    """A language model with instructions, reached through an OpenAI-compatible endpoint."""
-
-    model: str = Field(description="The model's name at the endpoint; the setting PERDURE_MODEL overrides it.")
-    instructions: str = Field(description="The system message.")
-    output: dict[str, Any] | None = Field(
-        default=None, description="JSON Schema of the reply; the reply is text where absent."
-    )
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="Sampling temperature; the endpoint's default where absent."
-    )
-    limit: Names = Field(default=[], description="Limits that every question to it takes part in.")
-
-
 class Resources(Part):
     """What a node actor takes of the Ray cluster; a tool that asks for anything runs in one."""
 
@@ -124,6 +110,22 @@ class RuntimeEnv(Part):
     env_vars: dict[str, str] = Field(default={}, description="Environment variables; for secrets use `secrets.X`.")
 
 
+class LimitUse(Part):
+    """The use of a limit that is declared under `limits`."""
+
+    name: str = Field(description="The limit's name.")
+    cost: float | str = Field(default=1, description="How much of a rate is taken: a number or an expression.")
+    spent: str | None = Field(
+        default=None, description="How much it was in truth: an expression that reads `output`, and `usage` of a model."
+    )
+    key: str | None = Field(default=None, description="An expression, in the place of the limit's own `key`.")
+    share: str | None = Field(default=None, description="An expression, in the place of the limit's own `share`.")
+
+
+LimitUses = list[LimitUse] | LimitUse | str
+"""Uses of limits; a name alone may stand for one."""
+
+
 class Tool(Part):
     """A tool by name, with what is known of it: its code, and the schemas that calls are checked against."""
 
@@ -137,7 +139,7 @@ class Tool(Part):
     runtime_env: RuntimeEnv | None = Field(
         default=None, description="What its process has, unless a node says so; else what the workflow says."
     )
-    limit: Names = Field(default=[], description="Limits that every call of it takes part in.")
+    limit: LimitUses | None = Field(default=None, description="Limits that every call of it is under.")
 
 
 AtLimit = Literal["queue", "reject", "cancel_older"]
@@ -166,18 +168,6 @@ class Limit(Given):
     of_cluster: bool = Field(
         default=False, description="How much it gives is said by the setting `limits` of the cluster, and not here."
     )
-
-
-class LimitUse(Part):
-    """The use of a limit that is declared under `limits`."""
-
-    name: str = Field(description="The limit's name.")
-    cost: float | str = Field(default=1, description="How much of a rate is taken: a number or an expression.")
-    spent: str | None = Field(
-        default=None, description="How much it was in truth: an expression that reads the result as `output`."
-    )
-    key: str | None = Field(default=None, description="An expression, in the place of the limit's own `key`.")
-    share: str | None = Field(default=None, description="An expression, in the place of the limit's own `share`.")
 
 
 class Concurrency(Part):

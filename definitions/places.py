@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
@@ -18,7 +18,6 @@ from perdure.definitions.nodes import (
     LoopNode,
     Node,
     ParallelNode,
-    SendNode,
     SetNode,
     StatechartNode,
     SwitchNode,
@@ -26,12 +25,15 @@ from perdure.definitions.nodes import (
     WaitNode,
     WorkflowNode,
 )
-from perdure.definitions.parts import Concurrency, Limit, LimitUse, Quota
+from perdure.definitions.parts import Concurrency, Limit, LimitUse, LimitUses, Quota, Tool
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
 ROOTS = frozenset({"input", "nodes", "execution"})
 """What every expression may read."""
+
+SEARCH_ROOTS = frozenset({"input", "execution"})
+"""What search attributes may read: they are evaluated at the start."""
 
 PLACEMENT = ("resources", "pool", "runtime_env", "run_on")
 """The modifiers that say where a tool runs; those of a foreach or a loop by a single call are the call's."""
@@ -134,13 +136,29 @@ def fields_of(node: Node, at: Path) -> Iterator[Field]:
         yield from _undoing_fields(node.compensate, (*at, "compensate"))
 
 
-def limit_uses(node: Node | SendNode) -> list[tuple[Path, LimitUse]]:
-    """Return the limits that a node names, each with its place within the node."""
-    if isinstance(node.limit, list):
-        return [(("limit", index), use) for index, use in enumerate(node.limit)]
-    if node.limit is None:
+class _Limited(Protocol):
+    @property
+    def limit(self) -> LimitUses | None: ...
+
+
+def limit_uses(part: _Limited) -> list[tuple[Path, LimitUse]]:
+    """Return the limits that a node, an agent or a tool names, each with its place within that."""
+    if isinstance(part.limit, list):
+        return [(("limit", index), use) for index, use in enumerate(part.limit)]
+    if part.limit is None:
         return []
-    return [(("limit",), LimitUse(name=node.limit) if isinstance(node.limit, str) else node.limit)]
+    return [(("limit",), LimitUse(name=part.limit) if isinstance(part.limit, str) else part.limit)]
+
+
+def limited_parts(workflow: Workflow) -> Iterator[tuple[_Limited, Path]]:
+    """Yield what is not a node and may be under limits, with its place: agents, what they call, and tools."""
+    for name, agent in workflow.agents.items():
+        yield agent, ("agents", name)
+        for index, called in enumerate(agent.tools):
+            yield called, ("agents", name, "tools", index)
+    for index, tool in enumerate(workflow.tools):
+        if isinstance(tool, Tool):
+            yield tool, ("tools", index)
 
 
 def _limit_fields(use: LimitUse, at: Path) -> Iterator[Field]:
@@ -148,7 +166,7 @@ def _limit_fields(use: LimitUse, at: Path) -> Iterator[Field]:
         if isinstance(value, str):
             yield Field((*at, key), value, bare=True)
     if use.spent is not None:
-        yield Field((*at, "spent"), use.spent, bare=True, adds=frozenset({"output"}))
+        yield Field((*at, "spent"), use.spent, bare=True, adds=frozenset({"output", "usage"}))
 
 
 def _undoing_fields(call: Compensation, at: Path) -> Iterator[Field]:
@@ -163,6 +181,8 @@ def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one cas
     match node:
         case AgentNode() | ToolNode():
             yield Field((*at, "with"), node.with_, secrets=True)
+            if isinstance(node, AgentNode) and node.session is not None:
+                yield Field((*at, "session"), node.session)
         case StatechartNode():
             yield Field((*at, "with"), node.with_)
         case WorkflowNode():
@@ -292,11 +312,14 @@ def places_of(workflow: Workflow) -> Iterator[Place]:
     of_chart = frozenset({"context"}) if workflow.states else _NONE
     yield Place(Field(("output",), workflow.output, adds=of_chart), main)
     for name, value in workflow.search.items():
-        yield Place(Field(("search", name), value, bare=True), main)
+        yield Place(Field(("search", name), value, bare=True), Body({}, SEARCH_ROOTS))
     at_first = Body({}, frozenset({"input", "execution"}))
     for where, part in shared_by_key(workflow):
         for key in ("key", "share"):
             yield Place(Field((*where, key), getattr(part, key, None), bare=True), at_first)
+    for limited, at in limited_parts(workflow):
+        for where, use in limit_uses(limited):
+            yield from (Place(each, at_first) for each in _limit_fields(use, (*at, *where)))
 
 
 def shared_by_key(workflow: Workflow) -> Iterator[tuple[Path, Limit | Concurrency | Quota]]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         StateNotReached,
         WaitTimeout,
     )
+    from perdure.projections.projection import Projection
 
 __all__ = [
     "AsyncClient",
@@ -46,6 +47,7 @@ __all__ = [
     "ExecutionStopped",
     "LimitReached",
     "PerdureError",
+    "Projection",
     "QuotaExceeded",
     "RetryLater",
     "Run",
@@ -77,6 +79,7 @@ _HOMES = {
     "ExecutionStopped": "perdure.errors",
     "LimitReached": "perdure.errors",
     "PerdureError": "perdure.errors",
+    "Projection": "perdure.projections.projection",
     "QuotaExceeded": "perdure.errors",
     "RetryLater": "perdure.errors",
     "Run": "perdure.cluster.sync_client",

@@ -145,7 +145,7 @@ async def _status(settings: "Settings") -> dict[str, Any]:
 
     async with AsyncExitStack() as closing:
         connection = await _connected(settings, closing)
-        return await status(connection, settings.store.absolute() / "projections.sqlite")
+        return await status(connection, settings)
 
 
 def _show_queues(told: dict[str, Any], *, as_json: bool) -> None:
