@@ -56,6 +56,12 @@ class Work(msgspec.Struct, frozen=True):
     progress: Callable[[Any], None] = _nobody
     priority: int = 5
 
+    @property
+    def urgency(self) -> int:
+        """Its priority: the node's own, or else the execution's."""
+        own: int | None = self.node.model.priority
+        return self.priority if own is None else own
+
     def tool(self) -> tools.Tool:
         """Return the tool that it calls; it was located before the start."""
         assert self.place is not None  # noqa: S101
