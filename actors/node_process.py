@@ -13,6 +13,7 @@ from perdure.actors.batches import Slice
 from perdure.actors.context import Beats, Context
 from perdure.actors.demands import Demand
 from perdure.actors.packages import unpack
+from perdure.actors.tool_schema import Tool
 from perdure.actors.work import call_here, whole_error_of
 from perdure.events.vocabulary import Error
 
@@ -67,9 +68,9 @@ class NodeProcess:
         try:
             if not tools.find(place).is_async:
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, call_here, place, arguments, told)
+                return _hidden(told, *await loop.run_in_executor(self._threads, call_here, place, arguments, told))
             made.task = asyncio.create_task(self._awaited(place, arguments, told))
-            return await made.task
+            return _hidden(told, *await made.task)
         except asyncio.CancelledError as error:
             return None, whole_error_of(error)
         finally:
@@ -137,7 +138,7 @@ class NodeProcess:
             with suppress(FileNotFoundError):
                 os.chdir(folder)
 
-    def _load(self) -> tools.Tool:
+    def _load(self) -> Tool:
         tool = tools.find(self._demand.place)
         tools.function_of(tool)
         return tool
@@ -147,3 +148,9 @@ class NodeProcess:
             return await tools.call_async(tools.find(place), arguments, context), None
         except BaseException as error:
             return None, whole_error_of(error)
+
+
+def _hidden(context: Context, result: Any, error: Error | None) -> tuple[Any, Error | None]:
+    """Return how a call went without the secrets that were looked up here; its execution knows only its own."""
+    redact = context.outside.secrets.redact
+    return redact(result), error and Error(error.type, redact(error.message), redact(error.data))

@@ -9,8 +9,10 @@ from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, heartbeats, tools_called
 from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
+from perdure.definitions.model import Workflow
 from perdure.definitions.not_run import not_run
 from perdure.definitions.placement import tools_elsewhere
+from perdure.definitions.tool_rules import mcp_secrets, mcp_servers
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -35,13 +37,15 @@ def checked(
     check_input(definition, value)
     workflow = definition.workflow
     check_runs(definition)
-    if agents_called(workflow):
-        check_endpoint(settings)
+    check_endpoints(settings, workflow)
     if sees_secrets:
-        check_secrets(definition.plan.secrets, settings.secrets_dir)
+        check_secrets(definition.plan.secrets | mcp_secrets(workflow), settings.secrets_dir)
     elsewhere = tools_elsewhere(workflow)
     called, given = tools_called(workflow), workflow.tools
-    places = tools.locate(called, given, definition.base, shared=True, elsewhere=elsewhere)
+    places = tools.locate(
+        called, given, definition.base,
+        shared=True, elsewhere=elsewhere, installed=settings.tools, mcp=mcp_servers(workflow), reach=settings.reach,
+    )  # fmt: skip
     for at, name in heartbeats(workflow):
         if name not in elsewhere and (why := tools.why_silent(name, places[name])):
             raise BadInput(f"{'.'.join(map(str, at))}: {why}")
@@ -85,8 +89,23 @@ def check_input(definition: Definition, value: Any) -> None:
         raise BadInput(f"{what}: {'; '.join(problems)}{'; none was given' if value is None else ''}")
 
 
+def check_endpoints(settings: Settings, workflow: Workflow) -> None:
+    """Raise ModelUnavailable when agents could not reach their models."""
+    for agent in workflow.agents.values():
+        for name in (agent.endpoint, *(each.endpoint for each in agent.fallback)):
+            if name is not None and name not in workflow.endpoints and name not in settings.endpoints:
+                raise ModelUnavailable(
+                    f"there is no endpoint {name!r}: declare it under 'endpoints', or in the setting of that name"
+                )
+    asked = agents_called(workflow)
+    if any(agent.endpoint is None for name, agent in workflow.agents.items() if name in asked):
+        check_endpoint(settings)
+    for child in workflow.workflows.values():
+        check_endpoints(settings, child)
+
+
 def check_endpoint(settings: Settings) -> None:
-    """Raise ModelUnavailable when agents could not reach any model."""
+    """Raise ModelUnavailable when agents that name no endpoint could not reach any model."""
     if not settings.openai_api_key and not settings.openai_base_url:
         raise ModelUnavailable(
             "this workflow asks agents, and no model endpoint is set. Either set OPENAI_API_KEY (and OPENAI_BASE_URL "

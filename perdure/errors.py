@@ -127,6 +127,10 @@ class Deposed(PerdureError):
     """This owner was replaced by a newer one and must stop without any further effect."""
 
 
+class BelongsElsewhere(PerdureError):
+    """The execution's workflow asks for a process of its own, and this is not one; nothing was decided."""
+
+
 class CorruptEntry(PerdureError):
     """A stored entry cannot be decoded by this release."""
 
