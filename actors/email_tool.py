@@ -8,8 +8,8 @@ from email.headerregistry import Address, HeaderRegistry
 from email.message import EmailMessage
 from typing import Any
 
-from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
+from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside, Smtp
 from perdure.definitions.builtin_tools import EmailCall, EmailReply
 from perdure.errors import BadInput, EnvironmentProblem, PerdureError

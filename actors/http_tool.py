@@ -11,8 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from perdure.actors import addresses, retry_after
-from perdure.actors.agents import RateLimited, Refused, Unavailable
 from perdure.actors.context import Context
+from perdure.actors.models import RateLimited, Refused, Unavailable
 from perdure.actors.outside import Outside
 from perdure.definitions.builtin_tools import HttpCall, HttpReply
 from perdure.errors import BadInput, PerdureError

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.actors.agents import Unavailable
 from perdure.actors.mcp_stderr import Stderr
+from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside
 from perdure.actors.tool_schema import ToolSchema
 from perdure.definitions.data_words import misfits

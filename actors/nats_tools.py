@@ -5,8 +5,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
+from perdure.actors.models import Unavailable
 from perdure.definitions.builtin_tools import NatsPublish, NatsPublished, NatsReply, NatsRequest
 from perdure.errors import BadInput, EnvironmentProblem
 

@@ -50,8 +50,15 @@ class Secrets:
             return self._shown(str(value))
         return value
 
-    def _shown(self, form: str) -> str:
-        return f"[secret {self._names[form]}]"
+    def redact_begun(self, text: str) -> str:
+        """Return what can be told of a text that goes on: without its last characters, that may become a secret."""
+        if self._seen is None:
+            return text
+        end = max(0, len(text) - max(map(len, self._names)) + 1)
+        for found in self._seen.finditer(text):
+            if found.start() < end < found.end():
+                end = found.end()
+        return str(self.redact(text[:end]))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return self._travels or (Secrets, ())
@@ -68,6 +75,9 @@ class Secrets:
             self._names.update(dict.fromkeys(_forms(value), name))
             longest_first = sorted(self._names, key=len, reverse=True)  # one may be a part of another
             self._seen = re.compile("|".join(map(re.escape, longest_first)))
+
+    def _shown(self, form: str) -> str:
+        return f"[secret {self._names[form]}]"
 
 
 def _forms(value: str) -> set[str]:

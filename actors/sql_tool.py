@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from perdure.actors import sql_guards
-from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
+from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside
 from perdure.actors.tool_schema import shown
 from perdure.definitions.builtin_tools import SqlCall, SqlReply

@@ -90,7 +90,7 @@ def _is_here(path: str) -> bool:
 
 
 async def _stored(code: CodeStore, path: Path, under: str = "") -> str:
-    signature = await asyncio.to_thread(signature_of, path)
+    signature = signature_of(path) if _is_here(str(path)) else await asyncio.to_thread(signature_of, path)
     known = _packed.get((path, under))
     if known is not None and known[0] == signature:
         data = None if await code._registry.has_code(known[1]) else await asyncio.to_thread(pack, path, under)

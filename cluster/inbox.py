@@ -156,7 +156,7 @@ class Inbox:
             raise LogUnavailable(f"the inbox did not answer: {error or type(error).__name__}") from error
         return False
 
-    async def queued_start(self, execution: str, lane: str) -> StartExecution | None:
+    async def queued_start(self, execution: str, lane: str = "*") -> StartExecution | None:
         """Return the start of an execution that waits in the inbox, or whose execution is at work; None without one."""
         try:
             found = await self._js.get_last_msg(STREAM, f"perdure.start.*.{lane}.{token_of(execution)}")

@@ -32,11 +32,14 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.listeners import accepted
 from perdure.actors.loading import load as load_execution
+from perdure.actors.said import said_in
 from perdure.actors.state import Started
 from perdure.actors.state import Status as StateStatus
+from perdure.actors.transcripts import Said
 from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import is_driven
+from perdure.cluster.listening import Heard, listen
 from perdure.cluster.progress import NodeProgress, progress_subject
 from perdure.definitions.json_values import to_json_value
 from perdure.errors import (
@@ -140,6 +143,17 @@ class AsyncRun:
             ending.cancel()
             with contextlib.suppress(NatsError, OSError):
                 await listening.unsubscribe()
+
+    def stream(self) -> AsyncIterator[Heard]:
+        """Yield what its models say, and its calls of tools, as they come, up to the end of the execution.
+
+        Of a reply that is under way all that was said so far comes first. It is recorded nowhere.
+        """
+        return listen(self._connection, self, self._now)
+
+    async def transcript(self, node: str) -> list[Said]:
+        """Return what was said at an agent's node (its path), as far as it is recorded; after a failure too."""
+        return said_in((each.event for recorded in await self.history() for each in _readable(recorded)), node)
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
@@ -284,18 +298,27 @@ class AsyncRun:
             async for recorded in self._connection.log.read(self.id, folded.position):
                 folded = folded.after(recorded)
         if not isinstance(folded.state, Started):
-            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store (a queued one has not begun yet)")
+            raise ExecutionNotFound(f"there is no execution {self.id!r} in this store")
         self._known = folded
         return folded.state, folded.position
 
     async def _tell(self, command: Control) -> bool:
-        state, position = await self._now()
+        try:
+            state, position = await self._now()
+        except ExecutionNotFound:
+            queued = await self._connection.inbox.queued_start(self.id)
+            if queued is None:
+                raise
+            return await self._sent(command, queued.lane, 0)
         status = state.status
         if (type(command), status) in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
             return True  # it has the end that is asked for
         if state.outcome is not None and not (isinstance(command, RetryExecution) and status == "failed"):
             raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {status}")
-        await self._connection.inbox.send(command, state.started.lane)
+        return await self._sent(command, state.started.lane, position)
+
+    async def _sent(self, command: Control, lane: str, position: int) -> bool:
+        await self._connection.inbox.send(command, lane)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await self._recorded(command.id, position)

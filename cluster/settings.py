@@ -8,8 +8,10 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from perdure.actors.addresses import check_allowed
-from perdure.actors.agents import Endpoint
+from perdure.actors.models import Endpoint
 from perdure.actors.outside import Database, Reach, Smtp
+from perdure.definitions.agent_parts import Endpoint as EndpointPart
+from perdure.definitions.agent_parts import Price
 from perdure.definitions.mcp_servers import McpServer
 
 
@@ -89,6 +91,16 @@ class Settings(BaseSettings):
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
     )
+    projections_url: str | None = Field(
+        default=None,
+        description="PostgreSQL for the read models, as postgresql://user@host/database (the password from PGPASSWORD "
+        "or PGPASSFILE; needs perdure[postgres]); SQLite in the store's folder where absent.",
+    )
+    projections: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Your own projections, as module:Class, separated by commas; those of installed packages with "
+        "an entry point of the group perdure.projections come without it.",
+    )
     log_format: Literal["console", "json"] = Field(
         default="console", description="How `perdure up` and the hosts write their log: lines for people, or JSON."
     )
@@ -142,13 +154,32 @@ class Settings(BaseSettings):
         """What tools may reach."""
         return Reach(http_allow=self.http_allow, databases=self.databases, smtp=self.smtp, mcp=self.mcp)
 
+    openai_api: Literal["chat", "responses"] = Field(
+        default="chat", description="How that endpoint is asked: by chat completions, or the Responses API."
+    )
+    openai_structured: Literal["native", "prompted"] = Field(
+        default="native", description="Whether it takes JSON Schemas for replies, or the model is asked in words."
+    )
+    openai_stream: bool = Field(default=True, description="Whether its replies are asked for as streams.")
+    endpoints: dict[str, EndpointPart] = Field(
+        default={}, description="Further endpoints by name, as JSON; see docs/agents.md."
+    )
+    prices: dict[str, Price] = Field(
+        default={}, description='What a million tokens of each model cost, as JSON: `{"m": {"input": 1}}`.'
+    )
+    reply_bytes: int = Field(
+        default=1_000_000, ge=1, description="Characters of a model's reply; a longer one is broken off."
+    )
+
     @property
-    def projections_file(self) -> Path:
-        """The file of the read models."""
-        return self.store.absolute() / "projections.sqlite"
+    def projections_at(self) -> str | Path:
+        """Where the read models are: a URL, or the file of SQLite."""
+        return self.projections_url or self.store.absolute() / "projections.sqlite"
 
     @cached_property
     def endpoint(self) -> Endpoint:
         """The model endpoint that these settings name."""
         key = self.openai_api_key.get_secret_value() if self.openai_api_key else None
-        return Endpoint(self.openai_base_url, key, self.model)
+        return Endpoint(
+            self.openai_base_url, key, self.model, self.openai_api, self.openai_structured, self.openai_stream
+        )

@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
@@ -19,6 +19,7 @@ from perdure.errors import PerdureError
 PRIORITIES = tuple("9876543210")
 _SILENT = HEARTBEAT * 2.5
 _FETCH = 64  # starts in one request, so that one of higher priority waits behind no more than these
+_WAITING = {"expires": int(PULL_EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
 
 
 class _Lane:
@@ -100,9 +101,11 @@ class Starts:
                 return
             if credit() <= 0:
                 return
-            await self._fetch(lane, min(credit(), _FETCH))
-            if not lane.came:  # nothing is left there: hear of the next one
-                await self._ask(lane, 1, {"expires": int(PULL_EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)})
+            share = credit() // len(self._lanes)
+            if share <= 1:  # room is short: take what is there of this one before a lower one gets any
+                await self._fetch(lane, min(credit(), _FETCH))
+            if not lane.came:
+                await self._ask(lane, min(max(share, 1), _FETCH), _WAITING)
 
     async def _fetch(self, lane: _Lane, batch: int) -> None:
         """Take up to so many starts that are there now."""
@@ -110,7 +113,7 @@ class Starts:
         while lane.asked:
             await self._something()
 
-    async def _ask(self, lane: _Lane, batch: int, how: dict[str, int | bool]) -> None:
+    async def _ask(self, lane: _Lane, batch: int, how: Mapping[str, int | bool]) -> None:
         lane.asked, lane.heard = batch, time.monotonic()
         await self._nats.publish(
             next_request(lane.consumer.name), json.dumps({"batch": batch, **how}).encode(),

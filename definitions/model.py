@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.durations import Duration
 from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.nodes import Body
-from perdure.definitions.parts import Agent, Concurrency, Limit, Name, Part, RuntimeEnv, Tool
+from perdure.definitions.parts import Concurrency, Limit, Name, Part, RuntimeEnv, Tool
 from perdure.definitions.states import State
 
 WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -48,12 +49,17 @@ class Workflow(Part):
         default=None, description="What the processes of its tools have, where a tool or a node says nothing else."
     )
     agents: dict[Name, Agent] = Field(default={}, description="The agents that nodes may ask.")
+    endpoints: dict[Name, Endpoint] = Field(
+        default={}, description="Where models are reached, by name; those of the setting `endpoints` come after them."
+    )
     workflows: dict[Name, "Workflow"] = Field(default={}, description="Workflows that nodes may run as children.")
     limits: dict[Name, Limit] = Field(default={}, description="Limits that nodes may take part in.")
     signals: dict[Name, Signal] | None = Field(
         default=None, description="The signals it takes, by name; any where absent."
     )
-    search: dict[Name, str] = Field(default={}, description="Attributes for queries: expressions by name.")
+    search: dict[Name, str] = Field(
+        default={}, description="Attributes for queries: expressions over the input by name, evaluated at the start."
+    )
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that an execution may take.")
     concurrency: (
         Annotated[
@@ -61,6 +67,9 @@ class Workflow(Part):
         ]
         | None
     ) = Field(default=None, description="How many executions run at once: a number, or a mapping.")
+    isolation: Literal["shared", "process"] = Field(
+        default="shared", description="Whether executions share their host's process, or have a Ray actor each."
+    )
     failure: Literal["fail_fast", "drain"] = Field(
         default="fail_fast", description="After a failure: stop what runs, or let it finish what does not depend on it."
     )

@@ -37,7 +37,7 @@ ACTIONS = ("set", "raise", "send", "start", "agent", "tool")
 
 
 def _one_action(value: Any) -> Any:
-    found = [key for key in ACTIONS if key in value] if isinstance(value, dict) else ["set"]
+    found = [key for key in ACTIONS if value.get(key) is not None] if isinstance(value, dict) else ["set"]
     if len(found) != 1:
         keys = f"it has {' and '.join(map(repr, found))}" if found else f"one of {', '.join(map(repr, ACTIONS))}"
         raise PydanticCustomError("one_action", "an action does exactly one thing: {keys}", {"keys": keys})
@@ -91,7 +91,8 @@ class Invoke(Part):
 
 
 def _invocation(value: Any) -> Any:
-    if isinstance(value, dict) and len([key for key in ("agent", "tool", "workflow") if key in value]) != 1:
+    calls = ("agent", "tool", "workflow")
+    if isinstance(value, dict) and len([key for key in calls if value.get(key) is not None]) != 1:
         raise PydanticCustomError("one_call", "give it exactly one of 'agent', 'tool' or 'workflow'")
     return value
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from perdure.definitions import model, nodes, not_run, parts, states
+from perdure.definitions import agent_parts, model, nodes, not_run, parts, states
 from perdure.definitions.durations import Duration
 from perdure.definitions.mcp_servers import McpServer
 
@@ -34,7 +34,20 @@ _WORDS: list[tuple[Any, str]] = [
 ]
 """Types that have words of their own."""
 
-_WORKFLOW = [parts.Agent, parts.Tool, McpServer, model.Signal, parts.Limit, parts.Concurrency]
+_WORKFLOW = [
+    agent_parts.Agent,
+    agent_parts.AgentTool,
+    agent_parts.ToolUndo,
+    agent_parts.Fallback,
+    agent_parts.Budget,
+    agent_parts.Memory,
+    agent_parts.Endpoint,
+    parts.Tool,
+    McpServer,
+    model.Signal,
+    parts.Limit,
+    parts.Concurrency,
+]
 _MODIFIERS = [
     parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources, parts.Pool, parts.RuntimeEnv,
 ]  # fmt: skip
@@ -118,7 +131,9 @@ def _table(part: type[BaseModel], names: list[str]) -> list[str]:
 def _default(field: FieldInfo, hint: Any) -> str:
     if field.is_required():
         return "required"
-    if hint == Duration:
+    if isinstance(field.default, BaseModel):
+        return ""
+    if hint == Duration and field.default is not None:
         return f"`{field.default:g}s`"
     return (
         "" if field.default in (None, [], {}, "") and field.default is not False else f"`{json.dumps(field.default)}`"

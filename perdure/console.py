@@ -17,8 +17,10 @@ from perdure.actors.evolve import evolve
 from perdure.actors.listeners import active_states
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
+from perdure.cluster.listening import Heard
 from perdure.cluster.tool_list import ListedTool
 from perdure.console_charts import chart_line
+from perdure.console_streams import Saying, hearing
 from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
@@ -73,6 +75,7 @@ class Progress:
         self.ended: dict[str, datetime] = {}
         self._over: dict[str, NodeState] = {}
         self.started: datetime | None = None
+        self.saying = Saying()
 
     def feed(self, happened: Happened) -> str | None:
         """Take in one event; return the node whose status it changed, if it is one's."""
@@ -106,6 +109,7 @@ class Progress:
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
         remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
+        remark = remark or (self.saying.tail(name) if node.status == "running" else "")
         attempt = f"attempt {node.attempt}" if node.attempt else ""
         if node.waits_for:
             return name, "queued", attempt, "", node.waits_for
@@ -138,18 +142,29 @@ def _waits_for(node: NodeState) -> str:
     return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
-async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
-    """Show progress live, up to the execution's end: a table on a terminal, a line per change elsewhere."""
+async def follow(
+    progress: Progress, events: AsyncIterator[Happened], heard: AsyncIterator[Heard] | None = None
+) -> None:
+    """Show progress live, up to the execution's end: a table on a terminal, a line per change elsewhere.
+
+    heard: what its models say meanwhile.
+    """
     live = Live(console=console, refresh_per_second=8) if console.is_terminal else nullcontext()
     with live as display:
-        async for happened in events:
-            node = progress.feed(happened)
+
+        def tell(lines: list[str]) -> None:
             if display is not None:
                 display.update(progress.table())
-            elif node is not None:
-                console.print("  ".join(part for part in progress.line(node) if part), markup=False, soft_wrap=True)
-            elif (line := chart_line(happened.event)) is not None:
+                return
+            for line in lines:
                 console.print(line, markup=False, soft_wrap=True)
+
+        async with hearing(heard, progress.saying, tell):
+            async for happened in events:
+                node = progress.feed(happened)
+                said = progress.saying.end(node) if node is not None and node in progress.ended else []
+                line = chart_line(happened.event) if node is None else "  ".join(filter(None, progress.line(node)))
+                tell([*said, *([line] if line is not None else [])])
 
 
 def show(progress: Progress) -> None:
@@ -206,6 +221,32 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             escape(error),
         )
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+
+
+def show_rows(headings: dict[str, str], rows: Sequence[dict[str, Any]], empty: str) -> None:
+    """Show rows, one a line, by these columns; or the sentence that there are none."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings.values():
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(escape(_cell(row[name])) for name in headings))
+    console.print(table if rows else empty)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def show_counts(counts: dict[str, int]) -> None:
+    """Show how many executions there are in each status."""
+    show_rows({"status": "status", "count": "count"},
+              [{"status": status, "count": count} for status, count in sorted(counts.items())], "none")  # fmt: skip
 
 
 def show_pools(reports: Sequence[PoolReport]) -> None:
@@ -267,9 +308,14 @@ def show_cluster(told: dict[str, Any]) -> None:
     for name in ("executions", "inbox", "log"):
         console.print(f"{name:<10}  " + ", ".join(f"{value} {what}" for what, value in told[name].items()))
     for name, state in told["projections"].items():
-        console.print(f"projection  {name}: {state['lag']} behind")
+        aside = f", {state['quarantined']} in quarantine" if state["quarantined"] else ""
+        console.print(f"projection  {name}: {state['lag']} behind{aside}")
 
 
 def as_json(value: Any) -> str:
     """Return JSON for stdout, times in ISO 8601."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    return json.dumps(value, ensure_ascii=False, indent=2, default=_iso)
+
+
+def _iso(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

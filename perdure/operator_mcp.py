@@ -85,7 +85,7 @@ class Operator:
         """List executions, newest first."""
         if status is not None and status not in _STATUSES:
             raise BadInput(f"the status {status!r} is none; there are {', '.join(_STATUSES)}")
-        rows: Any = await self.client.executions(status, limit)  # type: ignore[arg-type]
+        rows: Any = await self.client.executions(status, limit)
         return [msgspec.to_builtins(row, enc_hook=str) for row in rows]
 
     async def show(self, id: Id) -> dict[str, Any]:

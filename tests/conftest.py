@@ -8,7 +8,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from postgres_server import postgres_server
+from postgres_server import postgres_address as postgres_address
+from postgres_server import postgres_url as postgres_url
 
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer, nats_server
@@ -17,6 +18,15 @@ from perdure.events.link import Link
 
 for name in [name for name in os.environ if name.startswith(("PERDURE_", "OPENAI_")) or name == "RAY_ADDRESS"]:
     del os.environ[name]  # the tests' settings are their own
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep each file's tests in one worker of `pytest -n`, and those that share the local Ray in one too."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        shared = "ray" if "local_ray" in getattr(item, "fixturenames", ()) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +73,6 @@ def local_ray() -> Iterator[None]:
         )  # fmt: skip
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The SQLAlchemy URL of a PostgreSQL server of this session's own; skips where none is installed."""
-    with postgres_server() as url:
-        yield url
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from certificates import certificate
 
-from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
 from perdure.actors.email_tool import EmailRefused
+from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside, Reach, Smtp
 from perdure.actors.secret_values import Secrets
 from perdure.actors.tools import call_async, find

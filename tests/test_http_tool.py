@@ -19,9 +19,9 @@ from web_server import Asked, WebServer, web_server
 
 from perdure.actors import http_tool
 from perdure.actors.addresses import AddressRefused, is_public
-from perdure.actors.agents import RateLimited, Refused, Unavailable
 from perdure.actors.context import Context
 from perdure.actors.http_tool import TooLarge
+from perdure.actors.models import RateLimited, Refused, Unavailable
 from perdure.actors.outside import Outside, Reach
 from perdure.actors.secret_values import Secrets
 from perdure.actors.tools import call_async, find

@@ -245,7 +245,7 @@ async def test_the_cancel_of_a_queued_start_decides_both_at_once_and_nothing_of_
     async with lab.host(executions_per_actor=1):
         runs = [await lab.start(each, HOLD, each) for each in (first, second)]
         await begun(runs[0])
-        await lab.send(CancelExecution(key(), second, "too late"))
+        assert await runs[1].cancel("too late")
         with pytest.raises(ExecutionStopped, match="cancelled: too late"):
             await runs[1].result(20)
         (entry,) = await runs[1].history()

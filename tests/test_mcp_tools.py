@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from perdure.actors import mcp_tools
-from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
 from perdure.actors.mcp_pool import McpPool, McpToolFailed
+from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside, Reach
 from perdure.actors.secret_values import Secrets
 from perdure.actors.tool_schema import ToolSchema

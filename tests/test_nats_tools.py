@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from nats.aio.msg import Msg
 
-from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
+from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside
 from perdure.actors.tools import call_async, find
 from perdure.cluster.connection import Connection

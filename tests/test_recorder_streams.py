@@ -58,7 +58,7 @@ def test_events_of_originators_that_take_turns_are_stored_in_their_order(recorde
     assert recorder.max_notification_id() == 7
 
 
-@pytest.mark.parametrize("originator", [str(uuid4()), "", "a.b *>", "ü/🙂", "=41"])
+@pytest.mark.parametrize("originator", ["12ec745c-7e09-4e74-b955-59e14030a0f5", "", "a.b *>", "ü/🙂", "=41"])
 def test_ids_and_topics_come_back_as_they_were(recorder: JetStreamProcessRecorder, originator: str) -> None:
     stored = event(originator, 0, " möd:Klass.<locals>\r\nEs-Version: 7 ", b"\0\xff")
     recorder.insert_events([stored, event(uuid4(), 1)])

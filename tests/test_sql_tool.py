@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from perdure.actors.agents import Unavailable
 from perdure.actors.context import Context
+from perdure.actors.models import Unavailable
 from perdure.actors.outside import Database, Outside, Reach
 from perdure.actors.secret_values import Secrets
 from perdure.actors.sql_tool import SqlFailed
