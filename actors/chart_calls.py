@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perdure.actors import kinds
+from perdure.actors import agent_turns, kinds
 from perdure.actors.chart_state import ChartState
 from perdure.actors.draft import Draft
 from perdure.actors.failures import fail_attempt
@@ -43,11 +43,11 @@ def next_call(draft: Draft, body: str) -> None:
 def start(draft: Draft, path: str, attempt: int, value: Any, secrets: list[str]) -> None:
     """Begin an attempt at a call; `value` is its input, of a workflow with the child's id."""
     node = draft.plan.node(path)
-    if node.kind != "workflow":
-        draft.schedule(path, attempt, value, secrets)
-        return
-    if node.timeout is not None:
+    if node.timeout is not None and (node.kind == "workflow" or node.takes_turns):
         draft.arm("timeout", path, node.timeout)
+    if node.kind != "workflow":
+        agent_turns.ask(draft, path, attempt, value, secrets)
+        return
     try:
         kinds.request_child(draft, path, attempt, value["input"], value["id"])
     except kinds.Failed as failure:

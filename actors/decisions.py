@@ -65,7 +65,7 @@ def _react(draft: Draft, given: Input) -> None:
         case Recover(apart):
             for node in sorted(set(state.running) - apart):
                 if node in draft.state.running and not draft.over:
-                    _resume(draft, node)
+                    _take_up(draft, node)
             flow.wake(draft)
         case Continue():
             flow.wake(draft)
@@ -81,8 +81,8 @@ def _hear(draft: Draft, report: Report) -> None:
         charts.come_late(draft, report)
         return
     match report:
-        case ReportSuccess(node, attempt, output):
-            flow.complete(draft, node, attempt, output)
+        case ReportSuccess(node, attempt, output, usage):
+            flow.complete(draft, node, attempt, output, usage)
         case ReportFailure(node, attempt, error):
             failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss() | ReportQueued():
@@ -132,6 +132,15 @@ def _from_actor(draft: Draft, given: ReportLoss | ReportQueued) -> None:
 def _is_running(state: Started, node: str, attempt: int) -> bool:
     current = state.running.get(node)
     return current is not None and current.attempt == attempt
+
+
+def _take_up(draft: Draft, path: str) -> None:
+    """Go on, under a new owner, with a call that had begun, or had waited and begins now."""
+    node = draft.state.running[path]
+    if node.waits_for:
+        draft.emit(NodePlaced(path, node.attempt))
+    else:
+        _resume(draft, path)
 
 
 def _resume(draft: Draft, path: str, how: str = "") -> None:

@@ -23,7 +23,7 @@ from perdure.events.vocabulary import (
     TimerCancelled,
 )
 
-TIMERS = ("deadline", "execution", "retry", "timeout", "wait")
+TIMERS = ("budget", "deadline", "execution", "retry", "timeout", "wait")
 """The kinds of timers; a timer is named `<kind>/<path>`."""
 
 Task = tuple[str, ...]
@@ -89,14 +89,14 @@ class Draft:
         armed = timer in self.state.timers or timer in self.state.held
         return self.plan.node(path).model.deadline is not None and not armed
 
-    def finish(self, path: str, attempt: int, value: Any) -> None:
+    def finish(self, path: str, attempt: int, value: Any, usage: dict[str, Any] | None = None) -> None:
         """Let a node succeed with its output, made from its result; raise ExpressionError where that cannot be made."""
         node = self.plan.node(path)
         if "output" in node.templates:
             names = self.names(body_of(path), node.reads)
             value = render(node.templates["output"], {**names, "output": value})
         self.disarm(path)
-        self.emit(NodeSucceeded(path, attempt, value))
+        self.emit(NodeSucceeded(path, attempt, value, usage))
         self.later("settled", path)
 
     def schedule(self, path: str, attempt: int, value: Any, secrets: Iterable[str]) -> None:

@@ -101,7 +101,7 @@ def _waiting(state: Started, event: NodeWaiting) -> Started:
 
 
 def _opened(state: Started, event: NodeOpened) -> Started:
-    return with_node(state, event.node, NodeState("open", event.attempt, input=event.input))
+    return with_node(state, event.node, NodeState("open", event.attempt, input=event.input, secrets=event.secrets))
 
 
 def _resumed(state: Started, event: NodeResumed) -> Started:
@@ -124,7 +124,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
         input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
-        child=before.child if by_its_child else "",
+        child=before.child if by_its_child else "", usage=event.usage,
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):

@@ -5,9 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
+import msgspec
+
+from perdure.actors.agents import Answered
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
 from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
@@ -32,14 +35,16 @@ from perdure.actors.inputs import (
 from perdure.actors.loading import load
 from perdure.actors.log_context import about
 from perdure.actors.outgoing import Outgoing, Post
+from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
+from perdure.actors.transcripts import given_to
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
-from perdure.errors import Deposed, LogUnavailable, VersionConflict
+from perdure.errors import BelongsElsewhere, Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
@@ -52,6 +57,7 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 
 MAX_INPUTS = 256
 
+_NEXT_OWNER = "the next owner of the execution"
 
 _Attempt = tuple[Any, ...]
 """One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
@@ -61,14 +67,28 @@ async def _open() -> None:
     """Let everything pass: there is one owner."""
 
 
+class Stream(Protocol):
+    """Where a model's reply is told as it comes."""
+
+    def hear(self, piece: str) -> None:
+        """Take a piece of it."""
+        ...
+
+    def close(self) -> None:
+        """Tell the rest, and no more."""
+        ...
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What an execution acts through. near: timers due within so many seconds stay in this process, now.
 
     apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
     its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
-    execution, node, attempt, progress. fence: awaited before every effect; it raises Deposed where this is no owner any
-    more. quiet: for how many seconds an execution that waits for the outside world is kept at hand.
+    execution, node, attempt, progress. stream: begins to tell them a model's reply: execution, node, attempt. fence:
+    awaited before every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an
+    execution that waits for the outside world is kept at hand. shared: this is a process of many executions, and there
+    can be one for a single one. outside: what tools reach things with.
     """
 
     log: Log
@@ -83,8 +103,11 @@ class Surroundings:
     bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
     tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
+    outside: Outside = field(default_factory=Outside)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
+    shared: bool = False
+    stream: Callable[[str, str, int], Stream] | None = None
 
 
 class Execution:
@@ -128,8 +151,8 @@ class Execution:
         """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
 
         Returns whether there is such an execution: False where it never began. Raises Deposed when a newer owner has
-        taken over, and LogUnavailable when it cannot be loaded; what was decided is appended for as long as the log is
-        away.
+        taken over, BelongsElsewhere when its workflow asks for another process than this, and LogUnavailable when it
+        cannot be loaded; what was decided is appended for as long as the log is away.
         """
         waiting: list[asyncio.Future[bool]] = []
         about(execution=self.id, partition=partition_of(self.id))
@@ -307,6 +330,8 @@ class Execution:
             if not isinstance(begun, StartExecution | ExecutionStarted):
                 return None
             self._plan = await self._around.plan(begun.digest)
+            if self._plan.apart and self._around.shared:
+                raise BelongsElsewhere(f"execution {self.id!r} has a process of its own")
             if self._around.bring is not None:
                 await self._around.bring(begun.tools)
         return self._plan
@@ -324,7 +349,11 @@ class Execution:
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
-        new = set() if self._leaving else wanted.keys() - self._running.keys()
+        new = wanted.keys() - self._running.keys()
+        if self._leaving:
+            for name, attempt, *_ in (key for key in new if not wanted[key].waits_for):
+                self._put(ReportQueued(name, attempt, _NEXT_OWNER))
+            new = set()
         if new:
             await self._around.fence()
         for key in new:
@@ -364,13 +393,17 @@ class Execution:
         about(node=name, attempt=attempt)
         try:
             places = folded.state.started.tools
-            value = secrets.reveal(state.input, state.secrets)
+            value = given_to(folded.state, plan, name, state, secrets.reveal)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
+                self._around.outside, folded.state.started.priority,
             )  # fmt: skip
-            report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
+            result, usage = await self._told(work), None
+            if isinstance(result, Answered):
+                result, usage = result.value, result.usage
+            report = ReportSuccess(name, attempt, secrets.redact(result), usage)
         except WorkerLost as error:
             report = ReportLoss(name, attempt, secrets.redact(str(error)))
         except BaseException as error:
@@ -379,6 +412,16 @@ class Execution:
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._put(report)
+
+    async def _told(self, work: Work) -> Any:
+        """Do the work; what a model says meanwhile is told to who listens."""
+        if self._around.stream is None or work.node.calls not in ("agent", "model"):
+            return await self._around.work(work)
+        stream = self._around.stream(self.id, work.path, work.attempt)
+        try:
+            return await self._around.work(msgspec.structs.replace(work, hear=stream.hear))
+        finally:
+            stream.close()
 
     def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
         """Return what is told for what an attempt waits."""

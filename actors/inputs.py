@@ -189,11 +189,12 @@ class ReportCompensation(_Input, frozen=True):
 
 
 class ReportSuccess(_Input, frozen=True):
-    """An attempt at a node ended with this output."""
+    """An attempt at a node ended with this output, which took a model so many tokens (`usage`)."""
 
     node: str
     attempt: int
     output: Any = None
+    usage: dict[str, Any] | None = None
 
 
 class ReportFailure(_Input, frozen=True):

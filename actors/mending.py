@@ -102,7 +102,7 @@ def _no_node(draft: Draft, path: str) -> str | None:
     try:
         plan = draft.plan.body(body)
         known = not name.endswith(UNDO) and name.partition(UNDO[0])[0] in plan.nodes and plan.chart is None
-        known = known and (not plan.calls or draft.state.node(path) is not None)
+        known = known and (not (plan.calls or plan.turn) or draft.state.node(path) is not None)
     except KeyError:
         known = False
     if not known:

@@ -45,7 +45,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
     its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
     secrets: JSON pointers to the references to secrets in its input. child: the one that it waits for, or succeeded by.
-    waits_for: what its call waits for in a queue.
+    waits_for: what its call waits for in a queue. usage: what a model took to make its output.
     """
 
     status: NodeStatus
@@ -64,6 +64,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: list[str] = []
     child: str = ""
     waits_for: str = ""
+    usage: dict[str, Any] | None = None
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):

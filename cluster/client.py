@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
@@ -13,11 +15,14 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from perdure.actors.inputs import StartExecution
+from perdure.actors.memories import records_of
 from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
-from perdure.cluster.checks import check_id, checked
+from perdure.actors.transcripts import Said
+from perdure.cluster.checks import check_id, check_no_schedule, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
+from perdure.cluster.files import Files
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.opening import Mode, open_store
 from perdure.cluster.queries import AsyncQueries
@@ -26,8 +31,10 @@ from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import EnvironmentProblem
+from perdure.events.sessions import JetStreamSessions
 
 if TYPE_CHECKING:
+    from perdure.cluster.schedules import Schedules
     from perdure.cluster.workflows import Workflows
 
 _STARTS_IN_FLIGHT = 256
@@ -78,6 +85,15 @@ class AsyncClient(AsyncQueries):
         workflows = Workflows(self._settings, self._connection)
         self._closing.push_async_callback(workflows.close)
         return workflows
+
+    @cached_property
+    def schedules(self) -> "Schedules":
+        """The schedules of this store."""
+        from perdure.cluster.schedules import Schedules
+
+        return Schedules(
+            self._settings, self._connection, self.definition_of, self._ship, sees_secrets=self._sees_secrets
+        )
 
     async def start(
         self,
@@ -165,6 +181,26 @@ class AsyncClient(AsyncQueries):
 
         return await purge_ended(self._connection, self._projections, older_than, statuses, dry_run=dry_run)
 
+    async def sessions(self) -> dict[str, int]:
+        """Return the sessions that agents remember, each with how many records it has."""
+        return await self._memories.list()
+
+    async def session(self, name: str) -> list[Said]:
+        """Return what agents remember of a session, oldest first; nothing where there is none."""
+        return [said for record in await records_of(self._memories, name) for said in record.said]
+
+    async def forget_session(self, name: str) -> None:
+        """Remove a session for good; what executions have recorded of it stays until they are purged."""
+        await self._memories.delete(name)
+
+    async def upload(self, path: str | PathLike[str], media_type: str | None = None) -> dict[str, Any]:
+        """Keep a file in the store and return the reference to it, for an agent's `files`. Raises BadInput."""
+        return await Files(self._connection.nats, self._settings.replicas).put_file(Path(path), media_type)
+
+    @cached_property
+    def _memories(self) -> JetStreamSessions:
+        return JetStreamSessions(self._connection.nats, self._settings.log_timeout, self._settings.replicas)
+
     def export(self, execution: str) -> AsyncIterator[str]:
         """Yield an execution's whole history as lines of a file; see `import_history`. Raises ExecutionNotFound."""
         from perdure.cluster.history_file import export
@@ -182,6 +218,7 @@ class AsyncClient(AsyncQueries):
 
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
+        check_no_schedule(execution)
         return AsyncRun(execution, self._connection)
 
     async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:

@@ -106,8 +106,8 @@ class HostActor:
 
     async def _connected(self) -> Opener:
         connection = await connect_to(self._settings)
-        apart = self._apart if self._settings.isolation == "process" else None
-        return Opener(connection, self._settings, node_actors(self._settings, self._config.namespace), apart)
+        elsewhere = node_actors(self._settings, self._config.namespace)
+        return Opener(connection, self._settings, elsewhere, self._apart)
 
     async def _serve(self, serving: Serving) -> None:
         name, lanes = self._config.name, self._config.lanes

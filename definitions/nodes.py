@@ -106,6 +106,9 @@ class AgentNode(_Call):
     """Asks an agent; its reply is the node's output."""
 
     agent: str = Field(description="The name of an agent under `agents`.")
+    session: str | None = Field(
+        default=None, description="What it remembers by, across nodes and executions, with `${{ }}`."
+    )
 
 
 class ToolNode(_Call):
@@ -325,6 +328,16 @@ class SendNode(_Node):
     """Sends a signal to another execution; it stands in no definition: an action of a statechart is compiled to it."""
 
     send: str = "signal"
+
+
+class ModelNode(_Node):
+    """Asks an agent's model for its next reply; it stands in no definition: agents with tools are compiled to it."""
+
+
+class SessionNode(_Node):
+    """Reads, or adds to, what an agent remembers; it stands in no definition."""
+
+    does: Literal["recall", "remember"]
 
 
 KINDS: dict[str, type[_Node]] = {

@@ -1,4 +1,4 @@
-"""The small parts that nodes, states and workflows share: names, conditions, retries, agents, limits."""
+"""The small parts that nodes, states and workflows share: names, conditions, retries, limits."""
 
 from typing import Annotated, Any, Literal
 
@@ -67,19 +67,6 @@ class Retry(Part):
     exhausted: Literal["fail", "pause"] = Field(
         default="fail",
         description="What follows the last try: the node fails, or the execution pauses for somebody to mend it.",
-    )
-
-
-class Agent(Part):
-    """A language model with instructions, reached through an OpenAI-compatible endpoint."""
-
-    model: str = Field(description="The model's name at the endpoint; the setting PERDURE_MODEL overrides it.")
-    instructions: str = Field(description="The system message.")
-    output: dict[str, Any] | None = Field(
-        default=None, description="JSON Schema of the reply; the reply is text where absent."
-    )
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="Sampling temperature; the endpoint's default where absent."
     )
 
 

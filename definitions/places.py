@@ -145,6 +145,8 @@ def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one cas
     match node:
         case AgentNode() | ToolNode():
             yield Field((*at, "with"), node.with_, secrets=True)
+            if isinstance(node, AgentNode) and node.session is not None:
+                yield Field((*at, "session"), node.session)
         case StatechartNode():
             yield Field((*at, "with"), node.with_)
         case WorkflowNode():

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from perdure.definitions import model, nodes, not_run, parts, states
+from perdure.definitions import agent_parts, model, nodes, not_run, parts, states
 from perdure.definitions.durations import Duration
+from perdure.definitions.mcp_servers import McpServer
 
 _NO_EFFECT: dict[type[BaseModel], tuple[str, ...]] = {model.Workflow: not_run._WORKFLOW, nodes._Node: not_run._NODE}
 
@@ -33,7 +34,20 @@ _WORDS: list[tuple[Any, str]] = [
 ]
 """Types that have words of their own."""
 
-_WORKFLOW = [parts.Agent, parts.Tool, model.Signal, parts.Limit, parts.Concurrency]
+_WORKFLOW = [
+    agent_parts.Agent,
+    agent_parts.AgentTool,
+    agent_parts.ToolUndo,
+    agent_parts.Fallback,
+    agent_parts.Budget,
+    agent_parts.Memory,
+    agent_parts.Endpoint,
+    parts.Tool,
+    McpServer,
+    model.Signal,
+    parts.Limit,
+    parts.Concurrency,
+]
 _MODIFIERS = [
     parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources, parts.Pool, parts.RuntimeEnv,
 ]  # fmt: skip
@@ -56,6 +70,7 @@ _CHART: list[type[BaseModel]] = [
 TITLES = {
     parts.ChildWorkflow: "Child workflow",
     parts.LimitUse: "Limit use",
+    McpServer: "MCP server",
     states.StateCompensation: "State compensation",
     parts.RuntimeEnv: "Runtime environment",
 }
@@ -116,7 +131,9 @@ def _table(part: type[BaseModel], names: list[str]) -> list[str]:
 def _default(field: FieldInfo, hint: Any) -> str:
     if field.is_required():
         return "required"
-    if hint == Duration:
+    if isinstance(field.default, BaseModel):
+        return ""
+    if hint == Duration and field.default is not None:
         return f"`{field.default:g}s`"
     return (
         "" if field.default in (None, [], {}, "") and field.default is not False else f"`{json.dumps(field.default)}`"

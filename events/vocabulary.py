@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from perdure.events.schedules import ScheduleEvent
+
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why something failed: a type name that `retry.on` matches, a message for people, data for programs."""
@@ -107,11 +109,15 @@ class NodeWaiting(_Event, frozen=True):
 
 
 class NodeOpened(_Event, frozen=True):
-    """A node began that has bodies of its own; `input` is the items of a foreach, or a loop's first value."""
+    """A node began that has bodies of its own; `input` is a foreach's items, a loop's first value, an agent's question.
+
+    secrets: JSON pointers to the references to secrets in it, as in NodeScheduled.
+    """
 
     node: str
     attempt: int
     input: Any = None
+    secrets: list[str] = []
 
 
 class BodyStarted(_Event, frozen=True):
@@ -159,11 +165,12 @@ class BranchTaken(_Event, frozen=True):
 
 
 class NodeSucceeded(_Event, frozen=True):
-    """A node has its output."""
+    """A node has its output. `usage`: the `model` that made it, tokens `input` and `output`, and their `cost`."""
 
     node: str
     attempt: int
     output: Any = None
+    usage: dict[str, Any] | None = None
 
 
 class NodeAttemptFailed(_Event, frozen=True):
@@ -515,6 +522,7 @@ Event = (
     | ExecutionTerminated
     | ExecutionCompensated
     | ExecutionPurged
+    | ScheduleEvent
 )
 
 Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated | ExecutionCompensated

@@ -17,7 +17,10 @@ from perdure.actors.evolve import evolve
 from perdure.actors.listeners import active_states
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
+from perdure.cluster.listening import Heard
+from perdure.cluster.tool_list import ListedTool
 from perdure.console_charts import chart_line
+from perdure.console_streams import Saying, hearing
 from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
@@ -72,6 +75,7 @@ class Progress:
         self.ended: dict[str, datetime] = {}
         self._over: dict[str, NodeState] = {}
         self.started: datetime | None = None
+        self.saying = Saying()
 
     def feed(self, happened: Happened) -> str | None:
         """Take in one event; return the node whose status it changed, if it is one's."""
@@ -105,6 +109,7 @@ class Progress:
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
         remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
+        remark = remark or (self.saying.tail(name) if node.status == "running" else "")
         attempt = f"attempt {node.attempt}" if node.attempt else ""
         if node.waits_for:
             return name, "queued", attempt, "", node.waits_for
@@ -137,18 +142,29 @@ def _waits_for(node: NodeState) -> str:
     return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
-async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
-    """Show progress live, up to the execution's end: a table on a terminal, a line per change elsewhere."""
+async def follow(
+    progress: Progress, events: AsyncIterator[Happened], heard: AsyncIterator[Heard] | None = None
+) -> None:
+    """Show progress live, up to the execution's end: a table on a terminal, a line per change elsewhere.
+
+    heard: what its models say meanwhile.
+    """
     live = Live(console=console, refresh_per_second=8) if console.is_terminal else nullcontext()
     with live as display:
-        async for happened in events:
-            node = progress.feed(happened)
+
+        def tell(lines: list[str]) -> None:
             if display is not None:
                 display.update(progress.table())
-            elif node is not None:
-                console.print("  ".join(part for part in progress.line(node) if part), markup=False, soft_wrap=True)
-            elif (line := chart_line(happened.event)) is not None:
+                return
+            for line in lines:
                 console.print(line, markup=False, soft_wrap=True)
+
+        async with hearing(heard, progress.saying, tell):
+            async for happened in events:
+                node = progress.feed(happened)
+                said = progress.saying.end(node) if node is not None and node in progress.ended else []
+                line = chart_line(happened.event) if node is None else "  ".join(filter(None, progress.line(node)))
+                tell([*said, *([line] if line is not None else [])])
 
 
 def show(progress: Progress) -> None:
@@ -243,6 +259,24 @@ def show_pools(reports: Sequence[PoolReport]) -> None:
         waits = each.waits.removeprefix("waiting for ")
         table.add_row(escape(each.place), escape(each.needs), *map(str, counts), escape(waits))
     console.print(table if reports else "no node actors now; they come with the first call that needs one")
+
+
+def show_tools(found: Sequence[ListedTool]) -> None:
+    """Show tools, one a line, with what they take."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("tool", "takes", "tags", "from", "what it is for"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        named = each.name if each.version == "1" else f"{each.name}@{each.version}"
+        about = each.problem or each.description.partition("\n")[0]
+        table.add_row(*map(escape, (named, _taken(each.parameters), ", ".join(each.tags), each.place, about)))
+    console.print(table if found else "no tools")
+
+
+def _taken(parameters: dict[str, Any] | None) -> str:
+    """Return the names of arguments, those that may be left out with a question mark."""
+    known = parameters or {}
+    return ", ".join(name if name in known.get("required", ()) else f"{name}?" for name in known.get("properties", {}))
 
 
 def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
