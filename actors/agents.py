@@ -43,6 +43,7 @@ async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, questi
             if not tries_left:
                 raise
             mend = f"{error}\nReply again, with nothing but JSON that fits."
+            hear("\n")  # another reply follows
             said = [*said, Said("assistant", reply.text), Said("user", mend)]
     raise AssertionError("the last try returns or raises")  # pragma: no cover
 

@@ -68,6 +68,8 @@ _CHART: list[type[BaseModel]] = [
 TITLES = {
     parts.ChildWorkflow: "Child workflow",
     parts.LimitUse: "Limit use",
+    agent_parts.AgentTool: "Agent tool",
+    agent_parts.ToolUndo: "Tool undo",
     states.StateCompensation: "State compensation",
     parts.RuntimeEnv: "Runtime environment",
 }
