@@ -21,6 +21,7 @@ from perdure.actors.inputs import (
     ReportSuccess,
     StartExecution,
 )
+from perdure.actors.search import with_attributes
 from perdure.actors.state import ExecutionState, Purged, Started
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import (
@@ -64,7 +65,7 @@ def _react(draft: Draft, given: Input) -> None:
         case Recover(apart):
             for node in sorted(set(state.running) - apart):
                 if node in draft.state.running and not draft.over:
-                    _resume(draft, node)
+                    _take_up(draft, node)
             flow.wake(draft)
         case Continue():
             flow.wake(draft)
@@ -99,10 +100,16 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
             same = state.started.parent == given.parent
         return [] if same else [CommandRefused(given.id, "the execution id is taken by another definition or input")]
     started = ExecutionStarted(
-        given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent
-    )
+        given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent,
+        given.search, given.tags,
+    )  # fmt: skip
+    started, error = with_attributes(plan, execution, started, at)
     draft = Draft(plan, execution, Started(started), at)
     draft.events.append(started)
+    if error is not None:
+        failures.leave_root(draft, "", error, None, 0)
+        flow.run(draft)
+        return draft.events
     if plan.timeout is not None:
         draft.arm("execution", "", plan.timeout)
     if plan.main.chart is not None:
@@ -125,6 +132,15 @@ def _from_actor(draft: Draft, given: ReportLoss | ReportQueued) -> None:
 def _is_running(state: Started, node: str, attempt: int) -> bool:
     current = state.running.get(node)
     return current is not None and current.attempt == attempt
+
+
+def _take_up(draft: Draft, path: str) -> None:
+    """Go on, under a new owner, with a call that had begun, or had waited and begins now."""
+    node = draft.state.running[path]
+    if node.waits_for:
+        draft.emit(NodePlaced(path, node.attempt))
+    else:
+        _resume(draft, path)
 
 
 def _resume(draft: Draft, path: str, how: str = "") -> None:

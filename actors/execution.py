@@ -35,6 +35,7 @@ from perdure.actors.inputs import (
 from perdure.actors.loading import load
 from perdure.actors.log_context import about
 from perdure.actors.outgoing import Outgoing, Post
+from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
@@ -43,7 +44,7 @@ from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
-from perdure.errors import Deposed, LogUnavailable, VersionConflict
+from perdure.errors import BelongsElsewhere, Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
@@ -56,6 +57,7 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 
 MAX_INPUTS = 256
 
+_NEXT_OWNER = "the next owner of the execution"
 
 _Attempt = tuple[Any, ...]
 """One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
@@ -85,7 +87,8 @@ class Surroundings:
     its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
     execution, node, attempt, progress. stream: begins to tell them a model's reply: execution, node, attempt. fence:
     awaited before every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an
-    execution that waits for the outside world is kept at hand.
+    execution that waits for the outside world is kept at hand. shared: this is a process of many executions, and there
+    can be one for a single one. outside: what tools reach things with.
     """
 
     log: Log
@@ -100,8 +103,10 @@ class Surroundings:
     bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
     tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
+    outside: Outside = field(default_factory=Outside)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
+    shared: bool = False
     stream: Callable[[str, str, int], Stream] | None = None
 
 
@@ -146,8 +151,8 @@ class Execution:
         """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
 
         Returns whether there is such an execution: False where it never began. Raises Deposed when a newer owner has
-        taken over, and LogUnavailable when it cannot be loaded; what was decided is appended for as long as the log is
-        away.
+        taken over, BelongsElsewhere when its workflow asks for another process than this, and LogUnavailable when it
+        cannot be loaded; what was decided is appended for as long as the log is away.
         """
         waiting: list[asyncio.Future[bool]] = []
         about(execution=self.id, partition=partition_of(self.id))
@@ -325,6 +330,8 @@ class Execution:
             if not isinstance(begun, StartExecution | ExecutionStarted):
                 return None
             self._plan = await self._around.plan(begun.digest)
+            if self._plan.apart and self._around.shared:
+                raise BelongsElsewhere(f"execution {self.id!r} has a process of its own")
             if self._around.bring is not None:
                 await self._around.bring(begun.tools)
         return self._plan
@@ -342,7 +349,11 @@ class Execution:
             timers = dict(state.timers.items())
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).cancel()
-        new = set() if self._leaving else wanted.keys() - self._running.keys()
+        new = wanted.keys() - self._running.keys()
+        if self._leaving:
+            for name, attempt, *_ in (key for key in new if not wanted[key].waits_for):
+                self._put(ReportQueued(name, attempt, _NEXT_OWNER))
+            new = set()
         if new:
             await self._around.fence()
         for key in new:
@@ -387,6 +398,7 @@ class Execution:
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
+                self._around.outside, folded.state.started.priority,
             )  # fmt: skip
             result, usage = await self._told(work), None
             if isinstance(result, Answered):

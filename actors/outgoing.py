@@ -126,7 +126,7 @@ class Outgoing:
 
     async def _tell_end(self, parent: Parent, outcome: Outcome) -> None:
         """Tell the parent how this execution ended; where that is too large to be sent, tell it so."""
-        report = _report(self._id, parent, outcome)
+        report = report_of(self._id, parent, outcome)
         try:
             await self._post.report(parent, report)
         except BadInput as error:
@@ -149,7 +149,8 @@ class Outgoing:
             self._answer(ReportChild(f"{request.child}/refused", self._id, request.child, error=failed))
 
 
-def _report(execution: str, parent: Parent, outcome: Outcome) -> ReportChild:
+def report_of(execution: str, parent: Parent, outcome: Outcome) -> ReportChild:
+    """Return what an execution tells its parent of its end."""
     output = outcome.output if isinstance(outcome, ExecutionSucceeded) else None
     return ReportChild(f"{execution}/ended", parent.execution, execution, output, _error_of(execution, outcome))
 

@@ -20,11 +20,15 @@ def _none(name: str) -> str:
 class Secrets:
     """The secrets that a process can look up; it remembers those that it has seen, and redacts them.
 
-    look_up: returns the value of a secret by its name, or raises SecretMissing.
+    look_up: returns the value of a secret by its name, or raises SecretMissing. travels: what makes the secrets of
+    another process, and its arguments; values never travel.
     """
 
-    def __init__(self, look_up: Callable[[str], str] = _none) -> None:
+    def __init__(
+        self, look_up: Callable[[str], str] = _none, travels: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+    ) -> None:
         self._look_up = look_up
+        self._travels = travels
         self._names: dict[str, str] = {}
         self._seen: re.Pattern[str] | None = None
 
@@ -56,18 +60,21 @@ class Secrets:
                 end = found.end()
         return str(self.redact(text[:end]))
 
-    def remember(self, name: str, value: str) -> None:
-        """Redact a value from now on, under this name."""
-        if len(value) >= SHORTEST and value not in self._names:
-            self._names.update(dict.fromkeys(_forms(value), name))
-            longest_first = sorted(self._names, key=len, reverse=True)  # one may be a part of another
-            self._seen = re.compile("|".join(map(re.escape, longest_first)))
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._travels or (Secrets, ())
 
     def value_of(self, name: str) -> str:
         """Return the value of a secret, which is redacted from now on. Raises SecretMissing."""
         value = self._look_up(name)
-        self.remember(name, value)
+        self.hide(value, name)
         return value
+
+    def hide(self, value: str, name: str) -> None:
+        """Redact a value from now on as that of a secret: one that was made of a secret, for example."""
+        if len(value) >= SHORTEST and value not in self._names:
+            self._names.update(dict.fromkeys(_forms(value), name))
+            longest_first = sorted(self._names, key=len, reverse=True)  # one may be a part of another
+            self._seen = re.compile("|".join(map(re.escape, longest_first)))
 
     def _shown(self, form: str) -> str:
         return f"[secret {self._names[form]}]"

@@ -21,6 +21,10 @@ from perdure.errors import BadInput
 _SHOWN = 60  # characters up to which a text is shown whole: a part of a secret would not be recognised
 
 
+CONTEXT = "perdure context"
+"""The parameter by which tools without a signature get their context: no name that an argument could have."""
+
+
 class ToolSchema(msgspec.Struct, frozen=True):
     """A tool as a caller needs it. parameters: JSON Schema of its arguments, an object; returns: of its result.
 
@@ -115,7 +119,7 @@ class Tool:
     @property
     def context(self) -> str | None:
         """The name of its parameter that is annotated Context, where it has one."""
-        return "context" if self.face is None else self.face.context
+        return CONTEXT if self.face is None else self.face.context
 
 
 def schema_of(tool: Tool) -> ToolSchema:

@@ -14,11 +14,14 @@ from threading import Lock
 from types import MethodType, ModuleType
 from typing import Any, NamedTuple, TypeVar, overload
 
+from perdure.actors import mcp_tools, ray_functions
 from perdure.actors.context import Context
+from perdure.actors.outside import Reach
 from perdure.actors.tool_schema import Face, Tool, refuse_context
 from perdure.actors.tool_sources import Shelf, builtin_tools, check_name, entry_point_tools, named, split
 from perdure.definitions.builtin_tools import BUILTINS
 from perdure.definitions.json_values import to_json_value
+from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.parts import Tool as Declared
 from perdure.errors import BadInput, ToolNotFound
 
@@ -56,11 +59,12 @@ def tool(
     """
 
     def register(target: Function) -> Function:
-        label = _Label(name or target.__name__, version, tuple(tags))
+        of = ray_functions.plain(target) if ray_functions.is_remote(target) else target
+        label = _Label(name or of.__name__, version, tuple(tags))
         check_name(label.name, version)
         target.__perdure_tool__ = label  # type: ignore[attr-defined]
         if not _in_file.get():  # a definition's own files are searched by file, so that two may share a name
-            _registered.put(label.name, version, f"{target.__module__}:{target.__qualname__}")
+            _registered.put(label.name, version, f"{of.__module__}:{of.__qualname__}")
         return target
 
     return register(function) if function is not None else register
@@ -74,17 +78,21 @@ def locate(
     shared: bool,
     elsewhere: Container[str] = (),
     installed: Iterable[str] = (),
+    mcp: Mapping[str, McpServer] | None = None,
+    reach: Reach | None = None,
 ) -> dict[str, str]:
     """Return where each named tool's code is, as `module:attribute` or `/path/file.py:attribute`.
 
     given: the definition's tool files, relative to `base`, and its declared tools. shared: other processes must find
-    the code too. elsewhere: tools whose modules need not be here. installed: the setting `tools`.
+    the code too. elsewhere: tools whose modules need not be here. installed: the setting `tools`. mcp: the definition's
+    MCP servers; reach: has those of the settings.
     Raises ToolNotFound or BadInput.
     """
-    own, known = _own_tools(given, base), None
+    own, known = own_tools(given, base), None
     places = {}
     for name in names:
-        place = own.take(*named(name)) or _registered.take(*named(name))
+        place = own.take(*named(name)) or mcp_tools.place_of(name, mcp or {}, base, reach.mcp if reach else {})
+        place = place or _registered.take(*named(name))
         if place is None:
             known = known or shelves(installed)
             place = next(filter(None, (each.take(*named(name)) for each in known)), None)
@@ -114,14 +122,15 @@ def shelves(installed: Iterable[str] = ()) -> list[Shelf]:
     for module in modules:
         if ":" not in module:
             _import(module, module)
-    of_files = _own_tools(files, None)
+    of_files = own_tools(files, None)
     for place in (each for each in modules if ":" in each):
         of_files.put(find(place).name, find(place).version, place)
     points = entry_point_tools(_import)  # before the registered ones are looked at: some only register theirs
     return [_registered, of_files, points, builtin_tools()]
 
 
-def _own_tools(given: Iterable[str | Declared], base: str | None) -> Shelf:
+def own_tools(given: Iterable[str | Declared], base: str | None) -> Shelf:
+    """Return the tools of files, relative to `base`, and those that are declared; raise ToolNotFound or BadInput."""
     shelf = Shelf()
     for file in given:
         if isinstance(file, str):
@@ -137,6 +146,8 @@ def _own_tools(given: Iterable[str | Declared], base: str | None) -> Shelf:
 @lru_cache(maxsize=1024)
 def find(place: str) -> Tool:
     """Return the tool at a place that `locate` gave; raise ToolNotFound when it is not there."""
+    if place.startswith(mcp_tools.PREFIX):
+        return mcp_tools.tool_at(place)
     home, _, attribute = place.rpartition(":")
     module = _load_file(home) if home.endswith(".py") else _import(home, place)
     target: Any = module
@@ -145,17 +156,20 @@ def find(place: str) -> Tool:
     if not callable(target):
         raise ToolNotFound(f"{home} has no tool {attribute!r}")
     label = getattr(target, "__perdure_tool__", None) or _Label(attribute)
-    made_of, doc = target if isinstance(target, type) else None, inspect.getdoc(target) or ""
+    remote = ray_functions.is_remote(target)
+    signed = ray_functions.plain(target) if remote else target
+    made_of, doc = target if isinstance(target, type) else None, inspect.getdoc(signed) or ""
     if made_of is not None:
-        target = _call_of(made_of, place)
+        target = signed = _call_of(made_of, place)
         doc = f"{doc}\n\n{inspect.getdoc(target) or ''}"
     builtin = next((each for each in BUILTINS.values() if each.place == place), None)
     try:
-        face = Face(target, doc, builtin.takes if builtin else None)
+        face = Face(signed, builtin.description if builtin else doc, builtin.takes if builtin else None)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise BadInput(f"the tool {place!r} cannot be called with checked arguments: {reason}") from None
     name = builtin.name if builtin else label.name
+    target = ray_functions.calling(target) if remote else target
     return Tool(name, target, inspect.iscoroutinefunction(target), face, made_of, label.version, label.tags)
 
 

@@ -12,7 +12,9 @@ import msgspec
 
 from perdure.actors import agents, own_nodes, retry_after, tools
 from perdure.actors.context import Beats, Context, idempotency_key
+from perdure.actors.mcp_tools import PREFIX
 from perdure.actors.models import Models
+from perdure.actors.outside import Outside
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
 from perdure.actors.tool_schema import Tool
 from perdure.definitions.json_values import clean_text
@@ -22,6 +24,7 @@ from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
 from perdure.events.vocabulary import Error
 
+_ON_LOOP_ONLY = (PREFIX, "perdure.actors.nats_tools:")  # what uses connections of the process
 _SUSPECT = 2  # losses of its process, after which work is no longer done in a process that others share
 
 
@@ -38,8 +41,8 @@ class Work(msgspec.Struct, frozen=True):
 
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
     with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
-    for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats. hear: told
-    what a model says, piece by piece.
+    for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats. outside: what
+    tools reach things with. priority: the execution's. hear: told what a model says, piece by piece.
     """
 
     execution: str
@@ -56,6 +59,8 @@ class Work(msgspec.Struct, frozen=True):
     waits_for: str = ""
     queued: Callable[[str], None] = _nobody
     progress: Callable[[Any], None] = _nobody
+    outside: Outside = msgspec.field(default_factory=Outside)
+    priority: int = 5
     hear: Callable[[str], None] = _nobody
 
     def tool(self) -> Tool:
@@ -66,7 +71,7 @@ class Work(msgspec.Struct, frozen=True):
     def context(self) -> Context:
         """Return what its code is told about it."""
         key = idempotency_key(self.execution, self.path, self.undone)
-        return Context(self.execution, self.path, self.attempt, key, self.deadline)
+        return Context(self.execution, self.path, self.attempt, key, self.deadline, outside=self.outside)
 
 
 class CallElsewhere(Protocol):
@@ -119,7 +124,7 @@ def runs_apart(plan: Plan, node: PlanNode, place: str | None, resumed: int = 0) 
 
     And any tool whose process was lost twice: it may be the cause, and must not take others down with it again.
     """
-    if node.calls != "tool" or place is None:
+    if node.calls != "tool" or place is None or place.startswith(_ON_LOOP_ONLY):
         return False
     if resumed >= _SUSPECT:
         return True

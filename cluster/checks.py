@@ -3,6 +3,7 @@
 from typing import Any
 
 from perdure.actors import tools
+from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.cluster.secret_sources import check_secrets
 from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, heartbeats, tools_called
@@ -11,6 +12,7 @@ from perdure.definitions.loading import Definition
 from perdure.definitions.model import Workflow
 from perdure.definitions.not_run import not_run
 from perdure.definitions.placement import tools_elsewhere
+from perdure.definitions.tool_rules import mcp_secrets, mcp_servers
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -37,10 +39,13 @@ def checked(
     check_runs(definition)
     check_endpoints(settings, workflow)
     if sees_secrets:
-        check_secrets(definition.plan.secrets, settings.secrets_dir)
+        check_secrets(definition.plan.secrets | mcp_secrets(workflow), settings.secrets_dir)
     elsewhere = tools_elsewhere(workflow)
     called, given = tools_called(workflow), workflow.tools
-    places = tools.locate(called, given, definition.base, shared=True, elsewhere=elsewhere)
+    places = tools.locate(
+        called, given, definition.base,
+        shared=True, elsewhere=elsewhere, installed=settings.tools, mcp=mcp_servers(workflow), reach=settings.reach,
+    )  # fmt: skip
     for at, name in heartbeats(workflow):
         if name not in elsewhere and (why := tools.why_silent(name, places[name])):
             raise BadInput(f"{'.'.join(map(str, at))}: {why}")
@@ -51,6 +56,13 @@ def check_id(execution: str) -> None:
     """Raise BadInput when an execution cannot have this id."""
     if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
         raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
+    check_no_schedule(execution)
+
+
+def check_no_schedule(execution: str) -> None:
+    """Raise BadInput where an id is a schedule's."""
+    if is_schedule(execution):
+        raise BadInput(f"the id {execution!r} is a schedule's; see it with: perdure schedule show {name_in(execution)}")
 
 
 def check_runs(definition: Definition) -> None:

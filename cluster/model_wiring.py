@@ -16,7 +16,7 @@ from perdure.events.sessions import JetStreamSessions
 def models_of(connection: Connection, settings: Settings, secrets: Secrets) -> Models:
     """Return what agents ask under these settings; the keys are redacted from now on."""
     if settings.openai_api_key is not None:
-        secrets.remember("OPENAI_API_KEY", settings.openai_api_key.get_secret_value())
+        secrets.hide(settings.openai_api_key.get_secret_value(), "OPENAI_API_KEY")
     return Models(
         default=settings.endpoint,
         named=settings.endpoints,

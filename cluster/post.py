@@ -49,7 +49,7 @@ class InboxPost:
             name, digest = workflow.name, digest_of(workflow)
             await self._connection.registry.put_definition(digest, workflow)
         else:
-            definition = await self._registered(request.workflow)
+            definition = await self.registered(request.workflow)
             name, digest = definition.plan.name, definition.plan.digest
             value, tools = checked(
                 self._settings, definition, value, request.child, started.priority, sees_secrets=True
@@ -94,7 +94,8 @@ class InboxPost:
             raise CommandNotAllowed(f"execution {to!r} has ended: it is {state.status}")
         await self._connection.inbox.send(SignalExecution(name, to, signal, data), state.started.lane)
 
-    async def _registered(self, which: str) -> Definition:
+    async def registered(self, which: str) -> Definition:
+        """Return the definition that a registered workflow's name means now. Raises BadInput or WorkflowNotFound."""
         if not is_reference(which):
             raise BadInput(f"{which!r} is no registered workflow's name, and the definition carries none of that name")
         if self._workflows is None:

@@ -2,14 +2,21 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from perdure.actors.addresses import check_allowed
 from perdure.actors.models import Endpoint
+from perdure.actors.outside import Database, Reach, Smtp
 from perdure.definitions.agent_parts import Endpoint as EndpointPart
 from perdure.definitions.agent_parts import Price
+from perdure.definitions.mcp_servers import McpServer
+
+
+def _listed(given: Any) -> Any:
+    return [each.strip() for each in given.split(",") if each.strip()] if isinstance(given, str) else given
 
 
 class Settings(BaseSettings):
@@ -84,6 +91,16 @@ class Settings(BaseSettings):
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
     )
+    projections_url: str | None = Field(
+        default=None,
+        description="PostgreSQL for the read models, as postgresql://user@host/database (the password from PGPASSWORD "
+        "or PGPASSFILE; needs perdure[postgres]); SQLite in the store's folder where absent.",
+    )
+    projections: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Your own projections, as module:Class, separated by commas; those of installed packages with "
+        "an entry point of the group perdure.projections come without it.",
+    )
     log_format: Literal["console", "json"] = Field(
         default="console", description="How `perdure up` and the hosts write their log: lines for people, or JSON."
     )
@@ -95,6 +112,22 @@ class Settings(BaseSettings):
     secrets_dir: Path | None = Field(
         default=None,
         description="Folder with a file for each secret, named like it; `PERDURE_SECRET_<NAME>` variables come first.",
+    )
+    tools: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Modules, `module:attribute`s and Python files with tools for all workflows: `a, ./b.py`.",
+    )
+    http_allow: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), description="Private hosts and networks that the tool `http` may ask: `10.1.0.0/16, wiki.internal`."
+    )
+    databases: dict[str, Database] = Field(
+        default={}, description='Databases of the tool `sql`, as JSON: `{"shop": {"url": "sqlite:///shop.db"}}`.'
+    )
+    smtp: Smtp | None = Field(
+        default=None, description='Server of the tool `email`, as JSON: `{"host": ..., "sender": "us@example.org"}`.'
+    )
+    mcp: dict[str, McpServer] = Field(
+        default={}, description='MCP servers for all workflows, as JSON: `{"wiki": {"url": "https://..."}}`.'
     )
     model: str | None = Field(
         default=None, description="The model that all agents use, in place of the ones they name."
@@ -109,6 +142,17 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY"),
         description="Key of the endpoint, from OPENAI_API_KEY.",
     )
+
+    @field_validator("http_allow")
+    @classmethod
+    def _are_addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        check_allowed(given)
+        return given
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What tools may reach."""
+        return Reach(http_allow=self.http_allow, databases=self.databases, smtp=self.smtp, mcp=self.mcp)
 
     openai_api: Literal["chat", "responses"] = Field(
         default="chat", description="How that endpoint is asked: by chat completions, or the Responses API."
@@ -128,9 +172,9 @@ class Settings(BaseSettings):
     )
 
     @property
-    def projections_file(self) -> Path:
-        """The file of the read models."""
-        return self.store.absolute() / "projections.sqlite"
+    def projections_at(self) -> str | Path:
+        """Where the read models are: a URL, or the file of SQLite."""
+        return self.projections_url or self.store.absolute() / "projections.sqlite"
 
     @cached_property
     def endpoint(self) -> Endpoint:

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import Started
@@ -15,15 +16,20 @@ from perdure.cluster.listening import Heard
 from perdure.cluster.progress import NodeProgress
 from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
+from perdure.cluster.sync_queries import Queries
 from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import BadInput
 from perdure.events.entry import Happened
 
 if TYPE_CHECKING:
+    from perdure.actors.schedule_state import Schedule
+    from perdure.cluster.schedules import Options
+    from perdure.cluster.schedules import Schedules as AsyncSchedules
     from perdure.cluster.workflow_versions import RegisteredWorkflow
     from perdure.cluster.workflows import Registration
     from perdure.cluster.workflows import Workflows as AsyncWorkflows
+    from perdure.events.schedules import Overlap
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -42,8 +48,11 @@ def connect(settings: Settings | None = None, *, local: bool = False) -> "Client
         raise
 
 
-class Client:
+class Client(Queries):
     """A client of one store. Use it as a context manager, or call `close`."""
+
+    _client: AsyncClient
+    _loop: "_Loop"
 
     def __init__(self, client: AsyncClient, loop: "_Loop") -> None:
         self._client = client
@@ -56,24 +65,33 @@ class Client:
         *,
         id: str | None = None,
         priority: int = 5,
+        search: Mapping[str, str | float | bool] | None = None,
+        tags: Iterable[str] = (),
         confirm: bool = True,
     ) -> "Run":
         """Start an execution and return its handle; see AsyncClient.start."""
-        run = self._loop.run(self._client.start(workflow, input, id=id, priority=priority, confirm=confirm))
-        return Run(run, self._loop)
+        start = self._client.start(
+            workflow, input, id=id, priority=priority, search=search, tags=tags, confirm=confirm
+        )  # fmt: skip
+        return Run(self._loop.run(start), self._loop)
 
-    def start_many(self, workflow: WorkflowLike, inputs: Iterable[Any], *, priority: int = 5) -> "list[Run]":
+    def start_many(
+        self,
+        workflow: WorkflowLike,
+        inputs: Iterable[Any],
+        *,
+        priority: int = 5,
+        search: Mapping[str, str | float | bool] | None = None,
+        tags: Iterable[str] = (),
+    ) -> "list[Run]":
         """Queue one execution per input, all at once, and return their handles in the same order."""
-        runs = self._loop.run(self._client.start_many(workflow, inputs, priority=priority))
+        start = self._client.start_many(workflow, inputs, priority=priority, search=search, tags=tags)
+        runs = self._loop.run(start)
         return [Run(run, self._loop) for run in runs]
 
     def get(self, execution: str) -> "Run":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return Run(self._client.get(execution), self._loop)
-
-    def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the newest executions of the store; see AsyncClient.executions."""
-        return self._loop.run(self._client.executions(status, limit))
 
     def sessions(self) -> dict[str, int]:
         """Return the sessions that agents remember, each with how many records it has."""
@@ -99,6 +117,11 @@ class Client:
     def workflows(self) -> "Workflows":
         """The workflows that are registered in this store under their names."""
         return Workflows(self._client.workflows, self._loop)
+
+    @property
+    def schedules(self) -> "Schedules":
+        """The schedules of this store."""
+        return Schedules(self._client.schedules, self._loop)
 
     def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
@@ -144,6 +167,48 @@ class Workflows:
     def definition(self, which: str) -> str:
         """Return a definition as JSON text, of a `name`, `name@3`, `name@sha256:...` or `sha256:...`."""
         return self._loop.run(self._workflows.definition(which))
+
+
+class Schedules:
+    """The schedules of a store; see perdure.cluster.schedules.Schedules."""
+
+    def __init__(self, schedules: "AsyncSchedules", loop: "_Loop") -> None:
+        self._schedules = schedules
+        self._loop = loop
+
+    def add(self, name: str, workflow: WorkflowLike, input: Any = None, **how: "Unpack[Options]") -> "Schedule":
+        """Start a workflow by the clock: cron, every or at, and how; see the asynchronous `add`."""
+        return self._loop.run(self._schedules.add(name, workflow, input, **how))
+
+    def list(self) -> "Sequence[Schedule]":
+        """Return every schedule, by name."""
+        return self._loop.run(self._schedules.list())
+
+    def show(self, name: str) -> "Schedule":
+        """Return one schedule. Raises ScheduleNotFound."""
+        return self._loop.run(self._schedules.show(name))
+
+    def pause(self, name: str, reason: str = "") -> "Schedule":
+        """Start nothing from now on; what runs goes on."""
+        return self._loop.run(self._schedules.pause(name, reason))
+
+    def resume(self, name: str) -> "Schedule":
+        """Fire again; the fire times in the pause are left out."""
+        return self._loop.run(self._schedules.resume(name))
+
+    def remove(self, name: str) -> "Schedule":
+        """Fire no more; what runs goes on."""
+        return self._loop.run(self._schedules.remove(name))
+
+    def backfill(
+        self, name: str, since: datetime | str, until: datetime | str | None = None, overlap: "Overlap | None" = None
+    ) -> "Sequence[str]":
+        """Start the executions of fire times that have passed and have none yet; return their ids."""
+        return self._loop.run(self._schedules.backfill(name, since, until, overlap))
+
+    def served(self) -> bool:
+        """Say whether hosts answer that let schedules fire."""
+        return self._loop.run(self._schedules.served())
 
 
 class Run:

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.loop_watch import watch_loop
+from perdure.actors.mcp_pool import McpPool
+from perdure.actors.outside import Outside
+from perdure.actors.schedule_actor import ScheduleActor
+from perdure.actors.schedule_log import ScheduleLog
+from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
 from perdure.cluster.connection import Connection, open_connection
+from perdure.cluster.here_or_apart import HereOrApart
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
@@ -20,6 +26,7 @@ from perdure.cluster.model_wiring import models_of
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
+from perdure.cluster.schedule_starts import ScheduleStarts
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
@@ -33,7 +40,7 @@ _SERVE_AGAIN_AFTER = 0.5  # seconds
 _NEAR_IN_A_CROWD = 1.0  # seconds; later timers are left to the inbox when others wait for a place
 
 EmbodyApart = Callable[[str, Ownership], Embodied]
-"""Embodies an execution of a host in a process of its own."""
+"""Embodies an execution of a host in a process of its own, where there can be one."""
 
 
 async def connect_to(settings: Settings) -> Connection:
@@ -50,12 +57,16 @@ def surroundings(
     call_elsewhere: CallElsewhere,
     post: InboxPost,
     fence: Callable[[], Awaitable[None]],
+    pool: McpPool,
     crowded: Callable[[], bool] | None = None,
+    *,
+    shared: bool = False,
 ) -> Surroundings:
     """Return what an execution acts through under this epoch.
 
-    crowded: says whether others wait for its place; None where it has a process of its own, which costs too much to
-    keep it at hand while it only waits.
+    pool: who opened it closes it. crowded: says whether others wait for its place; None where it has a process of its
+    own, which costs too much to keep it at hand while it only waits. shared: executions that ask for a process of their
+    own are not for this one.
     """
 
     def near() -> float:
@@ -78,8 +89,10 @@ def surroundings(
         post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
         secrets=secrets,
+        outside=Outside(settings.reach, secrets, connection.nats, pool),
         fence=fence,
         quiet=quiet,
+        shared=shared,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
         stream=Streams(connection.nats, secrets).begin,
@@ -92,7 +105,7 @@ def _never(_plan: Plan, _node: PlanNode, _place: str | None, _resumed: int) -> b
 
 @dataclass
 class Opener:
-    """What hosts are opened with. apart: embodies executions in processes of their own, where that is asked for."""
+    """What hosts are opened with. apart: embodies executions in processes of their own; None without Ray."""
 
     connection: Connection
     settings: Settings
@@ -106,8 +119,9 @@ class Opener:
         """
         own = Ownership(self.connection.nats, self.connection.registry, name)
         post = InboxPost(self.connection, self.settings)
+        pool = McpPool()
         host = Host(
-            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor
+            self.connection, own, self._embodied(own, post, pool, lambda: host), self.settings.executions_per_actor
         )  # fmt: skip
 
         async def wanted() -> Lanes:
@@ -116,6 +130,7 @@ class Opener:
         async def close() -> None:
             self.connection.reconnected.discard(host.stale.set)
             await post.close()
+            await pool.close()
 
         self.connection.reconnected.add(host.stale.set)
         about = {"pid": os.getpid(), "node": socket.gethostname()}
@@ -127,11 +142,13 @@ class Opener:
             raise
         return serving
 
-    def _embodied(self, own: Ownership, post: InboxPost, host: Callable[[], Host]) -> Callable[[str], Embodied]:
+    def _embodied(
+        self, own: Ownership, post: InboxPost, pool: McpPool, host: Callable[[], Host]
+    ) -> Callable[[str], Embodied]:
         """Return what embodies executions, under the epoch that its owner has when it does."""
         around: dict[int, Surroundings] = {}
 
-        def here(execution: str) -> Embodied:
+        def here(execution: str) -> Execution:
             if own.epoch not in around:
                 around.clear()
                 around[own.epoch] = surroundings(
@@ -141,12 +158,30 @@ class Opener:
                     self.call_elsewhere,
                     post,
                     host().fence,
+                    pool,
                     lambda: host().crowded,
+                    shared=self.apart is not None,
                 )
             return Execution(execution, around[own.epoch])
 
-        apart = self.apart
-        return here if apart is None else lambda execution: apart(execution, own)
+        def schedule(execution: str) -> Embodied:
+            log = ScheduleLog(
+                name_in(execution), self.connection.log, self.connection.snapshots, own.epoch, host().fence
+            )
+            starts = ScheduleStarts(self.connection, self.settings, post)
+            return ScheduleActor(name_in(execution), log, starts, self.connection.inbox)
+
+        def embody(execution: str) -> Embodied:
+            if is_schedule(execution):
+                return schedule(execution)
+            apart = self.apart
+            if apart is None:
+                return here(execution)
+            if self.settings.isolation == "process":
+                return apart(execution, own)
+            return HereOrApart(here(execution), lambda: apart(execution, own))
+
+        return embody
 
 
 async def keep_serving(serving: Serving, reopen: Callable[[], Awaitable[Serving]]) -> None:

@@ -63,8 +63,8 @@ class HttpReply(Part):
     """What a server answered."""
 
     status: int = Field(description="The status.")
-    url: str = Field(description="The address that answered, after redirects.")
-    headers: dict[str, str] = Field(description="The headers, their names in small letters.")
+    url: str = Field(description="The address that answered, after redirects, without what stood after '?'.")
+    headers: dict[str, str] = Field(description="The headers but cookies, their names in small letters.")
     json_: Any = Field(default=None, alias="json", description="The body, where it is JSON.")
     text: str | None = Field(default=None, description="The body, where it is text.")
     base64: str | None = Field(default=None, description="The body in base64, where it is neither.")

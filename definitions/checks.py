@@ -19,6 +19,7 @@ from perdure.definitions.places import Body, bodies_of
 from perdure.definitions.plan import find_cycle, targets_of
 from perdure.definitions.schema_checks import schema_findings, unsound_schemas
 from perdure.definitions.skip_checks import Order, skip_findings
+from perdure.definitions.tool_rules import tool_rule_findings
 from perdure.definitions.type_checks import type_findings
 from perdure.definitions.yaml_source import Path
 
@@ -37,6 +38,7 @@ def findings_of(workflow: Workflow) -> list[Finding]:
         *_tool_findings(workflow),
         *agent_findings(workflow),
         *tool_placement_findings(workflow),
+        *tool_rule_findings(workflow),
     ]
     for body in bodies_of(workflow):
         found += _body_findings(workflow, body)

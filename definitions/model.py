@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.durations import Duration
+from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.nodes import Body
 from perdure.definitions.parts import Concurrency, Limit, Name, Part, RuntimeEnv, Tool
 from perdure.definitions.states import State
@@ -42,6 +43,9 @@ class Workflow(Part):
     tools: list[str | Tool] = Field(
         default=[], description="Python files with tools, relative to the definition; or tools with their schemas."
     )
+    mcp: dict[Name, McpServer] = Field(
+        default={}, description="MCP servers whose tools it calls as `server.tool`; the settings may name others."
+    )
     runtime_env: RuntimeEnv | None = Field(
         default=None, description="What the processes of its tools have, where a tool or a node says nothing else."
     )
@@ -54,7 +58,9 @@ class Workflow(Part):
     signals: dict[Name, Signal] | None = Field(
         default=None, description="The signals it takes, by name; any where absent."
     )
-    search: dict[Name, str] = Field(default={}, description="Attributes for queries: expressions by name.")
+    search: dict[Name, str] = Field(
+        default={}, description="Attributes for queries: expressions over the input by name, evaluated at the start."
+    )
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that an execution may take.")
     concurrency: (
         Annotated[
@@ -62,6 +68,9 @@ class Workflow(Part):
         ]
         | None
     ) = Field(default=None, description="How many executions run at once: a number, or a mapping.")
+    isolation: Literal["shared", "process"] = Field(
+        default="shared", description="Whether executions share their host's process, or have a Ray actor each."
+    )
     failure: Literal["fail_fast", "drain"] = Field(
         default="fail_fast", description="After a failure: stop what runs, or let it finish what does not depend on it."
     )

@@ -37,8 +37,9 @@ class Plan:
     """A compiled workflow: its main body, its agents, and the bodies that run at its end.
 
     tools: those that it declares, by name. runtime_env: of tools that have none of their own.
-    drains: whether what does not depend on a failed node goes on. signals: the schemas of those that it takes, or None
-    where it takes any. workflows: those that it carries, for its children.
+    drains: whether what does not depend on a failed node goes on. apart: whether an execution has a process of its own,
+    where it can. signals: the schemas of those that it takes, or None where it takes any. workflows: those that it
+    carries, for its children. search: its attributes for queries.
     """
 
     name: str
@@ -46,12 +47,14 @@ class Plan:
     main: PlanBody
     agents: Mapping[str, Agent]
     drains: bool = False
+    apart: bool = False
     signals: Mapping[str, Any] | None = None
     timeout: float | None = None
     workflows: Mapping[str, Workflow] = field(default_factory=dict)
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
     tools: Mapping[str, Tool] = field(default_factory=dict)
     runtime_env: RuntimeEnv | None = None
+    search: Mapping[str, Template] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
 
     @cached_property
@@ -104,6 +107,7 @@ def compile_plan(workflow: Workflow) -> Plan:
         main=with_turns(_compile_main(workflow), workflow.agents),
         agents=workflow.agents,
         drains=workflow.failure == "drain",
+        apart=workflow.isolation == "process",
         signals=None if workflow.signals is None else {name: each.schema_ for name, each in workflow.signals.items()},
         timeout=workflow.timeout,
         workflows=workflow.workflows,
@@ -114,6 +118,7 @@ def compile_plan(workflow: Workflow) -> Plan:
         },
         tools={tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)},
         runtime_env=workflow.runtime_env,
+        search={name: compile_condition(value) for name, value in workflow.search.items()},
         endpoints=workflow.endpoints,
     )
 

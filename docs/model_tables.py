@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from perdure.definitions import agent_parts, model, nodes, not_run, parts, states
 from perdure.definitions.durations import Duration
+from perdure.definitions.mcp_servers import McpServer
 
 _NO_EFFECT: dict[type[BaseModel], tuple[str, ...]] = {model.Workflow: not_run._WORKFLOW, nodes._Node: not_run._NODE}
 
@@ -42,6 +43,7 @@ _WORKFLOW = [
     agent_parts.Memory,
     agent_parts.Endpoint,
     parts.Tool,
+    McpServer,
     model.Signal,
     parts.Limit,
     parts.Concurrency,
@@ -70,6 +72,7 @@ TITLES = {
     parts.LimitUse: "Limit use",
     agent_parts.AgentTool: "Agent tool",
     agent_parts.ToolUndo: "Tool undo",
+    McpServer: "MCP server",
     states.StateCompensation: "State compensation",
     parts.RuntimeEnv: "Runtime environment",
 }

@@ -18,6 +18,7 @@ from perdure.actors.listeners import active_states
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.cluster.listening import Heard
+from perdure.cluster.tool_list import ListedTool
 from perdure.console_charts import chart_line
 from perdure.console_streams import Saying, hearing
 from perdure.definitions.paths import UNDO
@@ -222,6 +223,32 @@ def show_list(rows: list[dict[str, Any]]) -> None:
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
 
 
+def show_rows(headings: dict[str, str], rows: Sequence[dict[str, Any]], empty: str) -> None:
+    """Show rows, one a line, by these columns; or the sentence that there are none."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings.values():
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(escape(_cell(row[name])) for name in headings))
+    console.print(table if rows else empty)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def show_counts(counts: dict[str, int]) -> None:
+    """Show how many executions there are in each status."""
+    show_rows({"status": "status", "count": "count"},
+              [{"status": status, "count": count} for status, count in sorted(counts.items())], "none")  # fmt: skip
+
+
 def show_pools(reports: Sequence[PoolReport]) -> None:
     """Show pools of node actors, one a line."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -232,6 +259,24 @@ def show_pools(reports: Sequence[PoolReport]) -> None:
         waits = each.waits.removeprefix("waiting for ")
         table.add_row(escape(each.place), escape(each.needs), *map(str, counts), escape(waits))
     console.print(table if reports else "no node actors now; they come with the first call that needs one")
+
+
+def show_tools(found: Sequence[ListedTool]) -> None:
+    """Show tools, one a line, with what they take."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("tool", "takes", "tags", "from", "what it is for"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        named = each.name if each.version == "1" else f"{each.name}@{each.version}"
+        about = each.problem or each.description.partition("\n")[0]
+        table.add_row(*map(escape, (named, _taken(each.parameters), ", ".join(each.tags), each.place, about)))
+    console.print(table if found else "no tools")
+
+
+def _taken(parameters: dict[str, Any] | None) -> str:
+    """Return the names of arguments, those that may be left out with a question mark."""
+    known = parameters or {}
+    return ", ".join(name if name in known.get("required", ()) else f"{name}?" for name in known.get("properties", {}))
 
 
 def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
@@ -263,9 +308,14 @@ def show_cluster(told: dict[str, Any]) -> None:
     for name in ("executions", "inbox", "log"):
         console.print(f"{name:<10}  " + ", ".join(f"{value} {what}" for what, value in told[name].items()))
     for name, state in told["projections"].items():
-        console.print(f"projection  {name}: {state['lag']} behind")
+        aside = f", {state['quarantined']} in quarantine" if state["quarantined"] else ""
+        console.print(f"projection  {name}: {state['lag']} behind{aside}")
 
 
 def as_json(value: Any) -> str:
     """Return JSON for stdout, times in ISO 8601."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    return json.dumps(value, ensure_ascii=False, indent=2, default=_iso)
+
+
+def _iso(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -74,6 +74,10 @@ class WorkflowNotFound(BadInput):
     """No workflow is registered under this name, or not in this version."""
 
 
+class ScheduleNotFound(BadInput):
+    """There is no schedule of this name."""
+
+
 class WorkflowDeprecated(BadInput):
     """The version of a registered workflow takes no new starts; the message says why, and the way out."""
 
@@ -121,6 +125,10 @@ class VersionConflict(PerdureError):
 
 class Deposed(PerdureError):
     """This owner was replaced by a newer one and must stop without any further effect."""
+
+
+class BelongsElsewhere(PerdureError):
+    """The execution's workflow asks for a process of its own, and this is not one; nothing was decided."""
 
 
 class CorruptEntry(PerdureError):

@@ -8,7 +8,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from postgres_server import postgres_server
+from postgres_server import postgres_address as postgres_address
+from postgres_server import postgres_url as postgres_url
 
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer, nats_server
@@ -72,13 +73,6 @@ def local_ray() -> Iterator[None]:
         )  # fmt: skip
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The SQLAlchemy URL of a PostgreSQL server of this session's own; skips where none is installed."""
-    with postgres_server() as url:
-        yield url
 
 
 @pytest.fixture

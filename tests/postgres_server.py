@@ -1,86 +1,85 @@
-"""A PostgreSQL server for the tests: on loopback, on a free port, in a folder of its own, synced to nothing."""
+"""A real PostgreSQL for the tests, one a session: each test gets a database of its own in it."""
 
 import os
-import pwd
 import shutil
-import signal
-import socket
 import subprocess
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from nats_process import free_ports
 
-SUPERUSER = "perdure"
-
-
-def _programs() -> tuple[str, str] | None:
-    """Return initdb and postgres, of the path or of where Debian puts them; None where there is no server."""
-    folders = [None, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    for folder in folders:
-        found = [shutil.which(name, path=None if folder is None else str(folder)) for name in ("initdb", "postgres")]
-        if found[0] and found[1]:
-            return found[0], found[1]
-    return None
-
-
-def _user() -> str | None:
-    """Return the user to run as: postgres refuses to run as root."""
-    if os.geteuid():
-        return None
-    names = {each.pw_name for each in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
+_START_SECONDS = 30.0
+_USER = "postgres"  # the server refuses to run as root
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Run a server; give the SQLAlchemy URL of its database, for a superuser without a password."""
-    programs = _programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL server is installed (initdb and postgres): these tests need a real one")
-    initdb, postgres = programs
-    user, folder = _user(), Path(tempfile.mkdtemp(prefix="perdure-postgres-"))
-    if user is not None:
-        shutil.chown(folder, user)
-    data, log = folder / "data", folder / "log"
-    try:
-        made = subprocess.run(
-            [initdb, "-D", data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"],
-            user=user, cwd=folder, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert made.returncode == 0, made.stderr
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = {"fsync": "off", "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port)}
-        given = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
-        with log.open("w") as out:
-            process = subprocess.Popen([postgres, "-D", data, *given], user=user, cwd=folder, stdout=out, stderr=out)
+def postgres_server(folder: Path) -> Iterator[str]:
+    """Run a server on the loopback, and yield its address as `user@host:port`."""
+    as_root = os.geteuid() == 0
+    user = _USER if as_root else None
+    if as_root:
+        shutil.chown(folder, _USER)
+        for above in folder.parents[:3]:  # pytest's own, which only their owner may enter
+            above.chmod(above.stat().st_mode | 0o011)
+    data, (port,) = folder / "data", free_ports(1)
+    initdb = [_found("initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
+    initdb += ["--locale-provider=icu", "--icu-locale=en-US"]  # sorts as people do: what relies on bytes shows
+    subprocess.run(initdb, check=True, capture_output=True, user=user, cwd="/")
+    command = [_found("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, user=user, cwd="/") as run,
+    ):
         try:
-            _wait_for(port, process, log)
-            yield f"postgresql+psycopg://{SUPERUSER}@127.0.0.1:{port}/postgres"
+            _wait_until_it_answers(run, port, folder / "log")
+            yield f"{_USER}@127.0.0.1:{port}"
         finally:
-            process.send_signal(signal.SIGINT)  # fast shutdown: it breaks off what still is connected
-            process.wait(20)
-    finally:
-        shutil.rmtree(folder)
+            run.terminate()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the server takes queries."""
+def _wait_until_it_answers(run: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     import psycopg
 
-    for _ in range(2000):
-        assert process.poll() is None, log.read_text()
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
         try:
-            psycopg.connect(host="127.0.0.1", port=port, user=SUPERUSER, dbname="postgres").close()
+            psycopg.connect(f"postgresql://{_USER}@127.0.0.1:{port}/postgres").close()
         except psycopg.OperationalError:
-            try:
-                process.wait(0.01)
-            except subprocess.TimeoutExpired:
-                continue
+            assert run.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
         else:
             return
-    raise AssertionError(f"PostgreSQL did not start: {log.read_text()}")
+
+
+def _found(name: str) -> str:
+    """Return a program of PostgreSQL, of the path or of where Debian puts them."""
+    for folder in (None, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)):
+        if path := shutil.which(name, path=None if folder is None else str(folder)):
+            return path
+    pytest.skip("no PostgreSQL server is installed (initdb and postgres): these tests need a real one")
+
+
+@pytest.fixture(scope="session")
+def postgres_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as address:
+        yield address
+
+
+@pytest.fixture
+def postgres_url(postgres_address: str) -> str:
+    """The URL of a new database."""
+    return new_database(postgres_address)
+
+
+def new_database(address: str) -> str:
+    import psycopg
+
+    name = f"t{uuid4().hex}"
+    with psycopg.connect(f"postgresql://{address}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return f"postgresql+psycopg://{address}/{name}"

@@ -268,6 +268,12 @@ def test_recovery_resumes_what_was_under_way_and_leaves_what_was_done() -> None:
     Given(DIAMOND, *running).when(Recover()).then(NodeResumed("left", 1), NodeResumed("right", 1))
 
 
+def test_what_had_not_begun_when_its_owner_left_is_not_resumed_but_placed() -> None:
+    running = (started(DIAMOND), NodeSucceeded("top", 1), NodeScheduled("left", 1), NodeScheduled("right", 1))
+    given = Given(DIAMOND, *running, NodeQueued("left", 1, "the next owner"))
+    given.when(Recover()).then(NodePlaced("left", 1), NodeResumed("right", 1))
+
+
 def test_recovery_of_nothing_is_nothing() -> None:
     Given(CHAIN).when(Recover()).then_nothing()
 

@@ -522,6 +522,7 @@ async def test_an_execution_that_leaves_records_what_runs_and_begins_nothing_mor
     ]
     await world.actor(epoch=2).run(start(DIAMOND))
     assert world.calls == dict.fromkeys(DIAMOND.main.nodes, 1)
+    assert not [event for event in await world.events() if isinstance(event, NodeResumed)]  # nothing was lost
 
 
 async def test_an_execution_that_never_began_says_so() -> None:

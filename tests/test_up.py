@@ -79,14 +79,15 @@ class Up:
     def status(self) -> dict[str, Any]:
         async def ask() -> dict[str, Any]:
             async with await AsyncClient.open(self.settings, "none") as client:
-                return await status(client._connection, self.store / "projections.sqlite")
+                return await status(client._connection, self.settings)
 
         return asyncio.run(ask())
 
-    def workflow(self, tool: str, gate: str) -> dict[str, Any]:
+    def workflow(self, tool: str, gate: str, isolation: str = "shared") -> dict[str, Any]:
         first = {"tool": tool, "with": {"key": "${{ input }}-first", "gate": gate}}
         second = {"tool": "on_loop", "needs": ["first"], "with": {"key": "${{ input }}-second", "gate": gate}}
-        return {"name": "gated", "tools": [str(self.folder / "tools.py")], "nodes": {"first": first, "second": second}}
+        nodes = {"first": first, "second": second}
+        return {"name": "gated", "isolation": isolation, "tools": [str(self.folder / "tools.py")], "nodes": nodes}
 
     def effects(self) -> Counter[str]:
         file = self.folder / "effects"
@@ -123,6 +124,25 @@ def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(clust
     assert "host0  serving" in cluster.perdure("status").stderr
 
 
+def test_one_runner_keeps_all_read_models_and_comes_back_when_it_is_killed(cluster: Up) -> None:
+    with cluster.client() as client:
+
+        def up_to_date() -> bool:
+            told = client.lag()  # which folds nothing itself
+            return all(each["lag"] == 0 and each["position"] > 0 for each in told.values())
+
+        client.start({"name": "one", "nodes": {"a": {"set": 1}}}).result(30)
+        until(up_to_date)
+        before = cluster.status()["projecting"]["pid"]
+        os.kill(before, signal.SIGKILL)
+        run = client.start({"name": "two", "nodes": {"a": {"set": 1}}})
+        run.result(30)
+        until(up_to_date)
+        assert [row["id"] for row in client.executions(workflow="two", fresh=False)] == [run.id]
+        assert cluster.status()["projecting"]["pid"] != before
+    assert "projection  timeline: 0 behind" in cluster.perdure("status").stderr
+
+
 @pytest.mark.parametrize("victim", ["host", "supervisor", "server", "standby", "workers"])
 def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster: Up, victim: str) -> None:
     gate = f"gate-{victim}"
@@ -148,6 +168,42 @@ def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster
         assert cluster.status()["hosts"][0]["pid"] == before["hosts"][0]["pid"]  # nobody took it over
 
 
+def test_a_host_that_is_alive_and_silent_is_replaced_and_stands_back_when_it_wakes(cluster: Up) -> None:
+    with cluster.client() as client:
+        run = client.start(cluster.workflow("on_loop", "gate-silent"), "silent")
+        until(lambda: cluster.effects()["begin silent-first"] == 1)
+        (stopped,) = victims(cluster, "host")
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            until(lambda: cluster.effects()["begin silent-first"] == 2)  # by whom stood by
+            (cluster.folder / "gate-silent").touch()
+            assert run.result(timeout=60) == {"second": "silent-second"}
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        succeeded = [each.event.node for each in run.events() if isinstance(each.event, NodeSucceeded)]
+        assert succeeded == ["first", "second"]
+    until(lambda: len(host_processes(cluster.status()["supervisor"]["pid"])) == 2)
+    assert cluster.status()["hosts"][0]["pid"] != stopped
+
+
+def test_an_execution_whose_own_process_is_killed_gets_another_and_goes_on(cluster: Up) -> None:
+    with cluster.client() as client:
+        run = client.start(cluster.workflow("on_loop", "gate-own", "process"), "own")
+        waits = client.start({"name": "waits", "isolation": "process", "nodes": {"a": {"wait": {"signal": "go"}}}})
+        until(lambda: cluster.effects()["begin own-first"] == 1)
+        supervisor, host = (cluster.status()[name] for name in ("supervisor", "hosts"))
+        (own,) = host_processes(supervisor["pid"], "ExecutionActor")
+        os.kill(own, signal.SIGKILL)
+        (cluster.folder / "gate-own").touch()
+        assert run.result(timeout=60) == {"second": "own-second"}
+        resumed = [each.event.node for each in run.events() if isinstance(each.event, NodeResumed)]
+        assert resumed == ["first"]
+        until(lambda: not host_processes(supervisor["pid"], "ExecutionActor"))  # it waits without a process
+        assert waits.signal("go", 1)
+        assert waits.result(timeout=60) == {"a": 1}
+    assert cluster.status()["hosts"][0]["pid"] == host[0]["pid"]
+
+
 def victims(cluster: Up, what: str) -> list[int]:
     if what == "server":
         return [json.loads((cluster.store / "server.json").read_text())["pid"]]
@@ -160,14 +216,14 @@ def victims(cluster: Up, what: str) -> list[int]:
     ]
 
 
-def host_processes(supervisor: int) -> list[int]:
-    """Return the processes of this Ray that run hosts: those of the same parent, the raylet."""
+def host_processes(supervisor: int, name: str = "HostActor") -> list[int]:
+    """Return the processes of this Ray that run hosts, or this actor: those of the same parent, the raylet."""
     raylet = parent_of(supervisor)
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes()
-            if b"ray::HostActor" in words and parent_of(int(folder.name)) == raylet:
+            if f"ray::{name}".encode() in words and parent_of(int(folder.name)) == raylet:
                 found.append(int(folder.name))
         except OSError:
             continue
@@ -223,11 +279,12 @@ def test_a_client_of_a_cluster_that_is_up_starts_no_ray_of_its_own(cluster: Up) 
     assert done.stdout == "{'a': 1} False\n", done.stderr
 
 
-@pytest.mark.parametrize("tool", ["on_loop", "in_actor"])
-def test_hosts_that_come_take_partitions_over_once_what_runs_there_has_ended(cluster: Up, tool: str) -> None:
-    gate, keys = f"gate-scale-{tool}", [f"{tool}{number}" for number in range(2 if tool == "in_actor" else 12)]
+@pytest.mark.parametrize("where", ["on_loop", "in_actor", "process"])
+def test_hosts_that_come_take_partitions_over_once_what_runs_there_has_ended(cluster: Up, where: str) -> None:
+    gate, keys = f"gate-scale-{where}", [f"{where}{number}" for number in range(12 if where == "on_loop" else 2)]
+    tool, isolation = ("on_loop", "process") if where == "process" else (where, "shared")
     with cluster.client() as client:
-        runs = client.start_many(cluster.workflow(tool, gate), keys)
+        runs = client.start_many(cluster.workflow(tool, gate, isolation), keys)
         until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
         command = [sys.executable, "-m", "perdure.cli", "scale", "2", "--json"]
         scaling = subprocess.Popen(command, env=cluster.environment, stdout=subprocess.PIPE, text=True)
@@ -237,7 +294,7 @@ def test_hosts_that_come_take_partitions_over_once_what_runs_there_has_ended(clu
         assigned = json.loads(scaling.communicate(timeout=60)[0])
     assert {name: len(parts) for name, parts in assigned.items()} == {"host0": 32, "host1": 32}
     assert {host["host"]: host["partitions"] for host in cluster.status()["hosts"]} == assigned
-    assert {count for line, count in cluster.effects().items() if tool in line} == {1}  # nothing ran twice
+    assert {count for line, count in cluster.effects().items() if where in line} == {1}  # nothing ran twice
     cluster.perdure("scale", "1")
     assert [host["partitions"] for host in cluster.status()["hosts"]] == [list(range(64))]
 

@@ -1,0 +1,44 @@
+"""Ray remote functions as tools: called by import path, on the Ray that the execution runs on."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from perdure.errors import EnvironmentProblem
+
+
+def is_remote(target: Any) -> bool:
+    """Say whether something was decorated by `@ray.remote`; Ray is not imported for it."""
+    return type(target).__module__ == "ray.remote_function" and type(target).__name__ == "RemoteFunction"
+
+
+def plain(target: Any) -> Callable[..., Any]:
+    """Return the function within, whose signature says what it takes and gives."""
+    function: Callable[..., Any] = inspect.unwrap(target._function)
+    return function
+
+
+def calling(target: Any) -> Callable[..., Any]:
+    """Return what calls a remote function and awaits its result; a call that is cancelled cancels the task."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        from perdure.actors.work import WorkerLost
+
+        if not ray.is_initialized():
+            raise EnvironmentProblem("a Ray remote function needs Ray, and this execution runs without; see --local")
+        reference = target.remote(*args, **kwargs)
+        try:
+            return await reference
+        except asyncio.CancelledError:
+            ray.cancel(reference)
+            raise
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise WorkerLost(f"the Ray task is lost: {error}") from error
+
+    return call
