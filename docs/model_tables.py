@@ -69,6 +69,8 @@ _CHART: list[type[BaseModel]] = [
 TITLES = {
     parts.ChildWorkflow: "Child workflow",
     parts.LimitUse: "Limit use",
+    agent_parts.AgentTool: "Agent tool",
+    agent_parts.ToolUndo: "Tool undo",
     McpServer: "MCP server",
     states.StateCompensation: "State compensation",
     parts.RuntimeEnv: "Runtime environment",
