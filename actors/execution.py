@@ -405,7 +405,8 @@ class Execution:
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
-                self._around.outside, *limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
+                self._around.outside,
+                **limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
             )  # fmt: skip
             result, usage = await self._told(work), None
             if isinstance(result, Answered):
