@@ -22,15 +22,15 @@ _NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 async def offered(plan: Plan, agent: Agent, places: Mapping[str, str], outside: Outside) -> list[Offered]:
-    """Return what a model may call; `places` is where each tool's code is, `outside` reaches MCP servers.
+    """Return what a model may call; `places` is where each tool's code is.
 
-    Raises ToolNotFound, BadInput, or what reaching an MCP server raises.
+    Raises ToolNotFound or BadInput, and where an MCP server has the tool what that raises.
     """
-    made = [_offered(plan, tool, await _known(plan, tool, places, outside)) for tool in agent.tools]
+    made = [await _offered(plan, tool, places, outside) for tool in agent.tools]
     return [*made, *(_hand_off(plan, name) for name in agent.handoffs)]
 
 
-def _offered(plan: Plan, tool: AgentTool, known: tuple[str, dict[str, Any]]) -> Offered:
+async def _offered(plan: Plan, tool: AgentTool, places: Mapping[str, str], outside: Outside) -> Offered:
     description, schema = tool.description, tool.input
     if tool.agent is not None:
         description, own = description or plan.agents[tool.agent].description, _MESSAGE
@@ -39,24 +39,21 @@ def _offered(plan: Plan, tool: AgentTool, known: tuple[str, dict[str, Any]]) -> 
         description = description or (known.description if known is not None else "")
         own = (known.input if known is not None else None) or _ANYTHING
     else:
-        description, own = description or known[0], known[1]
+        said, own = await _of_tool(plan, tool.target, places, outside)
+        description = description or said
     return Offered(tool.offered, description, _without(schema or own, tool.with_))
 
 
-async def _known(
-    plan: Plan, tool: AgentTool, places: Mapping[str, str], outside: Outside
-) -> tuple[str, dict[str, Any]]:
-    """Return what is known of a tool: what its definition declares comes before what its code, or its server, says."""
-    if tool.tool is None:
-        return "", _ANYTHING
-    declared = plan.tools.get(tool.tool)
+async def _of_tool(plan: Plan, name: str, places: Mapping[str, str], outside: Outside) -> tuple[str, dict[str, Any]]:
+    """Return what is known of a tool: what its definition declares comes before what its code says."""
+    declared = plan.tools.get(name)
     if declared is not None and declared.input is not None:
         return declared.description, declared.input
-    place = places[tool.tool]
-    if place.startswith(mcp_tools.PREFIX):
-        of_server = await mcp_tools.described(place, outside)
-        return of_server.description, of_server.parameters
-    description, schema = _of_code(place)
+    if places[name].startswith(mcp_tools.PREFIX):
+        known = await mcp_tools.described(places[name], outside)
+        description, schema = known.description, known.parameters
+    else:
+        description, schema = _of_code(places[name])
     return (declared.description if declared is not None else "") or description, schema
 
 

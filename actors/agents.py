@@ -44,17 +44,15 @@ async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, questi
             if not tries_left:
                 raise
             mend = f"{error}\nReply again, with nothing but JSON that fits."
+            hear("\n")  # another reply follows
             said = [*said, Said("assistant", reply.text), Said("user", mend)]
     raise AssertionError("the last try returns or raises")  # pragma: no cover
 
 
 async def take_turn(
-    models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], hear: Hear, outside: Outside
+    models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], outside: Outside, hear: Hear
 ) -> Answered:
-    """Return the model's next reply in a conversation, as it is recorded; `outside` reaches MCP servers.
-
-    Raises as `ask` does.
-    """
+    """Return the model's next reply in a conversation, as it is recorded. Raises as `ask` does."""
     agent = plan.agents[given.agent]
     remembered: list[Said] = []
     if given.session is not None and given.upto:
