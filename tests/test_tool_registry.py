@@ -97,6 +97,14 @@ def test_two_tools_of_one_name_and_version_are_told_when_that_is_called() -> Non
         place("registry.twice")
 
 
+def test_one_file_that_is_imported_under_two_names_is_one_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/both.py").write_text("from perdure import tool\n@tool(name='registry.both')\ndef both(): ...\n")
+    for folder in (tmp_path, tmp_path / "inner"):
+        monkeypatch.syspath_prepend(str(folder))
+    assert place("registry.both", installed=("inner.both", "both")) == "both:both"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
