@@ -7,11 +7,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from perdure.definitions import agent_parts, model, nodes, not_run, parts, states
+from perdure.definitions import agent_parts, model, nodes, parts, states
 from perdure.definitions.durations import Duration
 from perdure.definitions.mcp_servers import McpServer
-
-_NO_EFFECT: dict[type[BaseModel], tuple[str, ...]] = {model.Workflow: not_run._WORKFLOW, nodes._Node: not_run._NODE}
 
 _WORDS: list[tuple[Any, str]] = [
     (Duration, "duration"),
@@ -47,6 +45,7 @@ _WORKFLOW = [
     model.Signal,
     parts.Limit,
     parts.Concurrency,
+    parts.Quota,
 ]
 _MODIFIERS = [
     parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources, parts.Pool, parts.RuntimeEnv,
@@ -70,6 +69,8 @@ _CHART: list[type[BaseModel]] = [
 TITLES = {
     parts.ChildWorkflow: "Child workflow",
     parts.LimitUse: "Limit use",
+    agent_parts.AgentTool: "Agent tool",
+    agent_parts.ToolUndo: "Tool undo",
     McpServer: "MCP server",
     states.StateCompensation: "State compensation",
     parts.RuntimeEnv: "Runtime environment",
@@ -121,9 +122,8 @@ def _table(part: type[BaseModel], names: list[str]) -> list[str]:
     for name in names:
         field = part.model_fields[name]
         key = field.alias or name
-        note = " *No effect yet.*" if key in _NO_EFFECT.get(part, ()) else ""
         type_ = "expression, or list" if key == "items" else words(hints[name])
-        cells = [f"`{key}`", type_, _default(field, hints[name]), f"{field.description}{note}"]
+        cells = [f"`{key}`", type_, _default(field, hints[name]), f"{field.description}"]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
 

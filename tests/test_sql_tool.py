@@ -92,8 +92,8 @@ async def test_nothing_is_changed_by_a_call_that_reads(database: str, query: str
 async def test_postgresql_itself_refuses_what_would_change_data(postgres_url: str, query: str) -> None:
     engine = create_engine(postgres_url)
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE IF NOT EXISTS orders (id INTEGER)"))
-        connection.execute(text("CREATE SEQUENCE IF NOT EXISTS numbers"))
+        connection.execute(text("CREATE TABLE orders (id INTEGER, total INTEGER)"))
+        connection.execute(text("CREATE SEQUENCE numbers"))
     engine.dispose()
     with pytest.raises(SqlFailed, match=r"read-only|read-write mode|top level"):
         await ask(postgres_url, query)
