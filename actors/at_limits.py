@@ -17,8 +17,8 @@ from perdure.events.vocabulary import LimitClaim
 
 _log = logging.getLogger("perdure.execution")
 
-LimitedParts = tuple[Sequence[LimitClaim], int, float, Callable[[bool], None], Callable[[Any], dict[str, float]]]
-"""The parts of a Work that are about limits: claims, priority, began, parked, spent."""
+LimitedParts = tuple[int, Sequence[LimitClaim], float, Callable[[bool], None], Callable[[Any], dict[str, float]]]
+"""The parts of a Work that are about limits: priority, claims, began, parked, spent."""
 
 
 class AtLimits:
@@ -68,12 +68,12 @@ class AtLimits:
 
 def limited_parts(
     execution: str, state: Started, plan: Plan, path: str, planned: PlanNode, node: NodeState, at_limits: AtLimits
-) -> LimitedParts | tuple[tuple[()], int]:
+) -> LimitedParts | tuple[int]:
     """Return the parts of an attempt's work that are about limits; its priority alone where it claims nothing."""
     own, began = planned.model.priority, state.started.began
     priority = state.started.priority if own is None else own
     if not node.limits:
-        return (), priority
+        return (priority,)
 
     def parked(on: bool) -> None:
         at_limits.park(on=on)
@@ -86,4 +86,4 @@ def limited_parts(
             _log.warning("execution %s, node %s: what it took of a limit is not known: %s", execution, path, error)
             return {}
 
-    return node.limits, priority, began.timestamp() if began is not None else 0.0, parked, spent
+    return priority, node.limits, began.timestamp() if began is not None else 0.0, parked, spent

@@ -99,7 +99,7 @@ class NodeActors:
                 work.queued("")
             return line.kept.pop(next(iter(line.kept)))
         call = Waiting(work)
-        line.calls.add(call, work.execution, call.since, work.urgency)
+        line.calls.add(call, work.execution, call.since, work.priority)
         self._ask(line, call)
         patience = work.node.queue_timeout
         watching = asyncio.create_task(self._lose_patience(line, call, patience)) if patience is not None else None
@@ -137,7 +137,7 @@ class NodeActors:
         call = newest or line.calls.head()
         if call is None:
             return
-        share, priority = call.work.execution, call.work.urgency
+        share, priority = call.work.execution, call.work.priority
         room = len(line.asked) < min(len(line.calls), _MOST_ASKED)
         if not room and len(line.asked) < min(len(line.calls), _MOST_URGENT):
             room = not any(each == share and other >= priority for each, other in line.asked.values())

@@ -75,12 +75,6 @@ class Work(msgspec.Struct, frozen=True):
     spent: Callable[[Any], dict[str, float]] = _nothing
     hear: Callable[[str], None] = _nobody
 
-    @property
-    def urgency(self) -> int:
-        """Its priority: the node's own, or else the execution's."""
-        own: int | None = self.node.model.priority
-        return self.priority if own is None else own
-
     def tool(self) -> Tool:
         """Return the tool that it calls; it was located before the start."""
         assert self.place is not None  # noqa: S101
