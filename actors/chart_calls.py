@@ -11,7 +11,8 @@ from perdure.actors.macrostep import Asked
 from perdure.actors.state import SETTLED, NodeState
 from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.paths import UNDO, entry_of, node_in
-from perdure.events.vocabulary import CallQueued
+from perdure.errors import ExpressionError
+from perdure.events.vocabulary import CallQueued, Error
 
 
 def call_path(body: str, chart: ChartState, calls: Sequence[Asked], number: int) -> str:
@@ -46,7 +47,10 @@ def start(draft: Draft, path: str, attempt: int, value: Any, secrets: list[str])
     if node.timeout is not None and (node.kind == "workflow" or node.takes_turns):
         draft.arm("timeout", path, node.timeout)
     if node.kind != "workflow":
-        agent_turns.ask(draft, path, attempt, value, secrets)
+        try:
+            agent_turns.ask(draft, path, attempt, value, secrets)
+        except ExpressionError as error:
+            fail_attempt(draft, path, attempt, Error("ExpressionError", str(error)))
         return
     try:
         kinds.request_child(draft, path, attempt, value["input"], value["id"])

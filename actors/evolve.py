@@ -32,6 +32,7 @@ from perdure.events.vocabulary import (
     Event,
     EventHeld,
     EventIgnored,
+    ExecutionAdmitted,
     ExecutionCancelled,
     ExecutionCancelling,
     ExecutionCompensated,
@@ -41,6 +42,7 @@ from perdure.events.vocabulary import (
     ExecutionForked,
     ExecutionPaused,
     ExecutionPurged,
+    ExecutionQueued,
     ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
@@ -77,22 +79,24 @@ _replace = msgspec.structs.replace
 
 def evolve(state: ExecutionState, event: Event) -> ExecutionState:
     """Return the state after one event."""
+    change = _EVOLVE.get(type(event))
+    if change is not None and isinstance(state, Started):
+        return change(state, event)
     if isinstance(event, CommandRefused):
         return state
     if isinstance(event, ExecutionStarted):
         return Started(event)
     if isinstance(event, ExecutionPurged):
         return Purged(event)
-    if not isinstance(state, Started):
-        raise ValueError(f"{type(event).__name__} before ExecutionStarted")  # noqa: TRY004 (a wrong order, not type)
-    return _EVOLVE[type(event)](state, event)
+    raise ValueError(f"{type(event).__name__} before ExecutionStarted")
 
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
     before = state.node(event.node)
     node = NodeState(
-        "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0
-    )
+        "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0,
+        limits=event.limits,
+    )  # fmt: skip
     return with_node(chart_fold.call_begun(state, event.node), event.node, node)
 
 
@@ -179,7 +183,7 @@ def _with_error(
     before = known(state, event.node)
     node = NodeState(
         status, event.attempt, input=before.input, error=event.error, before=before.before, secrets=before.secrets,
-        **parts,
+        limits=before.limits, **parts,
     )  # fmt: skip
     return with_node(_undone(state, event.node), event.node, node)
 
@@ -273,7 +277,17 @@ def _retried(state: Started, _: ExecutionRetried) -> Started:
     return Started(
         state.started, main, signals=state.signals, signalled=state.signalled, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
+        slots=state.slots,
     )  # fmt: skip
+
+
+def _exec_queued(state: Started, event: ExecutionQueued) -> Started:
+    slots = state.slots.set(f"{state.retries}/{event.claim.limit}", event.claim)
+    return _replace(state, queued=event.claim, slots=slots)
+
+
+def _exec_admitted(state: Started, _: ExecutionAdmitted) -> Started:
+    return _replace(state, queued=None)
 
 
 def _child_requested(state: Started, event: ChildRequested) -> Started:
@@ -357,6 +371,8 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     InputChanged: _input_changed,
     Intervened: _intervened,
     ExecutionRetried: _retried,
+    ExecutionQueued: _exec_queued,
+    ExecutionAdmitted: _exec_admitted,
     ChildRequested: _child_requested,
     ChildEnded: _child_ended,
     NodeScheduled: _scheduled,

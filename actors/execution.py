@@ -12,26 +12,27 @@ import msgspec
 
 from perdure.actors.agents import Answered
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
+from perdure.actors.at_limits import AtLimits, limited_parts
 from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
-    Command,
     CompensateExecution,
     Continue,
     Control,
     Input,
     Recover,
-    ReportChild,
     ReportFailure,
     ReportLoss,
     ReportProgress,
     ReportQueued,
     ReportSuccess,
     StartExecution,
+    is_command,
 )
+from perdure.actors.limiting import Limits
 from perdure.actors.loading import load
 from perdure.actors.log_context import about
 from perdure.actors.outgoing import Outgoing, Post
@@ -88,7 +89,8 @@ class Surroundings:
     execution, node, attempt, progress. stream: begins to tell them a model's reply: execution, node, attempt. fence:
     awaited before every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an
     execution that waits for the outside world is kept at hand. shared: this is a process of many executions, and there
-    can be one for a single one. outside: what tools reach things with.
+    can be one for a single one. outside: what tools reach things with. limits: those that it takes part in. parked:
+    told that all that is at work in an execution waits for limits, or not any more.
     """
 
     log: Log
@@ -108,6 +110,8 @@ class Surroundings:
     quiet: Callable[[], float] = lambda: 0.0
     shared: bool = False
     stream: Callable[[str, str, int], Stream] | None = None
+    limits: Limits | None = None
+    parked: Callable[[str, bool], None] = lambda _execution, _parked: None
 
 
 class Execution:
@@ -126,7 +130,9 @@ class Execution:
         self._alarms = Alarms(execution, surroundings.timers, surroundings.near, surroundings.fence, self._put)
         self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
         self._saving: asyncio.Task[None] | None = None
-        self._outgoing = Outgoing(execution, surroundings.post, self._report) if surroundings.post else None
+        post = surroundings.post
+        self._outgoing = Outgoing(execution, post, self._put, surroundings.limits) if post else None
+        self._at_limits = AtLimits(lambda: self._running_now, lambda on: surroundings.parked(execution, on))
 
     async def tell(self, given: Input) -> bool:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
@@ -145,6 +151,7 @@ class Execution:
     def leave(self) -> None:
         """Begin nothing more, and leave as soon as what is under way has come to its end and is recorded."""
         self._leaving = True
+        self._at_limits.leave()
         self._put(Continue())
 
     async def run(self, *first: Input) -> bool:
@@ -181,6 +188,7 @@ class Execution:
             raise
         finally:
             self.closed = True
+            self._at_limits.forget()
             self._turn_away(waiting)
             self._stop_all()
 
@@ -232,9 +240,10 @@ class Execution:
             folded = self._folded or await self._load()
             at = datetime.now(UTC)
             fresh = _fresh(inputs, folded)
-            causes = [given.id for given in fresh if isinstance(given, Command)]
+            commands = [given for given in fresh if is_command(given)]
+            causes = [command.id for command in commands]
             events = await self._decide(folded.state, fresh, at)
-            told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
+            told = isinstance(folded.state, Started) and any(isinstance(command, Control) for command in commands)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
                 return
             entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
@@ -358,6 +367,7 @@ class Execution:
             await self._around.fence()
         for key in new:
             self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=self._called(key[0]))
+        self._at_limits.look()
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
@@ -379,9 +389,6 @@ class Execution:
             elif isinstance(given, CompensateExecution) and (why := refusal(self.id, folded.state, given)):
                 outgoing.cannot_compensate(given, why)
 
-    def _report(self, report: ReportChild) -> None:
-        self._put(report)
-
     async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
         folded, plan, attempt, secrets = self._folded, self._plan, state.attempt, self._around.secrets
@@ -398,7 +405,8 @@ class Execution:
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
-                self._around.outside, folded.state.started.priority,
+                self._around.outside,
+                **limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
             )  # fmt: skip
             result, usage = await self._told(work), None
             if isinstance(result, Answered):
@@ -445,8 +453,8 @@ class Execution:
         """Say whether nothing can happen here before the outside world speaks."""
         return self._mailbox.empty() and not self._running_now() and (self._leaving or not self._alarms.near)
 
-    def _running_now(self) -> bool:
-        return any(not task.done() for task in self._running.values())
+    def _running_now(self) -> int:
+        return sum(not task.done() for task in self._running.values())
 
     def _stop_all(self) -> None:
         for task in self._running.values():
@@ -478,7 +486,7 @@ def _fresh(inputs: list[Input], folded: Folded) -> list[Input]:
     fresh: list[Input] = []
     seen: set[str] = set()
     for given in inputs:
-        if isinstance(given, Command):
+        if is_command(given):
             if given.id in seen or folded.knows(given.id):
                 continue
             seen.add(given.id)

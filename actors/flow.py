@@ -33,7 +33,7 @@ def wake(draft: Draft) -> None:
 
 def _wake_body(draft: Draft, body: str) -> None:
     state = draft.state.body(body)
-    if state is None or state.status != "running":
+    if state is None or state.status != "running" or draft.state.queued is not None:
         return
     if draft.plan.body(body).chart is not None:
         charts.wake(draft, body)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from perdure.definitions.placement import placement_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
-from perdure.events.vocabulary import Error
+from perdure.events.vocabulary import Error, LimitClaim
 
 _ON_LOOP_ONLY = (PREFIX, "perdure.actors.nats_tools:")  # what uses connections of the process
 _SUSPECT = 2  # losses of its process, after which work is no longer done in a process that others share
@@ -36,13 +36,21 @@ def _nobody(_what: Any) -> None:
     """Take what nobody wants to know."""
 
 
+def _nothing(_result: Any) -> dict[str, float]:
+    """Know nothing of what was taken in truth."""
+    return {}
+
+
 class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
     with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
     for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats. outside: what
-    tools reach things with. priority: the execution's. hear: told what a model says, piece by piece.
+    tools reach things with. priority: of the node, or else the execution. claims: what it has to hold of limits
+    meanwhile; began: when the execution did, in seconds since 1970 (UTC). parked: told when it begins to wait for them
+    and when it does not any more. spent: gives, for a result, how much was taken of each limit in truth, where the
+    definition says so. hear: told what a model says, piece by piece.
     """
 
     execution: str
@@ -61,6 +69,10 @@ class Work(msgspec.Struct, frozen=True):
     progress: Callable[[Any], None] = _nobody
     outside: Outside = msgspec.field(default_factory=Outside)
     priority: int = 5
+    claims: Sequence[LimitClaim] = ()
+    began: float = 0.0
+    parked: Callable[[bool], None] = _nobody
+    spent: Callable[[Any], dict[str, float]] = _nothing
     hear: Callable[[str], None] = _nobody
 
     def tool(self) -> Tool:
@@ -111,7 +123,8 @@ def worker(models: Models, call_elsewhere: CallElsewhere, send: Send | None = No
             key = work.context().idempotency_key
             return await agents.remember(models, work.plan, work.input, getattr(node.model, "does", ""), key)
         if node.calls == "model":
-            return await in_time(agents.take_turn(models, work.plan, work.input, work.places, work.hear), node.timeout)
+            turn = agents.take_turn(models, work.plan, work.input, work.places, work.outside, work.hear)
+            return await in_time(turn, node.timeout)
         if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
         return await _on_loop(work)

@@ -10,7 +10,6 @@ from perdure.definitions.calls import agents_called, heartbeats, tools_called
 from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
 from perdure.definitions.model import Workflow
-from perdure.definitions.not_run import not_run
 from perdure.definitions.placement import tools_elsewhere
 from perdure.definitions.tool_rules import mcp_secrets, mcp_servers
 from perdure.errors import BadInput, ModelUnavailable
@@ -36,7 +35,6 @@ def checked(
     value = tools.to_json(value, "the input")
     check_input(definition, value)
     workflow = definition.workflow
-    check_runs(definition)
     check_endpoints(settings, workflow)
     if sees_secrets:
         check_secrets(definition.plan.secrets | mcp_secrets(workflow), settings.secrets_dir)
@@ -63,13 +61,6 @@ def check_no_schedule(execution: str) -> None:
     """Raise BadInput where an id is a schedule's."""
     if is_schedule(execution):
         raise BadInput(f"the id {execution!r} is a schedule's; see it with: perdure schedule show {name_in(execution)}")
-
-
-def check_runs(definition: Definition) -> None:
-    """Raise BadInput naming every part of the definition that this release would leave undone."""
-    undone = [f"{'.'.join(map(str, each.path))}: {each.message}" for each in not_run(definition.workflow)]
-    if undone:
-        raise BadInput(f"workflow {definition.workflow.name!r} cannot be started: {'; '.join(undone)}")
 
 
 def check_input(definition: Definition, value: Any) -> None:

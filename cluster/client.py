@@ -24,6 +24,7 @@ from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.files import Files
 from perdure.cluster.inbox import lane_of, solo_lane
+from perdure.cluster.letting_in import let_in, was_refused
 from perdure.cluster.opening import Mode, open_store
 from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.references import is_reference
@@ -113,19 +114,27 @@ class AsyncClient(AsyncQueries):
         workflow: a path, YAML or JSON text, a dict, a Workflow, or the name of a registered one: `order`, `order@3`,
         `order@sha256:...`. input: JSON data. id: makes the start idempotent: the same id with the same definition and
         input attaches. search: attributes for queries, beside those of the definition and over them. tags: words for
-        queries. confirm: wait up to 2 s until the start is recorded.
+        queries. confirm: wait up to 2 s until the start is recorded, and not refused by a quota or a limit.
         Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable, SecretMissing, ExecutionExists,
-        WorkflowNotFound or WorkflowDeprecated.
+        WorkflowNotFound, WorkflowDeprecated, QuotaExceeded or LimitReached.
         """
         definition = await self.definition_of(workflow, id)
         run = self._run(uuid4().hex if id is None else id)
         command = self._command(definition, input, run.id, priority, search, tags)
-        if id is not None and await run.attaches(command):
+        gates = definition.plan.gates
+        if (
+            id is not None
+            and await run.attaches(command)
+            and not (gates and await was_refused(self._connection, run.id))
+        ):
             return run
+        after = await self._connection.log.last(run.id) if gates else 0
         await self._connection.registry.put_definition(command.digest, definition.workflow)
         await self._connection.inbox.start(replace(command, tools=await self._ship(definition, command.tools)))
         if confirm and not await run.attaches(command, within=CONFIRM_SECONDS):
             return run  # queued: every host is busy or away, and the start is safe in the inbox
+        if confirm and gates:
+            await let_in(self._connection, run.id, definition.plan, after, CONFIRM_SECONDS)
         return run
 
     async def start_many(
@@ -173,6 +182,12 @@ class AsyncClient(AsyncQueries):
         except (NatsError, OSError) as error:
             raise EnvironmentProblem(f"the keeper of the node actors does not answer: {error}") from None
         return msgspec.json.decode(answer.data, type=list[PoolReport])
+
+    async def queues(self) -> dict[str, Any]:
+        """Return who waits for what and why, and who holds it: limits, pools of node actors, starts; as JSON data."""
+        from perdure.cluster.queue_report import queues
+
+        return await queues(self._connection)
 
     async def purge(self, older_than: float, statuses: Iterable[str] = ENDED, *, dry_run: bool = False) -> list[str]:
         """Remove the past of executions that ended more than `older_than` seconds ago; return their ids.

@@ -41,7 +41,8 @@ class InboxPost:
 
     async def start_child(self, execution: str, state: Started, plan: Plan, request: ChildRequested) -> None:
         """Start a child; see Post."""
-        started = state.started
+        started, own = state.started, plan.node(request.node).model.priority
+        priority = started.priority if own is None else own
         parent = Parent(execution, request.node, request.attempt, started.lane, request.detached)
         value, tools = request.input, started.tools
         if request.workflow in plan.workflows:
@@ -51,15 +52,11 @@ class InboxPost:
         else:
             definition = await self.registered(request.workflow)
             name, digest = definition.plan.name, definition.plan.digest
-            value, tools = checked(
-                self._settings, definition, value, request.child, started.priority, sees_secrets=True
-            )
+            value, tools = checked(self._settings, definition, value, request.child, priority, sees_secrets=True)
             tools = await shipped(CodeStore(self._connection, self._settings.replicas), definition, tools)
         lane = child_lane(started.lane, request.child)
         await self._connection.inbox.start(
-            StartExecution(
-                f"{request.child}/start", request.child, name, digest, value, lane, tools, started.priority, parent
-            )
+            StartExecution(f"{request.child}/start", request.child, name, digest, value, lane, tools, priority, parent)
         )
 
     async def close_child(self, state: Started, request: ChildRequested) -> None:

@@ -15,6 +15,7 @@ from perdure.actors.mcp_pool import McpPool
 from perdure.actors.spawn import spawn
 from perdure.cluster import logs
 from perdure.cluster.connection import Connection
+from perdure.cluster.limits import ClusterLimits
 from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.ownership import Fence, Ownership, verify
 from perdure.cluster.post import InboxPost
@@ -48,10 +49,10 @@ class ExecutionActor:
             logs.to_nats(self._connection.nats, "execution")
         elsewhere = node_actors(self._settings, self._namespace)
         post = InboxPost(self._connection, self._settings)
-        pool = McpPool()
+        limits, pool = ClusterLimits(self._connection, self._settings), McpPool()
         fence = Fence(partial(verify, self._connection.registry, *self._owner))
         self._execution = Execution(
-            self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere, post, fence, pool)
+            self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere, post, fence, limits, pool)
         )
         self._ready.set()
         try:

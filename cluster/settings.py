@@ -13,6 +13,7 @@ from perdure.actors.outside import Database, Reach, Smtp
 from perdure.definitions.agent_parts import Endpoint as EndpointPart
 from perdure.definitions.agent_parts import Price
 from perdure.definitions.mcp_servers import McpServer
+from perdure.definitions.parts import Given
 
 
 def _listed(given: Any) -> Any:
@@ -108,6 +109,17 @@ class Settings(BaseSettings):
         default=None,
         min_length=1,
         description="Who registers, activates and deprecates workflows; the operating system's user where absent.",
+    )
+    limits: dict[str, Given] = Field(
+        default={},
+        description="Limits of the cluster by name, as JSON; they count before what definitions say. `workflow:NAME` "
+        "is the concurrency of a workflow, `quota:NAME` a quota.",
+    )
+    limit_lease: float = Field(
+        default=5.0, gt=0, description="Seconds without a word of a process until what its nodes hold of limits lapses."
+    )
+    priority_ageing: float = Field(
+        default=60.0, gt=0, description="Seconds of waiting that are worth one step of priority."
     )
     secrets_dir: Path | None = Field(
         default=None,

@@ -118,6 +118,10 @@ class Client(Queries):
         """Return how the pools of node actors stand."""
         return self._loop.run(self._client.pools())
 
+    def queues(self) -> dict[str, Any]:
+        """Return who waits for what and why, and who holds it; see AsyncClient.queues."""
+        return self._loop.run(self._client.queues())
+
     @property
     def workflows(self) -> "Workflows":
         """The workflows that are registered in this store under their names."""

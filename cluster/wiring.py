@@ -5,9 +5,10 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.limited import limited
 from perdure.actors.loop_watch import watch_loop
 from perdure.actors.mcp_pool import McpPool
 from perdure.actors.outside import Outside
@@ -22,6 +23,7 @@ from perdure.cluster.here_or_apart import HereOrApart
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
+from perdure.cluster.limits import ClusterLimits
 from perdure.cluster.model_wiring import models_of
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
@@ -50,6 +52,10 @@ async def connect_to(settings: Settings) -> Connection:
     return await open_connection(settings.nats_url, token, settings.log_timeout, settings.replicas)
 
 
+def _nobody(_execution: str, _parked: bool) -> None:
+    """Have nobody who waits for the place of an execution that only waits."""
+
+
 def surroundings(
     connection: Connection,
     settings: Settings,
@@ -57,16 +63,18 @@ def surroundings(
     call_elsewhere: CallElsewhere,
     post: InboxPost,
     fence: Callable[[], Awaitable[None]],
+    limits: ClusterLimits,
     pool: McpPool,
     crowded: Callable[[], bool] | None = None,
+    parked: Callable[[str, bool], None] = _nobody,
     *,
     shared: bool = False,
 ) -> Surroundings:
     """Return what an execution acts through under this epoch.
 
     pool: who opened it closes it. crowded: says whether others wait for its place; None where it has a process of its
-    own, which costs too much to keep it at hand while it only waits. shared: executions that ask for a process of their
-    own are not for this one.
+    own, which costs too much to keep it at hand while it only waits. parked: see Surroundings. shared: executions that
+    ask for a process of their own are not for this one.
     """
 
     def near() -> float:
@@ -81,7 +89,7 @@ def surroundings(
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(models_of(connection, settings, secrets), call_elsewhere, post.signal),
+        work=limited(worker(models_of(connection, settings, secrets), call_elsewhere, post.signal), limits),
         timers=connection.inbox,
         epoch=epoch,
         near=near,
@@ -95,6 +103,8 @@ def surroundings(
         shared=shared,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
+        limits=limits,
+        parked=parked,
         stream=Streams(connection.nats, secrets).begin,
     )
 
@@ -111,6 +121,10 @@ class Opener:
     settings: Settings
     call_elsewhere: CallElsewhere
     apart: EmbodyApart | None = None
+    limits: ClusterLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limits = ClusterLimits(self.connection, self.settings)
 
     async def open(self, name: str, fixed: Lanes | None = None) -> Serving:
         """Open a host under a new epoch, for these lanes or else for those that the store assigns to its name.
@@ -121,7 +135,8 @@ class Opener:
         post = InboxPost(self.connection, self.settings)
         pool = McpPool()
         host = Host(
-            self.connection, own, self._embodied(own, post, pool, lambda: host), self.settings.executions_per_actor
+            self.connection, own, self._embodied(own, post, pool, lambda: host), self.settings.executions_per_actor,
+            self.settings.priority_ageing,
         )  # fmt: skip
 
         async def wanted() -> Lanes:
@@ -158,8 +173,10 @@ class Opener:
                     self.call_elsewhere,
                     post,
                     host().fence,
+                    self.limits,
                     pool,
                     lambda: host().crowded,
+                    lambda execution, on: host().park(execution, on=on),
                     shared=self.apart is not None,
                 )
             return Execution(execution, around[own.epoch])

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from perdure.definitions.durations import Duration
 from perdure.definitions.parts import (
     Child,
-    LimitUse,
+    LimitUses,
     Names,
     Part,
     Pool,
@@ -74,7 +74,7 @@ class AgentTool(Part):
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that one attempt may take.")
     heartbeat: Duration | None = Field(default=None, gt=0, description="Seconds of silence that end an attempt.")
     queue_timeout: Duration | None = Field(default=None, gt=0, description="Seconds to wait for room in a node actor.")
-    limit: list[LimitUse] | LimitUse | str | None = Field(default=None, description="Limits that it takes part in.")
+    limit: LimitUses | None = Field(default=None, description="Limits that its calls are under.")
     priority: int | None = Field(default=None, ge=0, le=9, description="Higher goes first where capacity is short.")
     resources: Resources | None = Field(default=None, description="What its node actor takes of the cluster.")
     pool: Pool | None = Field(default=None, description="How many node actors do its work.")
@@ -146,7 +146,7 @@ class Endpoint(Part):
     @model_validator(mode="after")
     def _key_is_a_secret(self) -> "Endpoint":
         if self.key is not None and self.secret is None:
-            raise PydanticCustomError("key", "a key is a secret: write it as '${{{{ secrets.NAME }}}}'")
+            raise PydanticCustomError("key", "a key is a secret: write it as '${{ secrets.NAME }}'")
         return self
 
 
@@ -187,6 +187,7 @@ class Agent(Part):
     budget: Budget = Field(default=Budget(), description="What it may use up where it has tools.")
     repairs: int = Field(default=1, ge=0, le=5, description="How often a reply that breaks `output` is asked to mend.")
     memory: Memory = Field(default=Memory(), description="What it remembers of a node's `session`.")
+    limit: LimitUses | None = Field(default=None, description="Limits that every question to its model is under.")
 
     @property
     def takes_turns(self) -> bool:

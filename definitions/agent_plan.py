@@ -16,6 +16,8 @@ from perdure.definitions.nodes import (
     ToolNode,
     WorkflowNode,
 )
+from perdure.definitions.parts import LimitUse
+from perdure.definitions.places import limit_uses
 from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanNode
 from perdure.definitions.secret_references import pointers_in
 from perdure.definitions.templates import compile_condition, compile_template
@@ -64,7 +66,11 @@ def tools_of(agents: Agents, first: str) -> dict[str, AgentTool]:
 
 
 def _turn(agents: Agents, agent: str, owner: PlanNode, *, remembers: bool) -> PlanBody:
-    nodes = {MODEL: _node(MODEL, "model", ModelNode(retry=owner.model.retry, timeout=agents[agent].timeout))}
+    model = ModelNode(
+        retry=owner.model.retry, timeout=agents[agent].timeout, priority=owner.model.priority,
+        limit=_limits_of(agents, agent, owner), queue_timeout=owner.model.queue_timeout,
+    )  # fmt: skip
+    nodes = {MODEL: _node(MODEL, "model", model, reads=owner.reads)}
     if remembers:
         nodes[RECALL] = _node(RECALL, "session", SessionNode(does="recall", retry=owner.model.retry))
         nodes[REMEMBER] = _node(REMEMBER, "session", SessionNode(does="remember", retry=owner.model.retry))
@@ -73,6 +79,13 @@ def _turn(agents: Agents, agent: str, owner: PlanNode, *, remembers: bool) -> Pl
         if tool.approve not in (None, False):
             nodes[name + APPROVE] = _node(name + APPROVE, "approval", ApprovalNode(approval=_ASKED))
     return PlanBody(nodes, None, frozenset(), (), turn=True)
+
+
+def _limits_of(agents: Agents, agent: str, owner: PlanNode) -> list[LimitUse] | None:
+    """Return the limits of each question of a conversation: the node's, and those of all agents that it may reach."""
+    uses = {use.name: use for name in reached(agents, agent) for _, use in limit_uses(agents[name])}
+    uses |= {use.name: use for _, use in limit_uses(owner.model)}
+    return list(uses.values()) or None
 
 
 _ASKED = Approval(

@@ -10,6 +10,7 @@ from perdure.definitions.chart_places import chart_of
 from perdure.definitions.expression_checks import expression_findings
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
+from perdure.definitions.limits import limit_findings
 from perdure.definitions.model import Workflow
 from perdure.definitions.node_checks import node_findings
 from perdure.definitions.nodes import Node
@@ -34,7 +35,7 @@ def findings_of(workflow: Workflow) -> list[Finding]:
     found = [
         *_kind_findings(workflow),
         *schema_findings(workflow),
-        *_limit_findings(workflow),
+        *limit_findings(workflow),
         *_tool_findings(workflow),
         *agent_findings(workflow),
         *tool_placement_findings(workflow),
@@ -69,14 +70,6 @@ def _tool_findings(workflow: Workflow) -> Iterator[Finding]:
         if isinstance(tool, Tool) and tool.name in seen:
             yield Finding(("tools", index, "name"), f"there is another tool named {tool.name!r}; rename one of them")
         seen.add(tool.name if isinstance(tool, Tool) else "")
-
-
-def _limit_findings(workflow: Workflow) -> Iterator[Finding]:
-    for name, limit in workflow.limits.items():
-        if limit.concurrency is None and limit.rate is None:
-            yield Finding(
-                ("limits", name), f"limit {name!r} limits nothing; give it 'concurrency' or 'rate'", key=True, lack=True
-            )
 
 
 def _body_findings(workflow: Workflow, body: Body) -> Iterator[Finding]:

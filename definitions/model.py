@@ -8,7 +8,7 @@ from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.durations import Duration
 from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.nodes import Body
-from perdure.definitions.parts import Concurrency, Limit, Name, Part, RuntimeEnv, Tool
+from perdure.definitions.parts import Concurrency, Limit, Name, Part, Quota, RuntimeEnv, Tool
 from perdure.definitions.states import State
 
 WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -36,7 +36,8 @@ class Workflow(Part):
     kind: Literal["dag", "statechart"] = Field(default="dag", description="A graph of nodes, or a statechart.")
     description: str = Field(default="", description="What it is for.")
     include: list[str] = Field(
-        default=[], description="Files, relative to this one, whose agents, tools, limits and workflows are added."
+        default=[],
+        description="Files, relative to this one, whose agents, endpoints, tools, limits and workflows are added.",
     )
     input: dict[str, Any] | None = Field(default=None, description="JSON Schema of the input; any JSON where absent.")
     tools: list[str | Tool] = Field(
@@ -67,6 +68,7 @@ class Workflow(Part):
         ]
         | None
     ) = Field(default=None, description="How many executions run at once: a number, or a mapping.")
+    quota: Quota | None = Field(default=None, description="How many executions there may be, for each value of a key.")
     isolation: Literal["shared", "process"] = Field(
         default="shared", description="Whether executions share their host's process, or have a Ray actor each."
     )

@@ -13,6 +13,7 @@ from perdure.definitions.agent_plan import with_turns
 from perdure.definitions.chart_calls import compile_states
 from perdure.definitions.chart_places import chart_of
 from perdure.definitions.chart_plan import compile_chart
+from perdure.definitions.limits import PlanLimit, PlanUse, compile_gates, compile_limits, limits_by_target, uses_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
     AggregateNode,
@@ -22,7 +23,7 @@ from perdure.definitions.nodes import (
     WorkflowNode,
     kind_of,
 )
-from perdure.definitions.parts import RuntimeEnv, Tool
+from perdure.definitions.parts import LimitUse, RuntimeEnv, Tool
 from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of
 from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanCatch, PlanNode, key_of_input
@@ -39,7 +40,8 @@ class Plan:
     tools: those that it declares, by name. runtime_env: of tools that have none of their own.
     drains: whether what does not depend on a failed node goes on. apart: whether an execution has a process of its own,
     where it can. signals: the schemas of those that it takes, or None where it takes any. workflows: those that it
-    carries, for its children. search: its attributes for queries.
+    carries, for its children. search: its attributes for queries. limits: of its calls; limited: which of them
+    agents and tools take part in, whoever calls them; gates: what an execution has to pass before its nodes begin.
     """
 
     name: str
@@ -56,6 +58,13 @@ class Plan:
     runtime_env: RuntimeEnv | None = None
     search: Mapping[str, Template] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    limits: Mapping[str, PlanLimit] = field(default_factory=dict)
+    limited: Mapping[tuple[str, str], tuple[LimitUse, ...]] = field(default_factory=dict)
+    gates: tuple[PlanLimit, ...] = ()
+
+    def uses_of(self, node: PlanNode) -> list[PlanUse]:
+        """Return the limits that a call takes part in, in the order in which it asks for them."""
+        return uses_of(self.limits, self.limited, node) if self.limits else []
 
     @cached_property
     def secrets(self) -> frozenset[str]:
@@ -120,6 +129,9 @@ def compile_plan(workflow: Workflow) -> Plan:
         runtime_env=workflow.runtime_env,
         search={name: compile_condition(value) for name, value in workflow.search.items()},
         endpoints=workflow.endpoints,
+        limits=compile_limits(workflow),
+        limited=limits_by_target(workflow),
+        gates=compile_gates(workflow),
     )
 
 

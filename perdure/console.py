@@ -25,9 +25,13 @@ from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ChildRequested,
+    Event,
+    ExecutionAdmitted,
     ExecutionFailed,
     ExecutionFailing,
+    ExecutionQueued,
     ExecutionStarted,
+    LimitClaim,
     NodeAttemptFailed,
     NodeCaught,
     NodeFailed,
@@ -164,8 +168,20 @@ async def follow(
             async for happened in events:
                 node = progress.feed(happened)
                 said = progress.saying.end(node) if node is not None and node in progress.ended else []
-                line = chart_line(happened.event) if node is None else "  ".join(filter(None, progress.line(node)))
+                shown = _limit_line(happened.event) or chart_line(happened.event)
+                line = shown if node is None else "  ".join(filter(None, progress.line(node)))
                 tell([*said, *([line] if line is not None else [])])
+
+
+def _limit_line(event: Event) -> str | None:
+    """Say that an execution waits to be let in, or was."""
+    if isinstance(event, ExecutionQueued):
+        return f"queued  {_claimed(event.claim)}"
+    return f"let in by limit {event.limit!r}" if isinstance(event, ExecutionAdmitted) else None
+
+
+def _claimed(claim: LimitClaim) -> str:
+    return f"limit {claim.limit!r}" + (f" (key {claim.key!r})" if claim.key else "")
 
 
 def show(progress: Progress) -> None:
@@ -177,6 +193,8 @@ def show(progress: Progress) -> None:
         f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  "
         f"[{STYLES[state.status]}]{state.status}[/]  {started}"
     )
+    if state.status == "queued" and state.queued is not None:
+        console.print(f"  waits for {escape(_claimed(state.queued))}; see perdure status --queue")
     queued = Counter(node.waits_for for node in state.nodes.values() if node.waits_for)
     for waits_for, count in queued.most_common():
         console.print(f"  [yellow]{count} queued[/]: {escape(waits_for)}")
@@ -203,8 +221,8 @@ def failure(execution: str, outcome: ExecutionFailed) -> str:
     return f"execution {execution} failed{place}: {outcome.error.type}: {outcome.error.message}"
 
 
-def show_list(rows: list[dict[str, Any]]) -> None:
-    """Show executions, one a line."""
+def show_list(rows: list[dict[str, Any]], empty: str) -> None:
+    """Show executions, one a line, or the sentence that there are none."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("execution", "workflow", "status", "started (UTC)", "took", "error"):
         table.add_column(heading, no_wrap=True)
@@ -221,7 +239,7 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             took,
             escape(error),
         )
-    console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+    console.print(table if rows else empty)
 
 
 def show_rows(headings: dict[str, str], rows: Sequence[dict[str, Any]], empty: str) -> None:

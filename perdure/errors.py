@@ -173,5 +173,15 @@ class ExecutionStopped(PerdureError):
         self.reason = reason
 
 
+class LimitReached(PerdureError):
+    """A limit at which whoever comes too late is rejected had nothing left."""
+
+    exit_code = 1
+
+
+class QuotaExceeded(LimitReached):
+    """There are as many executions as a quota allows, or as many were started in the last minute; start it later."""
+
+
 class CommandNotAllowed(BadInput):
     """An execution refused a command in the state that it is in; the message has the reason."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _Tools = dict[str, Callable[..., Awaitable[Any]]]
 
-_STATUSES = ("queued", *get_args(Status))
+_STATUSES = get_args(Status)
 _MOST = 100
 _LOOK = 100_000  # characters of JSON that `show` returns of outputs
 

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 
 from perdure.actors import tools as tool_calls
+from perdure.actors.admission import ticket_of
 from perdure.actors.children import to_compensate
 from perdure.actors.containers import MANY
 from perdure.actors.context import Context, idempotency_key
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
+    AdmitExecution,
     CompensateExecution,
     Continue,
     FireTimer,
@@ -28,7 +30,7 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.actors.transcripts import given_to
-from perdure.cluster.checks import check_id, check_input, check_runs
+from perdure.cluster.checks import check_id, check_input
 from perdure.definitions.calls import agents_called, children_called, own_kinds_called, tools_called
 from perdure.definitions.loading import WorkflowLike, load
 from perdure.definitions.paths import UNDO
@@ -40,6 +42,7 @@ from perdure.events.vocabulary import (
     Error,
     Event,
     ExecutionCompensated,
+    ExecutionQueued,
     ExecutionSucceeded,
     NodeResumed,
     NodeScheduled,
@@ -78,7 +81,6 @@ def play(
     """
     definition = load(workflow)
     check_id(id)
-    check_runs(definition)
     value = tool_calls.to_json(input, "the input")
     check_input(definition, value)
     called = children_called(definition.workflow)
@@ -182,6 +184,9 @@ class _Stage:
             node = self._started.running.get(event.node)
             if node is not None and node.attempt == event.attempt:
                 self._begin(event.node, node)
+        elif isinstance(event, ExecutionQueued):  # whoever is played is alone
+            limit, ticket = event.claim.limit, ticket_of(self.played.id, self._started)
+            self._at(0, (AdmitExecution(f"{ticket}/{limit}/admitted", self.played.id, limit, ticket), None))
         elif isinstance(event, ChildRequested):
             self._begin_child(event)
         elif isinstance(event, NodeWaiting) and self._asked.get(event.node):
