@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.actors import admission
 from perdure.actors.chart_state import ChartState
 from perdure.actors.charts import delays_of
 from perdure.actors.draft import Draft
@@ -52,6 +53,8 @@ def fork(
     draft.events.append(started)
     draft.emit(forked)
     _arm(draft, point)
+    if plan.gates:
+        admission.enter(draft)
     return draft.events
 
 

@@ -75,9 +75,11 @@ async def _events(
         value, places = checked(settings, definition, value, execution)
         places = await shipped(CodeStore(connection, settings.replicas), definition, places)
     plan, now = definition.plan, datetime.now(UTC)
+    search = {name: each for name, each in was.search.items() if name not in before.plan.search}
     started = ExecutionStarted(
-        plan.name, plan.digest, value, lane or lane_of(execution), places, was.priority, None, was.search, was.tags
-    )
+        plan.name, plan.digest, value, lane or lane_of(execution), places, was.priority, None, search, was.tags,
+        now if plan.limits or plan.gates else None,
+    )  # fmt: skip
     started, error = with_attributes(plan, execution, started, now)
     if error is not None:
         raise BadInput(f"the fork cannot begin: {error.message}")

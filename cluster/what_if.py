@@ -12,11 +12,13 @@ from typing import Any
 
 import msgspec
 
+from perdure.actors.admission import ticket_of
 from perdure.actors.agents import Answered
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
+    AdmitExecution,
     CompleteNode,
     Continue,
     DecideApproval,
@@ -35,7 +37,7 @@ from perdure.actors.work import Work, error_of
 from perdure.cluster.record import Result, asked, making_of
 from perdure.definitions.paths import UNDO
 from perdure.definitions.plan import Plan
-from perdure.events.vocabulary import ChildRequested, Event, NodeResumed, NodeScheduled, NodeWaiting
+from perdure.events.vocabulary import ChildRequested, Event, ExecutionQueued, NodeResumed, NodeScheduled, NodeWaiting
 
 _UNCALLED = ("send", "session")
 _MOST = 100_000  # inputs: more than any real execution has
@@ -124,6 +126,9 @@ class WhatIf:
             node = self._started.waiting.get(event.node)
             if node is not None:
                 self._wait(event.node, node)
+        elif isinstance(event, ExecutionQueued):  # whoever is tried out is alone
+            limit, ticket = event.claim.limit, ticket_of(self._execution, self._started)
+            self._inputs.append(AdmitExecution(f"{ticket}/{limit}/admitted", self._execution, limit, ticket))
         elif isinstance(event, ChildRequested):
             self._child(event)
 

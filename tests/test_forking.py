@@ -14,6 +14,7 @@ from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.forking import Point, fork
 from perdure.actors.inputs import (
+    AdmitExecution,
     DecideApproval,
     Input,
     Recover,
@@ -343,6 +344,22 @@ def test_whatever_the_past_was_a_fork_of_it_goes_on_to_an_end_without_doing_agai
     come_to_the_end(forked)
     called = {each.node for each in forked.events if isinstance(each, NodeScheduled)}
     assert not called & (reused | {f"{path}~undo" for path in reused})
+
+
+def test_a_fork_asks_the_limits_of_its_workflow_before_it_goes_on() -> None:
+    plan = plan_of(SUPPORT, concurrency={"limit": 1})
+    past = Past(plan)
+    past.tell(admitted(past.state), done("classify"), done("lookup"))
+    forked = past.fork()
+    assert forked.now.status == "queued"
+    assert begun(forked) == []
+    forked.when(admitted(forked.now))
+    assert list(forked.now.running) == ["search"]
+
+
+def admitted(state: Started) -> AdmitExecution:
+    assert state.queued is not None
+    return AdmitExecution("a", EXECUTION, state.queued.limit, EXECUTION)
 
 
 def test_the_events_of_a_fork_are_a_start_the_past_and_its_timers() -> None:
