@@ -10,7 +10,7 @@ from perdure.actors.mcp_pool import McpPool
 from perdure.actors.outside import Outside
 from perdure.actors.state import Started
 from perdure.actors.work import call_in_thread, worker
-from perdure.cluster.checks import check_runs, checked
+from perdure.cluster.checks import checked
 from perdure.cluster.comparison import Summary, Times, differing, summarized, summary_of
 from perdure.cluster.connection import Connection
 from perdure.cluster.history import History
@@ -60,7 +60,6 @@ class Evaluation:
 
     async def each(self, executions: list[str]) -> AsyncIterator[Evaluated]:
         """Yield what would become of each execution, in their order. Raises as `checked`, and LogUnavailable."""
-        check_runs(self._definition)
         pool = McpPool()
         try:
             runner = None if self._dry else self._runner(pool)

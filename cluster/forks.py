@@ -14,7 +14,7 @@ from perdure.actors.forking import Point, fork
 from perdure.actors.inputs import ActivateExecution
 from perdure.actors.search import with_attributes
 from perdure.actors.state import Started
-from perdure.cluster.checks import check_id, check_input, check_runs, checked
+from perdure.cluster.checks import check_id, check_input, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.history import At, History
@@ -69,7 +69,6 @@ async def _events(
     definition = _changed(before if workflow is None else load(workflow), model)
     value = was.input if value is UNSET else tools.to_json(value, "the input")
     check_input(definition, value)
-    check_runs(definition)
     places = was.tools
     if workflow is not None:
         value, places = checked(settings, definition, value, execution)

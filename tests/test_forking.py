@@ -25,11 +25,14 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.actors.state import Started
+from perdure.actors.transcripts import given_to
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput
 from perdure.events.entry import Entry, as_data
 from perdure.events.vocabulary import Event, ExecutionForked, ExecutionStarted, NodeScheduled, TimerArmed
+from perdure.scripts import as_reply
+from perdure.testing import calls
 
 LATER = NOW + timedelta(days=3)
 SUPPORT: dict[str, Any] = {
@@ -265,6 +268,24 @@ def test_a_definition_without_the_state_that_the_past_is_in_is_refused() -> None
         Past(chart_plan()).fork(nodes=("first",))
     with pytest.raises(BadInput, match="statechart"):
         Past(chart_plan()).fork(plan=plan_of(SUPPORT))
+
+
+def agent_plan(model: str = "m") -> Plan:
+    agent = {"model": model, "instructions": "Help.", "tools": ["look"]}
+    return load(
+        {"name": "flow", "agents": {"a": agent}, "nodes": {"n": {"agent": "a", "with": {"message": "hi"}}}}
+    ).plan
+
+
+def test_replies_and_calls_of_an_agent_up_to_the_point_are_not_paid_again_also_under_another_model() -> None:
+    past = Past(agent_plan()).tell(done("n[0]/model", as_reply(calls(look={"x": 1}))), done("n[0]/look", {"found": 1}))
+    assert begun(past.fork(at=1)) == ["n[0]/model"]
+    assert begun(past.fork(at=2)) == ["n[0]/look"]
+    forked = past.fork(plan=agent_plan("other"))
+    assert begun(forked) == ["n[1]/model"]
+    asked = given_to(forked.now, forked.plan, "n[1]/model", forked.now.running["n[1]/model"], lambda value, _: value)
+    assert [each.text for each in asked.said] == ["hi", "", '{"found": 1}']
+    assert output(forked.when(done("n[1]/model", as_reply("Done.")))) == {"n": "Done."}
 
 
 def test_forking_from_a_node_that_is_not_there_says_which_was_meant() -> None:

@@ -21,7 +21,8 @@ def options_of(words: list[str]) -> set[str]:
         if word not in getattr(command, "commands", {}):
             break
         command = command.commands[word]
-    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return {name for name in names if name.startswith("--")}
 
 
 def test_every_command_of_the_page_has_the_options_that_it_shows() -> None:
