@@ -102,8 +102,8 @@ def _in_nodes(plan: Plan, before: Plan, at: str, body: BodyState, chosen: Iterab
         if name.endswith(UNDO) or name not in there or not _is_kept(plan, before, node_in(at, name), node):
             gone.add(name)
     for name, each in there.items():
-        node = body.nodes.get(name)
-        if node is not None and node.status == "skipped" and not gone.isdisjoint(each.needs):
+        skipped = name in body.nodes and body.nodes[name].status == "skipped"
+        if skipped and not gone.isdisjoint(each.needs):
             gone.add(name)
         if each.handler_of in gone:
             gone.add(name)

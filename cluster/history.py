@@ -75,8 +75,8 @@ class History:
 
     async def diff(self, before: At, after: At | None = None) -> list[Difference]:
         """Return what changed between two places; up to now where only one is given. Raises as `step`."""
-        states = [described(self.execution, (await self.step(at)).after.state) for at in (before, after)]
-        return list(differences(*states))
+        first, second = [described(self.execution, (await self.step(at)).after.state) for at in (before, after)]
+        return list(differences(first, second))
 
     async def all(self) -> list[Recorded]:
         """Return all stored entries so far; none where there is no such execution."""

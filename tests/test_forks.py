@@ -13,7 +13,7 @@ from perdure.cluster.client import AsyncClient
 from perdure.cluster.retention import purge
 from perdure.cluster.run import AsyncRun
 from perdure.errors import BadInput, ExecutionExists, ExecutionFailed, ExecutionNotFound
-from perdure.events.vocabulary import ExecutionForked
+from perdure.events.vocabulary import ExecutionForked, NodeScheduled, NodeSkipped, NodeSucceeded
 from perdure.testing import Model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -79,9 +79,9 @@ async def case(client: AsyncClient) -> AsyncRun:
 
 async def called(run: AsyncRun) -> list[str]:
     """Return the nodes that a run asked models or tools for, or that it decided anew."""
-    kinds = ("NodeScheduled", "NodeSucceeded", "NodeSkipped")
     events = [each.event for recorded in await run.history() for each in recorded.unpack()]
-    return sorted({each.node for each in events if type(each).__name__ in kinds} - {"escalate"})  # type: ignore[union-attr]
+    kinds = NodeScheduled | NodeSucceeded | NodeSkipped
+    return sorted({each.node for each in events if isinstance(each, kinds)} - {"escalate"})
 
 
 @pytest.mark.parametrize("node", list(NEEDED))
@@ -130,9 +130,9 @@ async def test_the_same_fork_asked_for_again_is_the_same_and_another_under_its_i
     await forked.result(20)
     assert (await case.fork(at=3, id="twice")).id == "twice"
     assert sum(isinstance(each.event, ExecutionForked) for r in await forked.history() for each in r.unpack()) == 1
-    for other in ({"at": 4}, {"at": 3, "model": "other"}):
+    for at, model in ((4, None), (3, "other")):
         with pytest.raises(ExecutionExists, match="'twice' is taken"):
-            await case.fork(id="twice", **other)  # type: ignore[arg-type]
+            await case.fork(id="twice", at=at, model=model)
     with pytest.raises(ExecutionExists):
         await case.fork(id=case.id)
 
