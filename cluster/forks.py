@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from perdure.cluster.history import At, History
 from perdure.cluster.inbox import lane_of
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
+from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, ExecutionExists, VersionConflict
 from perdure.events.entry import Entry, as_data
 from perdure.events.vocabulary import Event, ExecutionForked, ExecutionStarted
@@ -28,26 +30,28 @@ from perdure.events.vocabulary import Event, ExecutionForked, ExecutionStarted
 _DEEPEST = 50  # forks of forks: each one's past lies within the next one's
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a fork is asked for; see AsyncRun.fork. value: its input, UNSET for that of the source."""
+
+    at: At | None = None
+    nodes: Sequence[str] = ()
+    value: Any | UnsetType = UNSET
+    workflow: WorkflowLike | None = None
+    model: str | None = None
+
+
 async def forked(
-    connection: Connection,
-    settings: Settings,
-    source: str,
-    *,
-    at: At | None = None,
-    nodes: Sequence[str] = (),
-    value: Any | UnsetType = UNSET,
-    workflow: WorkflowLike | None = None,
-    model: str | None = None,
-    execution: str | None = None,
-    lane: str | None = None,
-) -> str:
+    connection: Connection, settings: Settings, source: str, asked: Asked,
+    execution: str | None = None, lane: str | None = None,
+) -> str:  # fmt: skip
     """Record a fork, have it taken up, and return its id; one that is there already, as it is asked for, goes on.
 
-    See AsyncRun.fork. lane: where its commands go, other than to the store's hosts.
+    lane: where its commands go, other than to the store's hosts. Raises as AsyncRun.fork.
     """
     execution = uuid4().hex if execution is None else execution
     check_id(execution)
-    events = await _events(connection, settings, source, execution, (at, nodes, value, workflow, model), lane)
+    events = await _events(connection, settings, source, execution, asked, lane)
     started = events[0]
     assert isinstance(started, ExecutionStarted)  # noqa: S101 (a fork begins with it)
     try:
@@ -60,31 +64,34 @@ async def forked(
 
 
 async def _events(
-    connection: Connection, settings: Settings, source: str, execution: str, asked: tuple[Any, ...], lane: str | None
+    connection: Connection, settings: Settings, source: str, execution: str, asked: Asked, lane: str | None
 ) -> list[Event]:
-    at, nodes, value, workflow, model = asked
-    point = await point_of(connection, source, at)
-    was = point.state.started
+    """Return the events of the fork's first entry; its definition is stored, and its code."""
+    point = await point_of(connection, source, asked.at)
+    was, now = point.state.started, datetime.now(UTC)
     before = load(json.loads(await connection.registry.definition(was.digest)))
-    definition = _changed(before if workflow is None else load(workflow), model)
-    value = was.input if value is UNSET else tools.to_json(value, "the input")
+    definition = _changed(before if asked.workflow is None else load(asked.workflow), asked.model)
+    value = was.input if asked.value is UNSET else tools.to_json(asked.value, "the input")
     check_input(definition, value)
     places = was.tools
-    if workflow is not None:
+    if asked.workflow is not None:
         value, places = checked(settings, definition, value, execution)
         places = await shipped(CodeStore(connection, settings.replicas), definition, places)
-    plan, now = definition.plan, datetime.now(UTC)
-    search = {name: each for name, each in was.search.items() if name not in before.plan.search}
-    started = ExecutionStarted(
-        plan.name, plan.digest, value, lane or lane_of(execution), places, was.priority, None, search, was.tags,
-        now if plan.limits or plan.gates else None,
-    )  # fmt: skip
-    started, error = with_attributes(plan, execution, started, now)
+    started = _started(before.plan, definition.plan, was, now)
+    started = replace(started, input=value, tools=places, lane=lane or lane_of(execution))
+    started, error = with_attributes(definition.plan, execution, started, now)
     if error is not None:
         raise BadInput(f"the fork cannot begin: {error.message}")
-    events = fork(plan, before.plan, execution, started, point, nodes, now)
-    await connection.registry.put_definition(plan.digest, definition.workflow)
+    events = fork(definition.plan, before.plan, execution, started, point, asked.nodes, now)
+    await connection.registry.put_definition(definition.plan.digest, definition.workflow)
     return events
+
+
+def _started(before: Plan, plan: Plan, was: ExecutionStarted, now: datetime) -> ExecutionStarted:
+    """Return the start of a fork: that of the source under another plan, without parent and evaluated attributes."""
+    given = {name: value for name, value in was.search.items() if name not in before.search}
+    began = now if plan.limits or plan.gates else None
+    return replace(was, workflow=plan.name, digest=plan.digest, parent=None, search=given, began=began)
 
 
 async def point_of(connection: Connection, source: str, at: At | None = None) -> Point:
@@ -124,7 +131,7 @@ async def _same(connection: Connection, execution: str, events: list[Event]) -> 
     first = [recorded async for recorded in connection.log.read(execution, limit=1)]
     there = first[0].entry.events if first else []
     if len(there) > 1 and isinstance(there[0], ExecutionStarted) and isinstance(there[1], ExecutionForked):
-        ours = replace(events[0], lane=there[0].lane, tools=there[0].tools)
+        ours = replace(events[0], lane=there[0].lane, tools=there[0].tools, began=there[0].began)
         if (ours, events[1]) == (there[0], there[1]):
             return there[0]
     raise ExecutionExists(f"the execution id {execution!r} is taken by another execution; choose another id")

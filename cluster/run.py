@@ -195,14 +195,11 @@ class AsyncRun:
         another. What was done is reused, as docs/time_travel.md says. id: the same one again, asked for in the same
         way, is the same fork. Raises BadInput, DefinitionError, ExecutionNotFound or ExecutionExists.
         """
-        from perdure.cluster.forks import forked
+        from perdure.cluster.forks import Asked, forked
 
         nodes = (from_,) if isinstance(from_, str) else tuple(from_)
-        settings = self._settings or Settings()
-        new = await forked(
-            self._connection, settings, self.id, at=at, nodes=nodes, value=input, workflow=workflow, model=model,
-            execution=id, lane=self._lane,
-        )  # fmt: skip
+        asked, settings = Asked(at, nodes, input, workflow, model), self._settings or Settings()
+        new = await forked(self._connection, settings, self.id, asked, id, self._lane)
         return AsyncRun(new, self._connection, self._settings, self._lane)
 
     async def begun(self, within: float = 0) -> ExecutionStarted | None:
