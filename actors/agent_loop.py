@@ -136,13 +136,13 @@ def _end(draft: Draft, turn: _Turn, told: dict[str, str]) -> None:
 
 def _over(agent: str, budget: Budget, node: NodeState) -> Error | None:
     used = spent(node)
-    for kind, key, limit in (
-        ("OutOfTurns", "turns", budget.turns),
-        ("OutOfTokens", "tokens", budget.tokens),
-        ("OutOfMoney", "cost", budget.cost),
-    ):
-        if limit is not None and used[key] >= limit:
-            return Error(kind, f"agent {agent!r} is not done after {used[key]:g} {key}, its budget is {limit:g}", used)
+    told = f"agent {agent!r} is not done after {{}}, its budget is {{:g}}"
+    if used["turns"] >= budget.turns:
+        return Error("OutOfTurns", told.format(f"{used['turns']} turns", budget.turns), used)
+    if budget.tokens is not None and used["tokens"] >= budget.tokens:
+        return Error("OutOfTokens", told.format(f"{used['tokens']} tokens", budget.tokens), used)
+    if budget.cost is not None and used["cost"] >= budget.cost:
+        return Error("OutOfMoney", told.format(f"a cost of {used['cost']:g}", budget.cost), used)
     return None
 
 

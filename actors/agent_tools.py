@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from perdure.actors import tools
+from perdure.actors import mcp_tools, tools
 from perdure.actors.models import Offered
+from perdure.actors.outside import Outside
 from perdure.actors.tool_schema import schema_of
 from perdure.definitions.agent_parts import HAND_OFF, Agent, AgentTool
 from perdure.definitions.plan import Plan
@@ -20,13 +21,16 @@ _ANYTHING: dict[str, Any] = {"type": "object"}
 _NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
 
 
-def offered(plan: Plan, agent: Agent, places: Mapping[str, str]) -> list[Offered]:
-    """Return what a model may call; `places` is where each tool's code is. Raises ToolNotFound or BadInput."""
-    made = [_offered(plan, tool, places) for tool in agent.tools]
+async def offered(plan: Plan, agent: Agent, places: Mapping[str, str], outside: Outside) -> list[Offered]:
+    """Return what a model may call; `places` is where each tool's code is.
+
+    Raises ToolNotFound or BadInput, and where an MCP server has the tool what that raises.
+    """
+    made = [await _offered(plan, tool, places, outside) for tool in agent.tools]
     return [*made, *(_hand_off(plan, name) for name in agent.handoffs)]
 
 
-def _offered(plan: Plan, tool: AgentTool, places: Mapping[str, str]) -> Offered:
+async def _offered(plan: Plan, tool: AgentTool, places: Mapping[str, str], outside: Outside) -> Offered:
     description, schema = tool.description, tool.input
     if tool.agent is not None:
         description, own = description or plan.agents[tool.agent].description, _MESSAGE
@@ -35,17 +39,21 @@ def _offered(plan: Plan, tool: AgentTool, places: Mapping[str, str]) -> Offered:
         description = description or (known.description if known is not None else "")
         own = (known.input if known is not None else None) or _ANYTHING
     else:
-        said, own = _of_tool(plan, tool.target, places)
+        said, own = await _of_tool(plan, tool.target, places, outside)
         description = description or said
     return Offered(tool.offered, description, _without(schema or own, tool.with_))
 
 
-def _of_tool(plan: Plan, name: str, places: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+async def _of_tool(plan: Plan, name: str, places: Mapping[str, str], outside: Outside) -> tuple[str, dict[str, Any]]:
     """Return what is known of a tool: what its definition declares comes before what its code says."""
     declared = plan.tools.get(name)
     if declared is not None and declared.input is not None:
         return declared.description, declared.input
-    description, schema = _of_code(places[name])
+    if places[name].startswith(mcp_tools.PREFIX):
+        known = await mcp_tools.described(places[name], outside)
+        description, schema = known.description, known.parameters
+    else:
+        description, schema = _of_code(places[name])
     return (declared.description if declared is not None else "") or description, schema
 
 

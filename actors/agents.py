@@ -9,6 +9,7 @@ import msgspec
 from perdure.actors import memories
 from perdure.actors.agent_tools import offered
 from perdure.actors.models import Asked, Hear, Models
+from perdure.actors.outside import Outside
 from perdure.actors.replies import InvalidReply, checked
 from perdure.actors.transcripts import Conversation, Said, asked
 from perdure.definitions.agent_parts import Agent
@@ -43,11 +44,14 @@ async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, questi
             if not tries_left:
                 raise
             mend = f"{error}\nReply again, with nothing but JSON that fits."
+            hear("\n")  # another reply follows
             said = [*said, Said("assistant", reply.text), Said("user", mend)]
     raise AssertionError("the last try returns or raises")  # pragma: no cover
 
 
-async def take_turn(models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], hear: Hear) -> Answered:
+async def take_turn(
+    models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], outside: Outside, hear: Hear
+) -> Answered:
     """Return the model's next reply in a conversation, as it is recorded. Raises as `ask` does."""
     agent = plan.agents[given.agent]
     remembered: list[Said] = []
@@ -55,7 +59,7 @@ async def take_turn(models: Models, plan: Plan, given: Conversation, places: Map
         records = await memories.records_of(_sessions(models), given.session, given.upto)
         remembered = memories.remembered(records, agent.memory.tokens)
     request = _request(given.agent, agent, [*remembered, *given.said])
-    request = msgspec.structs.replace(request, tools=offered(plan, agent, places))
+    request = msgspec.structs.replace(request, tools=await offered(plan, agent, places, outside))
     reply, usage = await models.ask(plan.endpoints, agent, request, hear)
     return Answered(msgspec.to_builtins(reply), usage)
 

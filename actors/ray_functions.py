@@ -2,10 +2,14 @@
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from perdure.errors import EnvironmentProblem
+
+OF_FILE = "perdure_tools_"
+"""What the names of the modules that are tool files begin with."""
 
 
 def is_remote(target: Any) -> bool:
@@ -21,6 +25,7 @@ def plain(target: Any) -> Callable[..., Any]:
 
 def calling(target: Any) -> Callable[..., Any]:
     """Return what calls a remote function and awaits its result; a call that is cancelled cancels the task."""
+    _let_travel(plain(target).__module__)
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         import ray
@@ -42,3 +47,11 @@ def calling(target: Any) -> Callable[..., Any]:
             raise WorkerLost(f"the Ray task is lost: {error}") from error
 
     return call
+
+
+def _let_travel(module: str) -> None:
+    """Have the functions of a tool file sent whole: Ray's workers cannot import it by the name that it has here."""
+    if module.startswith(OF_FILE):
+        from ray import cloudpickle
+
+        cloudpickle.register_pickle_by_value(sys.modules[module])  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.parts import Tool as Declared
 from perdure.errors import BadInput, ToolNotFound
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function")  # a function, a class, or a remote function of Ray's
 
 
 class _Label(NamedTuple):
@@ -59,12 +59,14 @@ def tool(
     """
 
     def register(target: Function) -> Function:
-        of = ray_functions.plain(target) if ray_functions.is_remote(target) else target
+        of: Any = ray_functions.plain(target) if ray_functions.is_remote(target) else target
         label = _Label(name or of.__name__, version, tuple(tags))
         check_name(label.name, version)
         target.__perdure_tool__ = label  # type: ignore[attr-defined]
         if not _in_file.get():  # a definition's own files are searched by file, so that two may share a name
-            _registered.put(label.name, version, f"{of.__module__}:{of.__qualname__}")
+            file = getattr(sys.modules.get(of.__module__), "__file__", None) or of.__module__
+            place = f"{of.__module__}:{of.__qualname__}"
+            _registered.put(label.name, version, place, f"{file}:{of.__qualname__}")
         return target
 
     return register(function) if function is not None else register
@@ -270,7 +272,7 @@ def _load_file(path: str) -> ModuleType:
         raise ToolNotFound(f"the tool file {path} does not exist")
     if not path.endswith(".py"):
         raise BadInput(f"the tool file {path} is no Python file: its name must end in .py")
-    name = "perdure_tools_" + path.translate(str.maketrans("/.-", "___"))
+    name = ray_functions.OF_FILE + path.translate(str.maketrans("/.-", "___"))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # noqa: S101 (a path that ends in .py always has a spec)
     assert spec.loader is not None  # noqa: S101

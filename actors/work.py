@@ -123,7 +123,8 @@ def worker(models: Models, call_elsewhere: CallElsewhere, send: Send | None = No
             key = work.context().idempotency_key
             return await agents.remember(models, work.plan, work.input, getattr(node.model, "does", ""), key)
         if node.calls == "model":
-            return await in_time(agents.take_turn(models, work.plan, work.input, work.places, work.hear), node.timeout)
+            turn = agents.take_turn(models, work.plan, work.input, work.places, work.outside, work.hear)
+            return await in_time(turn, node.timeout)
         if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
         return await _on_loop(work)

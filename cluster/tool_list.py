@@ -1,6 +1,6 @@
 """All tools that nodes can call here, with their schemas, wherever they come from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ class ListedTool(msgspec.Struct, frozen=True):
     name: str
     place: str
     version: str = "1"
-    tags: tuple[str, ...] = ()
+    tags: Sequence[str] = ()
     description: str = ""
     parameters: dict[str, Any] | None = None
     returns: dict[str, Any] | None = None
@@ -33,7 +33,7 @@ class ListedTool(msgspec.Struct, frozen=True):
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON data."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self) | {"tags": list(self.tags)}
         return plain
 
 

@@ -146,7 +146,7 @@ class Endpoint(Part):
     @model_validator(mode="after")
     def _key_is_a_secret(self) -> "Endpoint":
         if self.key is not None and self.secret is None:
-            raise PydanticCustomError("key", "a key is a secret: write it as '${{{{ secrets.NAME }}}}'")
+            raise PydanticCustomError("key", "a key is a secret: write it as '${{ secrets.NAME }}'")
         return self
 
 

@@ -36,7 +36,8 @@ class Workflow(Part):
     kind: Literal["dag", "statechart"] = Field(default="dag", description="A graph of nodes, or a statechart.")
     description: str = Field(default="", description="What it is for.")
     include: list[str] = Field(
-        default=[], description="Files, relative to this one, whose agents, tools, limits and workflows are added."
+        default=[],
+        description="Files, relative to this one, whose agents, endpoints, tools, limits and workflows are added.",
     )
     input: dict[str, Any] | None = Field(default=None, description="JSON Schema of the input; any JSON where absent.")
     tools: list[str | Tool] = Field(

@@ -65,7 +65,9 @@ def list_(
         show_data(counts, as_json=as_json, show=lambda console: console.show_counts(counts))
         return
     page = asked(store, lambda client: client.executions(limit=limit, cursor=cursor, fresh=not stale, **query))
-    show_data(page, as_json=as_json, show=lambda console: console.show_list(page))
+    narrowed = any(value for name, value in query.items() if name != "order") or cursor is not None
+    empty = "no execution is like that" if narrowed else "no executions yet; start one with: perdure run FILE"
+    show_data(page, as_json=as_json, show=lambda console: console.show_list(page, empty))
     if page.cursor is not None:
         say(f"there are more: --cursor {page.cursor}")
 

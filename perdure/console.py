@@ -220,8 +220,8 @@ def failure(execution: str, outcome: ExecutionFailed) -> str:
     return f"execution {execution} failed{place}: {outcome.error.type}: {outcome.error.message}"
 
 
-def show_list(rows: list[dict[str, Any]]) -> None:
-    """Show executions, one a line."""
+def show_list(rows: list[dict[str, Any]], empty: str) -> None:
+    """Show executions, one a line, or the sentence that there are none."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("execution", "workflow", "status", "started (UTC)", "took", "error"):
         table.add_column(heading, no_wrap=True)
@@ -238,7 +238,7 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             took,
             escape(error),
         )
-    console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+    console.print(table if rows else empty)
 
 
 def show_rows(headings: dict[str, str], rows: Sequence[dict[str, Any]], empty: str) -> None:

@@ -1,6 +1,7 @@
 """Agents on the real store: a host in this process, a model behind HTTP, sessions, streams, approvals, secrets."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,25 @@ async def test_a_tool_gets_the_secrets_that_the_definition_gives_it_and_the_mode
     ]
     said = await run.transcript("n")
     assert [(each.role, each.text) for each in said][-1] == ("assistant", "Paid.")
+
+
+async def test_a_model_is_offered_tools_of_mcp_servers_and_our_own_as_they_describe_themselves(
+    client: AsyncClient, model: Model
+) -> None:
+    SCRIPT.extend([Reply(match="mcp please", turn=0, calls=[{"desk_add": {"a": 20, "b": 3}}, {"desk_add": {"a": "x"}}]),
+                   Reply("Added.", match="mcp please", turn=1)])  # fmt: skip
+    desk = {"command": sys.executable, "args": [str(Path(__file__).parent / "mcp_program.py")]}
+    fetch = {"tool": "http", "name": "fetch", "with": {"auth": {"bearer": "${{ secrets.PAY_TOKEN }}"}}}
+    run = await client.start({**flow("mcp", tools=["desk.add", fetch]), "mcp": {"desk": desk}})
+    assert await run.result(30) == {"n": "Added."}
+    asked, told = (each for each in model.requests if "mcp please" in str(each))
+    add, http = (each["function"] for each in asked["tools"])
+    assert (add["name"], add["description"], add["parameters"]["required"]) == ("desk_add", "Add two numbers.", ["a"])
+    assert "url" in http["parameters"]["properties"]
+    assert "auth" not in http["parameters"]["properties"]
+    fits, misfits = (each["content"] for each in told["messages"][-2:])
+    assert fits == '{"result": 23}'
+    assert "its argument.a is 'x', not a whole number" in misfits
 
 
 async def test_an_approval_waits_on_the_log_and_says_who_decided(client: AsyncClient) -> None:

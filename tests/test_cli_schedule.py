@@ -48,7 +48,7 @@ def test_a_schedule_is_added_shown_and_changed_by_commands(environment: dict[str
 
 def test_the_hosts_of_a_client_let_schedules_fire(tmp_path: Path) -> None:
     with face.connect(Settings(store=tmp_path / "store", user="ann"), local=True) as client:
-        at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+        at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
         client.schedules.add("once", REPORT, at=at, time_as="day")
         client.schedules.add("daily", REPORT, cron="0 3 * * *", time_as="day")
         assert client.schedules.served()

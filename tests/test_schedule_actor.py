@@ -124,7 +124,7 @@ async def test_what_was_sent_and_is_decided_past_is_not_sent_again(world: World)
 
 
 async def test_an_end_whose_report_is_on_its_way_holds_no_fire_back(world: World) -> None:
-    at = NOW + timedelta(seconds=1)
+    at = NOW + timedelta(hours=1)
     await world.ask(added(timing=Timing(at=at)), BackfillSchedule([OLD], "queue"))
     await world.actor().run(WAKE)
     world.ended = {run(OLD)}
@@ -136,7 +136,7 @@ async def test_an_end_whose_report_is_on_its_way_holds_no_fire_back(world: World
 
 
 async def test_one_that_gives_way_is_cancelled_until_it_has_ended(world: World) -> None:
-    at = NOW + timedelta(seconds=1)
+    at = NOW + timedelta(hours=1)
     await world.ask(added("cancel", Timing(at=at)), BackfillSchedule([OLD], "queue"))
     await world.actor().run(WAKE)
     await world.actor().run(FireTimer.of(ID, "fire", at))
