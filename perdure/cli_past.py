@@ -151,7 +151,7 @@ async def _fork(
         settings = settings_from({"store": store, "openai_base_url": scripted.base_url if scripted else None})
         async with await AsyncClient.open(settings, mode, drive=None if mode == "none" else new) as client:
             forked = await client.get(execution).fork(**asked, id=new)
-            reused = [path for path, node in (await forked.history().at(1)).nodes.items() if node.reused]
+            reused = sorted(path for path, node in (await forked.history().at(1)).nodes.items() if node.reused)
             say(f"execution {new}, a fork of {execution}; reused: {', '.join(reused) or 'nothing'}")
             if mode == "none":
                 return None
