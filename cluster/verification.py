@@ -96,7 +96,7 @@ class Verification:
             return
         made = await asyncio.to_thread(self._scratch.rows, chain.execution, events)
         stored = await self._projections.read(lambda connection: _rows(connection, chain.execution))
-        if made != stored and await self._connection.log.last(chain.execution) == events[-1].position:
+        if made != stored and await self._connection.log.last(chain.execution) == chain.position:
             for table in made:
                 if made[table] != stored[table]:
                     chain.tell("projection", _difference(table, made[table], stored[table]))
@@ -124,7 +124,7 @@ class _Chain:
 
     def __init__(self, execution: str) -> None:
         self.execution = execution
-        self.entries = 0
+        self.entries = self.position = 0
         self.problems: list[Problem] = []
         self.folded = Folded()
         self._prev: str | None = None
@@ -135,7 +135,7 @@ class _Chain:
 
     def take(self, recorded: Recorded) -> bool:
         """Take one more entry; say whether the next one can be looked at."""
-        self.entries += 1
+        self.entries, self.position = self.entries + 1, recorded.position
         try:
             self.newest = recorded.entry
         except Exception as error:  # whatever it is, it is what this looks for
