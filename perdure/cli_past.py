@@ -8,7 +8,6 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from perdure.cli_support import (
@@ -170,6 +169,8 @@ async def _compared(one: str, other: str, settings: "Settings") -> "Comparison":
 
 
 def _show_comparison(told: "Comparison", *, as_json: bool) -> None:
+    import msgspec
+
     from perdure.console_past import show_comparison
 
     if as_json:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import msgspec
 import typer
 
 from perdure.cli_support import AsJson, Store, only_data_on_stdout, print_json, say, settings_from, settings_of_existing
@@ -167,6 +166,8 @@ def evaluate(
 
     Example: perdure workflows evaluate order.yaml --last 50 --dry
     """
+    import msgspec
+
     from perdure import console_past
 
     with only_data_on_stdout():
