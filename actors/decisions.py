@@ -21,6 +21,7 @@ from perdure.actors.inputs import (
     ReportSuccess,
     StartExecution,
 )
+from perdure.actors.search import with_attributes
 from perdure.actors.state import ExecutionState, Purged, Started
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import (
@@ -99,10 +100,16 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
             same = state.started.parent == given.parent
         return [] if same else [CommandRefused(given.id, "the execution id is taken by another definition or input")]
     started = ExecutionStarted(
-        given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent
-    )
+        given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent,
+        given.search, given.tags,
+    )  # fmt: skip
+    started, error = with_attributes(plan, execution, started, at)
     draft = Draft(plan, execution, Started(started), at)
     draft.events.append(started)
+    if error is not None:
+        failures.leave_root(draft, "", error, None, 0)
+        flow.run(draft)
+        return draft.events
     if plan.timeout is not None:
         draft.arm("execution", "", plan.timeout)
     if plan.main.chart is not None:

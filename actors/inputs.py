@@ -13,7 +13,10 @@ class _Input(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 
 
 class StartExecution(_Input, frozen=True):
-    """Begin this execution. `tools` maps the names in the definition to where each tool's code is."""
+    """Begin this execution. `tools` maps the names in the definition to where each tool's code is.
+
+    search: attributes for queries beside those that the definition gives. tags: words for queries.
+    """
 
     id: str
     execution: str
@@ -24,6 +27,8 @@ class StartExecution(_Input, frozen=True):
     tools: dict[str, str] = {}
     priority: int = 5
     parent: Parent | None = None
+    search: dict[str, str | int | float | bool] = {}
+    tags: list[str] = []
 
 
 class FireTimer(_Input, frozen=True):

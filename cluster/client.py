@@ -1,7 +1,7 @@
 """The asynchronous client: opens or joins what it needs, starts executions, and follows them through the log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -14,13 +14,15 @@ from nats.errors import NoRespondersError
 
 from perdure.actors.inputs import StartExecution
 from perdure.actors.pools import REPORTS, PoolReport
+from perdure.actors.search import with_given
 from perdure.cluster.checks import check_id, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.opening import Mode, open_store
+from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.references import is_reference
-from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun, Status
+from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import EnvironmentProblem
@@ -40,7 +42,7 @@ async def connect_async(settings: Settings | None = None, *, local: bool = False
     return await AsyncClient.open(settings or Settings(), "local" if local else "ray")
 
 
-class AsyncClient:
+class AsyncClient(AsyncQueries):
     """A client of one store. Use it as an async context manager, or call `close`."""
 
     def __init__(
@@ -57,7 +59,6 @@ class AsyncClient:
         self._closing = closing
         self._lane = lane
         self._sees_secrets = sees_secrets
-        self._projections_file = settings.projections_file
 
     @classmethod
     async def open(cls, settings: Settings, mode: Mode, drive: str | None = None) -> "AsyncClient":
@@ -85,19 +86,22 @@ class AsyncClient:
         *,
         id: str | None = None,
         priority: int = 5,
+        search: Mapping[str, str | float | bool] | None = None,
+        tags: Iterable[str] = (),
         confirm: bool = True,
     ) -> "AsyncRun":
         """Start an execution and return its handle.
 
         workflow: a path, YAML or JSON text, a dict, a Workflow, or the name of a registered one: `order`, `order@3`,
         `order@sha256:...`. input: JSON data. id: makes the start idempotent: the same id with the same definition and
-        input attaches. confirm: wait up to 2 s until the start is recorded.
+        input attaches. search: attributes for queries, beside those of the definition and over them. tags: words for
+        queries. confirm: wait up to 2 s until the start is recorded.
         Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable, SecretMissing, ExecutionExists,
         WorkflowNotFound or WorkflowDeprecated.
         """
         definition = await self.definition_of(workflow, id)
         run = AsyncRun(uuid4().hex if id is None else id, self._connection)
-        command = self._command(definition, input, run.id, priority)
+        command = self._command(definition, input, run.id, priority, search, tags)
         if id is not None and await run.attaches(command):
             return run
         await self._connection.registry.put_definition(command.digest, definition.workflow)
@@ -106,10 +110,19 @@ class AsyncClient:
             return run  # queued: every host is busy or away, and the start is safe in the inbox
         return run
 
-    async def start_many(self, workflow: WorkflowLike, inputs: Iterable[Any], *, priority: int = 5) -> "list[AsyncRun]":
+    async def start_many(
+        self,
+        workflow: WorkflowLike,
+        inputs: Iterable[Any],
+        *,
+        priority: int = 5,
+        search: Mapping[str, str | float | bool] | None = None,
+        tags: Iterable[str] = (),
+    ) -> "list[AsyncRun]":
         """Queue one execution per input, all at once, and return their handles in the same order."""
         definition = await self.definition_of(workflow, None)
-        commands = [self._command(definition, value, uuid4().hex, priority) for value in inputs]
+        tags = list(tags)
+        commands = [self._command(definition, value, uuid4().hex, priority, search, tags) for value in inputs]
         places = await self._ship(definition, commands[0].tools) if commands else {}
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
         window = asyncio.Semaphore(_STARTS_IN_FLIGHT)
@@ -133,17 +146,6 @@ class AsyncClient:
         begun = None if id is None else await AsyncRun(id, self._connection).begun()
         return await self.workflows.resolve(str(workflow), begun.digest if begun else None)
 
-    async def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the newest executions of the store: rows of the `executions` read model, brought up to date first."""
-        from perdure.projections.runner import Projections
-
-        projections = Projections(self._projections_file)
-        try:
-            await projections.catch_up(self._connection.log)
-            return await projections.executions(status, limit)
-        finally:
-            projections.close()
-
     async def pools(self) -> list[PoolReport]:
         """Return how the pools of node actors stand; none where no node actor was needed in the last seconds."""
         try:
@@ -161,7 +163,7 @@ class AsyncClient:
         """
         from perdure.cluster.retention import purge_ended
 
-        return await purge_ended(self._connection, self._projections_file, older_than, statuses, dry_run=dry_run)
+        return await purge_ended(self._connection, self._projections, older_than, statuses, dry_run=dry_run)
 
     def export(self, execution: str) -> AsyncIterator[str]:
         """Yield an execution's whole history as lines of a file; see `import_history`. Raises ExecutionNotFound."""
@@ -185,10 +187,16 @@ class AsyncClient:
     async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:
         return await shipped(CodeStore(self._connection, self._settings.replicas), definition, places)
 
-    def _command(self, definition: Definition, value: Any, execution: str, priority: int) -> StartExecution:
+    def _command(
+        self, definition: Definition, value: Any, execution: str, priority: int,
+        search: Mapping[str, str | float | bool] | None = None, tags: Iterable[str] = (),
+    ) -> StartExecution:  # fmt: skip
         value, places = checked(self._settings, definition, value, execution, priority, sees_secrets=self._sees_secrets)
         plan, lane = definition.plan, self._lane or lane_of(execution)
-        return StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, lane, places, priority)
+        return with_given(
+            StartExecution(uuid4().hex, execution, plan.name, plan.digest, value, lane, places, priority),
+            plan, search or {}, list(dict.fromkeys(tags)),
+        )  # fmt: skip
 
     async def let_go(self) -> None:
         """Say that nothing is left to drive on this client's own lane: no cluster need look after it."""

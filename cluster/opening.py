@@ -112,7 +112,7 @@ async def _serve(
     closing.push_async_callback(hosting.close)
     await hosting.open()
     if drive is None and starter.has_our_environment:  # else a supervisor does it, or whoever serves the store
-        sweeping = asyncio.create_task(keep_sweeping(connection, settings.projections_file), name="perdure-sweep")
+        sweeping = asyncio.create_task(keep_sweeping(connection, settings), name="perdure-sweep")
         closing.push_async_callback(stop, sweeping)
     return starter.has_our_environment
 

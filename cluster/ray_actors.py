@@ -19,6 +19,7 @@ from perdure.cluster import logs
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.ownership import Ownership
+from perdure.cluster.projecting import NAME, keep_projecting
 from perdure.cluster.ray_executions import Apart
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
@@ -158,7 +159,23 @@ class SupervisorActor:
                 await connection.close()
                 ray.kill(me, no_restart=True)
 
-            await Supervisor(connection, RayProcesses(self._config), settings.projections_file, close).run()
+            await Supervisor(connection, RayProcesses(self._config), settings, close).run()
+
+
+class ProjectionActor:
+    """The named, detached actor that folds the log into read models; Ray restarts it, and it goes on where it was."""
+
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+        logs.configure(config.settings["log_format"])
+        OwnLoop().submit(self._run())
+
+    async def _run(self) -> None:
+        async with _or_die(NAME):
+            settings = Settings(**self._config.settings)
+            connection = await connect_to(settings)
+            logs.to_nats(connection.nats, NAME)
+            await keep_projecting(connection, settings)
 
 
 class RayProcesses:
@@ -167,10 +184,12 @@ class RayProcesses:
     def __init__(self, config: HostConfig) -> None:
         self._config = config
         self._actors: dict[str, ActorHandle[HostActor]] = {}
+        self._projecting: ActorHandle[ProjectionActor] | None = None
 
     async def ensure(self, count: int) -> list[str]:
         """See Processes."""
         self._find_surplus(count)
+        self._project()
         nodes = _nodes()
         for number in range(count):
             name = f"host{number}"
@@ -191,8 +210,20 @@ class RayProcesses:
         self._find_surplus(0)
         draining = [asyncio.ensure_future(_drained(actor, drain)) for actor in self._actors.values()]
         await asyncio.gather(*draining)
+        ray.kill(self._project(), no_restart=True)
         for actor in self._actors.values():
             ray.kill(actor, no_restart=True)
+
+    def _project(self) -> "ActorHandle[ProjectionActor]":
+        """See to it that the read models are kept: one process a store."""
+        if self._projecting is None:
+            self._projecting = spawn(
+                ProjectionActor, msgspec.structs.replace(self._config, name=NAME), name=f"perdure-{NAME}",
+                namespace=self._config.namespace, get_if_exists=True, lifetime="detached", max_restarts=-1,
+                # Where the supervisor is: a SQLite file is read by those who brought the cluster up.
+                scheduling_strategy=_on(ray.get_runtime_context().get_node_id()),
+            )  # fmt: skip
+        return self._projecting
 
     def _find_surplus(self, count: int) -> None:
         """Find the processes that a supervisor before this one started; a handle keeps each one's name."""

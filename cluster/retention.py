@@ -1,41 +1,46 @@
 """Retention: removes the past of ended executions, tombstone first, so that a crash at any point can be repeated."""
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from functools import partial
 from uuid import uuid4
 
 from perdure.actors.folded import Folded
 from perdure.actors.state import Purged, Started
 from perdure.cluster.connection import Connection
-from perdure.errors import BadInput, ExecutionNotFound
-from perdure.events.entry import Entry, Recorded
-from perdure.events.vocabulary import ExecutionPurged
+from perdure.errors import BadInput, CorruptBlob, ExecutionNotFound
+from perdure.events.entry import Entry, Happened, Recorded
+from perdure.events.vocabulary import Counted, ExecutionPurged
+from perdure.projections.queries import ended_before
 from perdure.projections.runner import Projections
+from perdure.projections.statistics import counted
+
+_log = logging.getLogger("perdure.retention")
 
 
 async def purge_ended(
-    connection: Connection, file: Path, older_than: float, statuses: Iterable[str], *, dry_run: bool = False
+    connection: Connection,
+    projections: Projections,
+    older_than: float,
+    statuses: Iterable[str],
+    *,
+    dry_run: bool = False,
 ) -> list[str]:
     """Purge executions that ended more than `older_than` seconds ago in one of these states; return their ids.
 
-    file: of the projections, which know what has ended. Purges that were broken off are finished first, and blobs that
+    The projections know what has ended. Purges that were broken off are finished first, and blobs that
     no entry names are removed in the end. dry_run: only return what would be purged.
     """
-    projections = Projections(file)
-    try:
-        await projections.catch_up(connection.log)
-        executions = [execution async for execution in unfinished(connection)]
-        before = datetime.now(UTC) - timedelta(seconds=older_than)
-        executions += await projections.ended_before(before, statuses)
-        if dry_run:
-            return executions
-        for execution in executions:
-            await purge(connection, execution)
-        await connection.log.blobs.sweep(lambda execution: _named_blobs(connection, execution))
-        await projections.catch_up(connection.log)
-    finally:
-        projections.close()
+    await projections.catch_up(connection.log, ["executions"])
+    executions = [execution async for execution in unfinished(connection)]
+    before = datetime.now(UTC) - timedelta(seconds=older_than)
+    executions += await projections.read(partial(ended_before, before=before, statuses=list(statuses)))
+    if dry_run:
+        return executions
+    for execution in executions:
+        await purge(connection, execution)
+    await connection.log.blobs.sweep(lambda execution: _named_blobs(connection, execution))
     return executions
 
 
@@ -86,7 +91,19 @@ async def _tombstone(connection: Connection, execution: str) -> ExecutionPurged:
         ended=entries[-1].slim.at,
         entries=len(entries),
         blobs=[blob.name for recorded in entries for blob in recorded.slim.blobs],
+        statistics=await _counted(connection, entries),
     )
     entry = Entry(uuid4().hex, folded.n + 1, folded.prev, datetime.now(UTC), [tombstone], epoch=folded.epoch)
     await connection.log.append(execution, entry, folded.position)
     return tombstone
+
+
+async def _counted(connection: Connection, entries: list[Recorded]) -> list[Counted]:
+    """Return what the past adds to the statistics, so that they can be made again without it."""
+    events: list[Happened] = []
+    for recorded in entries:
+        try:
+            events += (await connection.log.with_events(recorded)).unpack()
+        except CorruptBlob as error:
+            _log.warning("execution %s: statistics lose what is in a blob: %s", recorded.execution, error)
+    return counted(events)

@@ -2,10 +2,10 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from perdure.actors.agents import Endpoint
 
@@ -82,6 +82,16 @@ class Settings(BaseSettings):
     near_timer: float = Field(
         default=30.0, ge=0, description="Seconds; timers due later are left to the durable inbox."
     )
+    projections_url: str | None = Field(
+        default=None,
+        description="PostgreSQL for the read models, as postgresql://user@host/database (the password from PGPASSWORD "
+        "or PGPASSFILE; needs perdure[postgres]); SQLite in the store's folder where absent.",
+    )
+    projections: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Your own projections, as module:Class, separated by commas; those of installed packages with "
+        "an entry point of the group perdure.projections come without it.",
+    )
     log_format: Literal["console", "json"] = Field(
         default="console", description="How `perdure up` and the hosts write their log: lines for people, or JSON."
     )
@@ -108,10 +118,15 @@ class Settings(BaseSettings):
         description="Key of the endpoint, from OPENAI_API_KEY.",
     )
 
+    @field_validator("projections", mode="before")
+    @classmethod
+    def _separated(cls, given: Any) -> Any:
+        return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
     @property
-    def projections_file(self) -> Path:
-        """The file of the read models."""
-        return self.store.absolute() / "projections.sqlite"
+    def projections_at(self) -> str | Path:
+        """Where the read models are: a URL, or the file of SQLite."""
+        return self.projections_url or self.store.absolute() / "projections.sqlite"
 
     @cached_property
     def endpoint(self) -> Endpoint:

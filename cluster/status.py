@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from nats.aio.client import Client as Nats
@@ -15,20 +15,23 @@ from perdure.cluster.assignment import assignment
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR
 from perdure.cluster.inbox import STREAM
+from perdure.cluster.projecting import NAME
+from perdure.cluster.settings import Settings
 from perdure.errors import LogUnavailable
-from perdure.projections.runner import Projections
 
 _ANSWER_SECONDS = 2.0
 _KINDS = {"starts": "perdure.start.>", "commands": "perdure.cmd.>", "timers": "perdure.timer.>"}
 
 
-async def status(connection: Connection, projections: Path) -> dict[str, Any]:
-    """Return who serves what, how much waits, and how far the log and its read models are, as JSON data."""
+async def status(connection: Connection, settings: Settings) -> dict[str, Any]:
+    """Return who serves what, how much waits, and how far the log and its read models are, as JSON data.
+
+    settings: of the store; they say where the read models are.
+    """
     hosts = await host_states(connection)
     supervisor = await answer_of(connection.nats, SUPERVISOR)
     active = sum(host.get("active", 0) for host in hosts)
-    read_model, ended = await _read_model(connection, projections)
-    under_way = sum(count for state, count in read_model.pop("counts").items() if state not in ended)
+    read_models, under_way = await _read_models(connection, settings)
     return {
         "up": supervisor is not None,
         "supervisor": supervisor,
@@ -36,7 +39,8 @@ async def status(connection: Connection, projections: Path) -> dict[str, Any]:
         "executions": {"active": active, "passive": max(0, under_way - active)},
         "inbox": await _inbox(connection),
         "log": {"position": await connection.log.last()},
-        "projections": {"executions": read_model},
+        "projections": read_models,
+        "projecting": await answer_of(connection.nats, NAME),
     }
 
 
@@ -74,13 +78,18 @@ async def _inbox(connection: Connection) -> dict[str, int]:
     return {**dict(zip(_KINDS, counts, strict=True)), "held": held}
 
 
-async def _read_model(connection: Connection, file: Path) -> tuple[dict[str, Any], set[str]]:
+async def _read_models(connection: Connection, settings: Settings) -> tuple[dict[str, Any], int]:
+    """Return how far each projection is, and how many executions have not ended."""
     from perdure.cluster.run import ENDED
+    from perdure.projections.loading import own_projections
+    from perdure.projections.queries import Query, counts
+    from perdure.projections.runner import Projections
 
-    projections = Projections(file)
+    projections = Projections(settings.projections_at, own_projections(settings.projections))
     try:
         lag = await projections.lag(connection.log)
-        await projections.catch_up(connection.log)
-        return {"lag": lag, "counts": await projections.counts()}, set(ENDED)
+        await projections.catch_up(connection.log, ["executions"])
+        found = await projections.read(partial(counts, query=Query()))
+        return lag, sum(count for state, count in found.items() if state not in ENDED)
     finally:
         projections.close()

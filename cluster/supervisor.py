@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from nats.aio.client import Client as Nats
@@ -21,6 +20,7 @@ from perdure.cluster.adoption import adopt
 from perdure.cluster.assignment import assignment
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR
+from perdure.cluster.settings import Settings
 from perdure.cluster.standby import have_taken_over
 from perdure.cluster.sweep import keep_sweeping
 from perdure.cluster.tasks import stop
@@ -49,15 +49,15 @@ class Processes(Protocol):
 
 
 class Supervisor:
-    """Looks four times a second; close: what to do once all is stopped. projections: the file of the read models."""
+    """Looks four times a second; close: what to do once all is stopped."""
 
     def __init__(
-        self, connection: Connection, processes: Processes, projections: Path, close: Callable[[], Awaitable[None]]
+        self, connection: Connection, processes: Processes, settings: Settings, close: Callable[[], Awaitable[None]]
     ) -> None:
         self._connection = connection
         self._nats = connection.nats
         self._processes = processes
-        self._projections = projections
+        self._settings = settings
         self._close = close
         self._watch = Watch(connection)
         self._serve: list[str] = []
@@ -69,7 +69,7 @@ class Supervisor:
         """Supervise until told to stop."""
         await self._nats.subscribe(f"perdure.host.{SUPERVISOR}", cb=self._answer)
         await self._nats.subscribe(_STOP, cb=self._stop)
-        sweeping = asyncio.create_task(keep_sweeping(self._connection, self._projections), name="perdure-sweep")
+        sweeping = asyncio.create_task(keep_sweeping(self._connection, self._settings), name="perdure-sweep")
         while self._stopping is None:
             try:
                 await self._look()

@@ -3,12 +3,16 @@
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING
 
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import recorded_lane
+from perdure.cluster.settings import Settings
 from perdure.errors import PerdureError
-from perdure.projections.runner import Projections
+
+if TYPE_CHECKING:
+    from perdure.projections.runner import Projections
 
 EVERY = 60.0  # seconds
 OVERDUE = 60.0  # seconds; far more than timers are late under load
@@ -16,15 +20,17 @@ _AT_ONCE = 1000
 _log = logging.getLogger("perdure.sweep")
 
 
-async def sweep(connection: Connection, projections: Projections, overdue: float = OVERDUE) -> int:
+async def sweep(connection: Connection, projections: "Projections", overdue: float = OVERDUE) -> int:
     """Have the timers count that were due more than `overdue` seconds ago, and return how many.
 
     What says which are armed is the log, through its read model on disk: nobody holds them in memory. Nothing is done
     where a command waits for the execution already.
     """
-    await projections.catch_up(connection.log)
+    from perdure.projections.inboxes import overdue as overdue_timers
+
+    await projections.catch_up(connection.log, ["executions"])
     before, seen, woken = datetime.now(UTC) - timedelta(seconds=overdue), 0, 0
-    while page := await projections.overdue(before, _AT_ONCE, seen):
+    while page := await projections.read(partial(overdue_timers, before=before, limit=_AT_ONCE, offset=seen)):
         seen += len(page)
         for execution, timer, due in page:
             woken += await _wake(connection, execution, timer, due)
@@ -39,11 +45,13 @@ async def _wake(connection: Connection, execution: str, timer: str, due: datetim
     return True
 
 
-async def keep_sweeping(connection: Connection, file: Path, every: float = EVERY) -> None:
+async def keep_sweeping(connection: Connection, settings: Settings, every: float = EVERY) -> None:
     """Sweep again and again, until cancelled."""
     while True:
         await asyncio.sleep(every)
-        projections = Projections(file)
+        from perdure.projections.runner import Projections
+
+        projections = Projections(settings.projections_at)
         try:
             await sweep(connection, projections)
         except PerdureError as error:

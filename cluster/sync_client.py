@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from perdure.actors.pools import PoolReport
@@ -12,6 +12,7 @@ from perdure.cluster.client import AsyncClient, connect_async
 from perdure.cluster.progress import NodeProgress
 from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
+from perdure.cluster.sync_queries import Queries
 from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import BadInput
@@ -39,8 +40,11 @@ def connect(settings: Settings | None = None, *, local: bool = False) -> "Client
         raise
 
 
-class Client:
+class Client(Queries):
     """A client of one store. Use it as a context manager, or call `close`."""
+
+    _client: AsyncClient
+    _loop: "_Loop"
 
     def __init__(self, client: AsyncClient, loop: "_Loop") -> None:
         self._client = client
@@ -53,24 +57,33 @@ class Client:
         *,
         id: str | None = None,
         priority: int = 5,
+        search: Mapping[str, str | float | bool] | None = None,
+        tags: Iterable[str] = (),
         confirm: bool = True,
     ) -> "Run":
         """Start an execution and return its handle; see AsyncClient.start."""
-        run = self._loop.run(self._client.start(workflow, input, id=id, priority=priority, confirm=confirm))
-        return Run(run, self._loop)
+        start = self._client.start(
+            workflow, input, id=id, priority=priority, search=search, tags=tags, confirm=confirm
+        )  # fmt: skip
+        return Run(self._loop.run(start), self._loop)
 
-    def start_many(self, workflow: WorkflowLike, inputs: Iterable[Any], *, priority: int = 5) -> "list[Run]":
+    def start_many(
+        self,
+        workflow: WorkflowLike,
+        inputs: Iterable[Any],
+        *,
+        priority: int = 5,
+        search: Mapping[str, str | float | bool] | None = None,
+        tags: Iterable[str] = (),
+    ) -> "list[Run]":
         """Queue one execution per input, all at once, and return their handles in the same order."""
-        runs = self._loop.run(self._client.start_many(workflow, inputs, priority=priority))
+        start = self._client.start_many(workflow, inputs, priority=priority, search=search, tags=tags)
+        runs = self._loop.run(start)
         return [Run(run, self._loop) for run in runs]
 
     def get(self, execution: str) -> "Run":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return Run(self._client.get(execution), self._loop)
-
-    def executions(self, status: Status | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the newest executions of the store; see AsyncClient.executions."""
-        return self._loop.run(self._client.executions(status, limit))
 
     def pools(self) -> list[PoolReport]:
         """Return how the pools of node actors stand."""

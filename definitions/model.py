@@ -49,7 +49,9 @@ class Workflow(Part):
     signals: dict[Name, Signal] | None = Field(
         default=None, description="The signals it takes, by name; any where absent."
     )
-    search: dict[Name, str] = Field(default={}, description="Attributes for queries: expressions by name.")
+    search: dict[Name, str] = Field(
+        default={}, description="Attributes for queries: expressions over the input by name, evaluated at the start."
+    )
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that an execution may take.")
     concurrency: (
         Annotated[

@@ -8,7 +8,7 @@ from perdure.definitions.nodes import Node
 from perdure.definitions.places import bodies_of
 from perdure.definitions.yaml_source import Path
 
-_WORKFLOW = ("limits", "concurrency", "search")
+_WORKFLOW = ("limits", "concurrency")
 _NODE = ("limit", "priority")
 
 

@@ -32,6 +32,9 @@ from perdure.errors import ExpressionError
 ROOTS = frozenset({"input", "nodes", "execution"})
 """What every expression may read."""
 
+SEARCH_ROOTS = frozenset({"input", "execution"})
+"""What search attributes may read: they are evaluated at the start."""
+
 PLACEMENT = ("resources", "pool", "runtime_env", "run_on")
 """The modifiers that say where a tool runs; those of a foreach or a loop by a single call are the call's."""
 
@@ -270,7 +273,7 @@ def places_of(workflow: Workflow) -> Iterator[Place]:
     of_chart = frozenset({"context"}) if workflow.states else _NONE
     yield Place(Field(("output",), workflow.output, adds=of_chart), main)
     for name, value in workflow.search.items():
-        yield Place(Field(("search", name), value, bare=True), main)
+        yield Place(Field(("search", name), value, bare=True), Body({}, SEARCH_ROOTS))
     for name, limit in workflow.limits.items():
         yield Place(Field(("limits", name, "key"), limit.key, bare=True), main)
     if workflow.concurrency is not None:

@@ -37,7 +37,7 @@ class Plan:
     tools: those that it declares, by name. runtime_env: of tools that have none of their own.
     drains: whether what does not depend on a failed node goes on. apart: whether an execution has a process of its own,
     where it can. signals: the schemas of those that it takes, or None where it takes any. workflows: those that it
-    carries, for its children.
+    carries, for its children. search: its attributes for queries.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Plan:
     ends: Mapping[str, PlanBody] = field(default_factory=dict)
     tools: Mapping[str, Tool] = field(default_factory=dict)
     runtime_env: RuntimeEnv | None = None
+    search: Mapping[str, Template] = field(default_factory=dict)
 
     @cached_property
     def secrets(self) -> frozenset[str]:
@@ -109,6 +110,7 @@ def compile_plan(workflow: Workflow) -> Plan:
         ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
         tools={tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)},
         runtime_env=workflow.runtime_env,
+        search={name: compile_condition(value) for name, value in workflow.search.items()},
     )
 
 

@@ -16,6 +16,7 @@ from nats.js.object_store import ObjectStore
 from perdure.errors import CorruptBlob, LogUnavailable
 from perdure.events.entry import Blob, Entry, Recorded, encode
 from perdure.events.subjects import execution_of, token_of
+from perdure.events.vocabulary import NodeWaiting
 
 VALUE_LIMIT = 128 * 1024
 """Bytes of one value's JSON above which it leaves the entry."""
@@ -24,6 +25,7 @@ ENTRY_LIMIT = 512 * 1024
 
 _BUCKET = "PERDURE_BLOBS"
 _FIELDS = ("input", "output")
+_ALL_EVENTS = "/events"
 
 
 class Blobs(Protocol):
@@ -162,7 +164,7 @@ def spill(execution: str, entry: Entry, data: bytes) -> tuple[Entry, dict[str, b
     slim = msgspec.structs.replace(entry, events=events, blobs=blobs)
     if len(encode(slim)) > ENTRY_LIMIT:
         blobs, values = [], {}
-        take("/events", entry.events)
+        take(_ALL_EVENTS, entry.events)
         slim = msgspec.structs.replace(entry, events=[], blobs=blobs)
     return slim, values
 
@@ -182,3 +184,16 @@ async def unspill(recorded: Recorded, blobs: Blobs) -> Recorded:
         await blobs.read(blob, content)
         values[blob.name] = content.getvalue()
     return msgspec.structs.replace(recorded, values=values)
+
+
+async def with_events(recorded: Recorded, blobs: Blobs) -> Recorded:
+    """Return the recorded entry with all of its events and what its nodes wait for, should these be in blobs.
+
+    Other values stay where they are. Raises CorruptBlob where a blob cannot be had, CorruptEntry.
+    """
+    if not names_blobs(recorded):
+        return recorded
+    entry = recorded.slim
+    waiting = {f"/events/{number}/input" for number, event in enumerate(entry.events) if isinstance(event, NodeWaiting)}
+    wanted = {_ALL_EVENTS, *waiting}
+    return await unspill(recorded, blobs) if any(blob.at in wanted for blob in entry.blobs) else recorded

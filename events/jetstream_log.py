@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import RePublish, RetentionPolicy, StorageType, StreamConfig
 
 from perdure.errors import LogUnavailable, VersionConflict
-from perdure.events.blobs import Blobs, JetStreamBlobs, names_blobs, spill, unspill
+from perdure.events.blobs import Blobs, JetStreamBlobs, names_blobs, spill, unspill, with_events
 from perdure.events.direct_get import DirectGet
 from perdure.events.entry import Entry, Recorded, encode
 from perdure.events.group_writer import GroupWriter, RefusedWrite, StaleWrite, UnknownWrite
@@ -186,6 +186,10 @@ class JetStreamLog:
                 return await copies.get()
         except TimeoutError:
             return None
+
+    async def with_events(self, recorded: Recorded) -> Recorded:
+        """Return an entry with the events that it left in a blob; see Log.with_events."""
+        return await with_events(recorded, self.blobs)
 
     async def identity(self) -> str:
         """Return when the stream was created; see Log.identity."""

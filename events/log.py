@@ -36,6 +36,13 @@ class Log(Protocol):
         """Yield the entries of one execution, or of all, behind `after`, and go on with new ones as they come."""
         ...
 
+    async def with_events(self, recorded: Recorded) -> Recorded:
+        """Return an entry of all executions with those events that it left in a blob; raise CorruptBlob, CorruptEntry.
+
+        Single large values stay where they are, but for what nodes wait for.
+        """
+        ...
+
     async def identity(self) -> str:
         """Return what tells this log from every other, for as long as it exists."""
         ...

@@ -29,7 +29,10 @@ class _Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 
 
 class ExecutionStarted(_Event, frozen=True):
-    """An execution began: of this definition, with this input, its commands on this lane, its tools at these places."""
+    """An execution began: of this definition, with this input, its commands on this lane, its tools at these places.
+
+    search: its attributes for queries, by name. tags: words for queries.
+    """
 
     workflow: str
     digest: str
@@ -38,6 +41,8 @@ class ExecutionStarted(_Event, frozen=True):
     tools: dict[str, str] = {}
     priority: int = 5
     parent: Parent | None = None
+    search: dict[str, str | int | float | bool] = {}
+    tags: list[str] = []
 
 
 class ChildRequested(_Event, frozen=True):
@@ -430,10 +435,26 @@ class ExecutionCompensated(_Event, frozen=True):
     error: Error | None = None
 
 
+class Counted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What statistics count of one node in one hour (UTC); node: "" for the execution. durations: a sketch of them."""
+
+    node: str
+    hour: datetime
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    skipped: int = 0
+    retried: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float = 0.0
+    durations: bytes = b""
+
+
 class ExecutionPurged(_Event, frozen=True):
     """The past of an ended execution was removed; this is what is left of it, and keeps its id taken.
 
-    blobs: names of the large values that go with it.
+    blobs: names of the large values that go with it. statistics: what it adds to them.
     """
 
     workflow: str
@@ -443,6 +464,7 @@ class ExecutionPurged(_Event, frozen=True):
     ended: datetime
     entries: int
     blobs: list[str] = []
+    statistics: list[Counted] = []
 
 
 Event = (

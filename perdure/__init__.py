@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         StateNotReached,
         WaitTimeout,
     )
+    from perdure.projections.projection import Projection
 
 __all__ = [
     "AsyncClient",
@@ -43,6 +44,7 @@ __all__ = [
     "ExecutionNotFound",
     "ExecutionStopped",
     "PerdureError",
+    "Projection",
     "RetryLater",
     "Run",
     "Settings",
@@ -72,6 +74,7 @@ _HOMES = {
     "ExecutionNotFound": "perdure.errors",
     "ExecutionStopped": "perdure.errors",
     "PerdureError": "perdure.errors",
+    "Projection": "perdure.projections.projection",
     "RetryLater": "perdure.errors",
     "Run": "perdure.cluster.sync_client",
     "Settings": "perdure.cluster.settings",

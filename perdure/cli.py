@@ -1,4 +1,4 @@
-"""The command line: run, show and list. Data goes to stdout, words for people to stderr."""
+"""The command line: its groups, and show. Data goes to stdout, words for people to stderr."""
 
 import asyncio
 import sys
@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure import cli_cluster, cli_controls, cli_definitions, cli_log, cli_run, cli_workflows
+from perdure import (
+    cli_cluster,
+    cli_controls,
+    cli_definitions,
+    cli_list,
+    cli_log,
+    cli_projections,
+    cli_run,
+    cli_workflows,
+)
 from perdure.cli_support import (
     AsJson,
     Stopped,
@@ -16,7 +25,7 @@ from perdure.cli_support import (
     settings_of_existing,
     until_stopped,
 )
-from perdure.errors import BadInput, PerdureError
+from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
     from perdure.actors.pools import PoolReport
@@ -28,17 +37,15 @@ app = typer.Typer(
     help="Durable workflows on Ray. Exit codes: 0 done, 1 the execution failed, 2 bad input, 3 environment.",
 )  # fmt: skip
 
-_STATUSES = (
-    "running", "paused", "cancelling", "compensating", "succeeded", "failed", "cancelled", "terminated", "compensated",
-)  # fmt: skip
-
 app.add_typer(cli_run.app)
 app.add_typer(cli_cluster.app)
 app.add_typer(cli_controls.app)
 app.add_typer(cli_definitions.app)
+app.add_typer(cli_list.app)
 app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
+app.add_typer(cli_projections.app, name="projections")
 
 
 @app.callback()
@@ -68,30 +75,6 @@ def show(
         until_stopped(_show(execution, settings, follow=follow, as_json=as_json))
     except Stopped as stopped:
         raise typer.Exit(stopped.exit_code) from None
-
-
-@app.command("list")
-def list_(
-    status: Annotated[
-        str | None, typer.Option(help="Only those: running, paused, succeeded, failed, ...", show_default=False)
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """List executions, newest first.
-
-    Example: perdure list --status failed
-    """
-    if status is not None and status not in _STATUSES:
-        raise BadInput(f"--status {status}: it is one of {', '.join(_STATUSES)}")
-    rows = asyncio.run(_list(settings_of_existing(store), status, limit))
-    from perdure import console
-
-    if as_json:
-        typer.echo(console.as_json(rows))
-    else:
-        console.show_list(rows)
 
 
 @app.command()
@@ -190,14 +173,6 @@ def _node_described(node: Any) -> dict[str, Any]:
     described: dict[str, Any] = msgspec.to_builtins(node, enc_hook=dict)
     described.pop("bodies", None)  # what is within has paths of its own
     return described
-
-
-async def _list(settings: "Settings", status: Any, limit: int) -> list[dict[str, Any]]:
-    from perdure.cluster.client import AsyncClient
-
-    client: AsyncClient
-    async with await AsyncClient.open(settings, "none") as client:
-        return await client.executions(status, limit)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ async def _status(settings: "Settings") -> dict[str, Any]:
 
     async with AsyncExitStack() as closing:
         connection = await _connected(settings, closing)
-        return await status(connection, settings.store.absolute() / "projections.sqlite")
+        return await status(connection, settings)
 
 
 async def _scale(settings: "Settings", hosts: int) -> dict[str, list[int]]:

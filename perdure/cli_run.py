@@ -13,6 +13,7 @@ from perdure.cli_support import (
     AsJson,
     Stopped,
     Store,
+    attributes_from,
     input_from,
     only_data_on_stdout,
     print_json,
@@ -41,6 +42,8 @@ class _Asked:
     retry: bool
     replies: Path | None
     settings: dict[str, Any]
+    search: dict[str, Any]
+    tags: list[str]
 
 
 @app.command()
@@ -74,6 +77,8 @@ def run(
         Path | None,
         typer.Option(help="Answer agents from this file of scripted replies.", show_default=False),
     ] = None,
+    search: Annotated[list[str] | None, typer.Option(help="name=value: an attribute to find it by.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A word to find it by.")] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +98,8 @@ def run(
     given = input_from(input, set or [])
     if id is not None and given is None:
         given = until_stopped(_recorded_input(id, settings_from({"store": store})))
-    asked = _Asked(workflow, given, execution, local, retry, replies, how)
+    attributes = attributes_from(search or [], "--search")
+    asked = _Asked(workflow, given, execution, local, retry, replies, how, attributes, tag or [])
     try:
         output = _outcome(asked)
     except (ExecutionFailed, ExecutionStopped) as error:
@@ -143,7 +149,9 @@ async def _driven(asked: _Asked) -> Any:
             if model:
                 say(f"agents get scripted replies from {asked.replies}: no language model is asked")
             say(f"execution {execution}")
-            started = await client.start(asked.workflow, asked.input, id=execution, confirm=False)
+            started = await client.start(
+                asked.workflow, asked.input, id=execution, search=asked.search, tags=asked.tags, confirm=False
+            )
             if asked.retry and await started.status() == "failed":
                 await started.retry()
             await console.follow(console.Progress(execution), started.events())

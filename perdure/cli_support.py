@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ import typer
 from perdure.errors import BadInput, EnvironmentProblem
 
 if TYPE_CHECKING:
+    from perdure.cluster.client import AsyncClient
     from perdure.cluster.settings import Settings
 
 
@@ -78,8 +79,43 @@ def input_from(given: str | None, pairs: list[str]) -> Any:
         value = {} if value is None else value
         if not isinstance(value, dict):
             raise BadInput(f"--set {pair}: the input is not an object, so no key of it can be set")
-        value[key] = _json_or_text(text)
+        value[key] = json_or_text(text)
     return value
+
+
+def attributes_from(pairs: list[str], option: str) -> dict[str, Any]:
+    """Return search attributes from name=value; a value is a number or a boolean where it is one as JSON, else text."""
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise BadInput(f"{option} {pair}: write name=value")
+        value = json_or_text(text)
+        found[name] = value if isinstance(value, str | int | float | bool) else text
+    return found
+
+
+def asked(store: Path | None, question: "Callable[[AsyncClient], Awaitable[Any]]") -> Any:
+    """Ask a store's client something, where nothing need run."""
+    settings = settings_of_existing(store)
+
+    async def ask() -> Any:
+        from perdure.cluster.client import AsyncClient
+
+        async with await AsyncClient.open(settings, "none") as client:
+            return await question(client)
+
+    return asyncio.run(ask())
+
+
+def show_data(data: Any, *, as_json: bool, show: "Callable[[Any], None]") -> None:
+    """Print data as JSON, or have the console show it to people."""
+    from perdure import console
+
+    if as_json:
+        typer.echo(console.as_json(data))
+    else:
+        show(console)
 
 
 def _json(text: str, name: str) -> Any:
@@ -95,7 +131,8 @@ def _json(text: str, name: str) -> Any:
         raise BadInput(f"{name}: not JSON that can be read: {error}") from None
 
 
-def _json_or_text(text: str) -> Any:
+def json_or_text(text: str) -> Any:
+    """Return the data that text is as JSON; else the text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -207,6 +207,32 @@ def show_list(rows: list[dict[str, Any]]) -> None:
     console.print(table if rows else "no executions yet; start one with: perdure run FILE")
 
 
+def show_rows(headings: dict[str, str], rows: Sequence[dict[str, Any]], empty: str) -> None:
+    """Show rows, one a line, by these columns; or the sentence that there are none."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings.values():
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(escape(_cell(row[name])) for name in headings))
+    console.print(table if rows else empty)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def show_counts(counts: dict[str, int]) -> None:
+    """Show how many executions there are in each status."""
+    show_rows({"status": "status", "count": "count"},
+              [{"status": status, "count": count} for status, count in sorted(counts.items())], "none")  # fmt: skip
+
+
 def show_pools(reports: Sequence[PoolReport]) -> None:
     """Show pools of node actors, one a line."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -248,9 +274,14 @@ def show_cluster(told: dict[str, Any]) -> None:
     for name in ("executions", "inbox", "log"):
         console.print(f"{name:<10}  " + ", ".join(f"{value} {what}" for what, value in told[name].items()))
     for name, state in told["projections"].items():
-        console.print(f"projection  {name}: {state['lag']} behind")
+        aside = f", {state['quarantined']} in quarantine" if state["quarantined"] else ""
+        console.print(f"projection  {name}: {state['lag']} behind{aside}")
 
 
 def as_json(value: Any) -> str:
     """Return JSON for stdout, times in ISO 8601."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    return json.dumps(value, ensure_ascii=False, indent=2, default=_iso)
+
+
+def _iso(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,156 +1,167 @@
-"""The `executions` read model: one row per execution, folded from the log into SQL."""
+"""The `executions` read model: a row for each execution, with what it is found by and where it stands now."""
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection
 
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
-    ExecutionCancelled,
-    ExecutionCancelling,
-    ExecutionCompensated,
+    ChildRequested,
+    Event,
     ExecutionCompensating,
     ExecutionFailed,
-    ExecutionPaused,
     ExecutionPurged,
     ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
-    ExecutionSucceeded,
-    ExecutionTerminated,
-    Outcome,
+    MacrostepTaken,
+    NodeAttemptFailed,
+    NodeOpened,
+    NodeScheduled,
+    NodeStuck,
+    NodeWaiting,
     TimerArmed,
     TimerCancelled,
     TimerFired,
     TimerHeld,
 )
+from perdure.projections.projection import BuiltIn
+from perdure.projections.rows import Row, Rows
+from perdure.projections.tables import attributes, current, executions, tags, timers
+from perdure.projections.words import ENDS, SETTLES, STATUS, node_of, states_of
 
-metadata = MetaData()
 
-tracking = Table(
-    "tracking",
-    metadata,
-    Column("projection", String, primary_key=True),
-    Column("log", String, nullable=False),
-    Column("position", Integer, nullable=False),
-)
+class Executions(BuiltIn):
+    """Folds the tables executions, attributes, tags, current and timers."""
 
-executions = Table(
-    "executions",
-    metadata,
-    Column("id", String, primary_key=True),
-    Column("workflow", String, nullable=False, index=True),
-    Column("digest", String, nullable=False),
-    Column("status", String, nullable=False, index=True),
-    Column("priority", Integer, nullable=False),
-    Column("started_at", DateTime, nullable=False, index=True),
-    Column("ended_at", DateTime),
-    Column("failed_node", String),
-    Column("error_type", String),
-    Column("error_message", String),
-)
+    name = "executions"
+    tables = (executions, attributes, tags, current, timers)
 
-timers = Table(
-    "timers",
-    metadata,
-    Column("execution", String, primary_key=True),
-    Column("timer", String, primary_key=True),
-    Column("due", DateTime, nullable=False, index=True),
-)
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        """See Projection."""
+        batch = _Batch()
+        for rows in batch.all:
+            rows.load(connection, events)
+        for item in events:
+            handler = _HANDLERS.get(type(item.event))
+            if handler is not None:
+                handler(batch, item, item.event)
+        for rows in batch.all:
+            rows.write(connection)
 
-_STATUS: dict[type, str] = {
-    ExecutionPaused: "paused",
-    ExecutionResumed: "running",
-    ExecutionCancelling: "cancelling",
+
+class _Batch:
+    def __init__(self) -> None:
+        self.executions = Rows(executions, ("id",))
+        self.attributes = Rows(attributes)
+        self.tags = Rows(tags)
+        self.current = Rows(current)
+        self.timers = Rows(timers)
+
+    @property
+    def all(self) -> tuple[Rows, ...]:
+        return self.executions, self.attributes, self.tags, self.current, self.timers
+
+    def arrive(self, execution: str, path: str) -> None:
+        """Note that an execution is at a node, or in a state."""
+        row = self.executions.get(execution)
+        if row is not None and self.current.get(execution, path) is None:
+            self.current.put(execution=execution, path=path, node=node_of(path), began=row["began"])
+
+
+def _started(batch: _Batch, item: Happened, event: ExecutionStarted) -> None:
+    parent = event.parent
+    batch.executions.put(
+        began=item.position, id=item.execution, workflow=event.workflow, digest=event.digest, status="running",
+        priority=event.priority, parent=parent and parent.execution, parent_node=parent and parent.node,
+        started_at=item.at, ended_at=None, changed_at=item.at, failed_node=None, error_type=None, error_message=None,
+        search=event.search, tags=event.tags, compensating=False,
+    )  # fmt: skip
+    for name, value in event.search.items():
+        batch.attributes.put(execution=item.execution, name=name, began=item.position, **_typed(value))
+    for tag in event.tags:
+        batch.tags.put(execution=item.execution, tag=tag, began=item.position)
+
+
+def _typed(value: Any) -> Row:
+    """Return the columns of an attribute's value: each type is compared with its own."""
+    return {
+        "text": value if isinstance(value, str) else None,
+        "number": float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None,
+        "truth": value if isinstance(value, bool) else None,
+    }
+
+
+def _changed(batch: _Batch, item: Happened, event: Event) -> None:
+    """Set the status, and with the end all that belongs to it."""
+    row = batch.executions.get(item.execution)
+    if row is None:
+        return
+    values: Row = {"status": STATUS[type(event)], "changed_at": item.at}
+    if isinstance(event, ExecutionRetried | ExecutionCompensating):
+        values |= dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
+    if isinstance(event, ExecutionCompensating):
+        values["compensating"] = True
+    elif isinstance(event, ExecutionResumed):
+        if row["status"] != "paused":
+            return  # a pause does not show while it is cancelled, and neither does its end
+        values["status"] = "compensating" if row["compensating"] else "running"
+    elif type(event) in ENDS:
+        values |= {"ended_at": item.at, "compensating": False, **_why(event)}
+        batch.current.clear(item.execution)
+        batch.timers.clear(item.execution)
+    elif row["status"] == "cancelling":
+        return
+    batch.executions.change(row, **values)
+
+
+def _why(event: Any) -> Row:
+    error = getattr(event, "error", None)
+    return {
+        "failed_node": event.node if isinstance(event, ExecutionFailed) else None,
+        "error_type": error.type if error else None,
+        "error_message": error.message if error else getattr(event, "reason", None) or None,
+    }
+
+
+def _purged(batch: _Batch, item: Happened, event: ExecutionPurged) -> None:
+    for rows in batch.all:
+        rows.clear(item.execution)
+
+
+def _at_node(batch: _Batch, item: Happened, event: Any) -> None:
+    batch.arrive(item.execution, event.node)
+
+
+def _left_node(batch: _Batch, item: Happened, event: Any) -> None:
+    batch.current.remove(item.execution, event.node)
+
+
+def _moved(batch: _Batch, item: Happened, event: MacrostepTaken) -> None:
+    left, entered = states_of(event)
+    for state in left:
+        batch.current.remove(item.execution, state)
+    for state in entered:
+        batch.arrive(item.execution, state)
+
+
+def _armed(batch: _Batch, item: Happened, event: TimerArmed) -> None:
+    batch.timers.put(execution=item.execution, timer=event.timer, due=event.due)
+
+
+def _disarmed(batch: _Batch, item: Happened, event: TimerFired | TimerCancelled | TimerHeld) -> None:
+    """Forget a timer; one that is held counts when its execution goes on."""
+    batch.timers.remove(item.execution, event.timer)
+
+
+_HANDLERS: dict[type, Callable[[_Batch, Happened, Any], None]] = {
+    ExecutionStarted: _started,
+    **dict.fromkeys(STATUS, _changed),
+    ExecutionPurged: _purged,
+    **dict.fromkeys((NodeScheduled, NodeWaiting, NodeOpened, ChildRequested), _at_node),
+    **dict.fromkeys(SETTLES.keys() - {NodeAttemptFailed, NodeStuck}, _left_node),  # these are tried again
+    MacrostepTaken: _moved,
+    TimerArmed: _armed,
+    **dict.fromkeys((TimerFired, TimerCancelled, TimerHeld), _disarmed),
 }
-
-
-def project(connection: Connection, happened: Iterable[Happened]) -> None:
-    """Fold events into the rows. Times are stored in UTC without a zone, as SQLite has none."""
-    for item in happened:
-        event, at = item.event, item.at.replace(tzinfo=None)
-        _project_timer(connection, item.execution, event)
-        if isinstance(event, ExecutionStarted):
-            row = {
-                "id": item.execution,
-                "workflow": event.workflow,
-                "digest": event.digest,
-                "status": "running",
-                "priority": event.priority,
-                "started_at": at,
-            }
-            connection.execute(upsert(executions).values(row).on_conflict_do_nothing())
-        elif isinstance(event, ExecutionSucceeded):
-            _set(connection, item.execution, status="succeeded", ended_at=at)
-        elif isinstance(event, ExecutionCancelled | ExecutionTerminated):
-            status = "cancelled" if isinstance(event, ExecutionCancelled) else "terminated"
-            _set(connection, item.execution, status=status, ended_at=at, error_message=event.reason or None)
-        elif isinstance(event, ExecutionCompensated):
-            _set(
-                connection, item.execution, status="compensated", ended_at=at,
-                error_type=event.error and event.error.type, error_message=event.error and event.error.message,
-            )  # fmt: skip
-        elif type(event) in _STATUS:
-            _set(connection, item.execution, status=_STATUS[type(event)])
-        elif isinstance(event, ExecutionRetried | ExecutionCompensating):
-            none = dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
-            status = "running" if isinstance(event, ExecutionRetried) else "compensating"
-            _set(connection, item.execution, status=status, **none)
-        elif isinstance(event, ExecutionPurged):
-            connection.execute(delete(executions).where(executions.c.id == item.execution))
-        elif isinstance(event, ExecutionFailed):
-            error = event.error
-            _set(
-                connection, item.execution, status="failed", ended_at=at, failed_node=event.node,
-                error_type=error.type, error_message=error.message,
-            )  # fmt: skip
-
-
-def _project_timer(connection: Connection, execution: str, event: Any) -> None:
-    """Keep a row for each timer that is armed; one that is held counts when its execution goes on."""
-    mine = timers.c.execution == execution
-    if isinstance(event, TimerArmed):
-        row = {"execution": execution, "timer": event.timer, "due": _naive(event.due)}
-        connection.execute(upsert(timers).values(row).on_conflict_do_update(set_={"due": row["due"]}))
-    elif isinstance(event, TimerFired | TimerCancelled | TimerHeld):
-        connection.execute(delete(timers).where(mine & (timers.c.timer == event.timer)))
-    elif isinstance(event, Outcome | ExecutionPurged):
-        connection.execute(delete(timers).where(mine))
-
-
-def overdue(connection: Connection, before: datetime, limit: int, offset: int) -> list[tuple[str, str, datetime]]:
-    """Return execution, name and UTC time of timers that were due before a UTC time, oldest first."""
-    order = (timers.c.due, timers.c.execution, timers.c.timer)
-    query = select(timers).where(timers.c.due < _naive(before)).order_by(*order).limit(limit).offset(offset)
-    return [(row.execution, row.timer, row.due.replace(tzinfo=UTC)) for row in connection.execute(query)]
-
-
-def ended_before(connection: Connection, before: datetime, statuses: Iterable[str]) -> list[str]:
-    """Return the ids of the executions that ended before a UTC time in one of these states, oldest first."""
-    ended = (executions.c.ended_at < _naive(before)) & executions.c.status.in_(list(statuses))
-    return list(connection.scalars(select(executions.c.id).where(ended).order_by(executions.c.ended_at)))
-
-
-def newest(connection: Connection, status: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-    """Return the newest executions as rows, at most `limit`, with this status where one is given."""
-    query = select(executions).order_by(executions.c.started_at.desc(), executions.c.id).limit(limit)
-    if status:
-        query = query.where(executions.c.status == status)
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def counts(connection: Connection) -> dict[str, int]:
-    """Return how many executions there are in each state."""
-    query = select(executions.c.status, func.count()).group_by(executions.c.status)
-    return {row[0]: row[1] for row in connection.execute(query)}
-
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(tzinfo=None)
-
-
-def _set(connection: Connection, execution: str, **values: Any) -> None:
-    connection.execute(update(executions).where(executions.c.id == execution).values(**values))

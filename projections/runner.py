@@ -1,149 +1,203 @@
-"""The projection runner: brings the read models up to the end of the log, rows and position in one transaction."""
+"""The runner: brings read models up to the end of the log; rows and position move in one transaction, or not at all."""
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, select, update
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import Connection
 
-from perdure.errors import CorruptEntry, EnvironmentProblem
+from perdure.errors import BadInput, CorruptBlob, CorruptEntry
 from perdure.events.entry import Happened, Recorded
 from perdure.events.log import Log
-from perdure.projections.executions import (
-    counts,
-    ended_before,
-    executions,
-    metadata,
-    newest,
-    overdue,
-    project,
-    timers,
-    tracking,
-)
+from perdure.projections import tracking
+from perdure.projections.approvals import Approvals
+from perdure.projections.dead_letters import DeadLetters
+from perdure.projections.definitions import Definitions
+from perdure.projections.executions import Executions
+from perdure.projections.projection import Projection
+from perdure.projections.statistics import Statistics
+from perdure.projections.store import Store, is_passing
+from perdure.projections.timeline import Timeline
 
-_NAME = "executions, timers"  # another name has the rows made anew: of files that older releases left
-_BATCH = 1000
+BATCH = 1000  # entries in one transaction
+_BATCH_BYTES = 4_000_000
 _log = logging.getLogger("perdure.projections")
+_T = TypeVar("_T")
+
+
+def built_in() -> list[Projection]:
+    """Return perdure's own projections."""
+    return [Executions(), Timeline(), Statistics(), Definitions(), Approvals(), DeadLetters()]
 
 
 class Projections:
-    """The read models of one store, in its SQLite file; several processes may use them at once."""
+    """The read models in one database; several processes may fold into it and read from it at once.
 
-    def __init__(self, file: Path) -> None:
-        self._engine = _engine(file)
+    own: projections beside perdure's own. Raises BadInput for a URL, or names, that cannot be used.
+    """
 
-    async def catch_up(self, log: Log) -> None:
-        """Fold every entry that is not folded yet; what another process folds meanwhile is not folded twice."""
+    def __init__(self, url: str | Path, own: Sequence[Projection] = ()) -> None:
+        self.store = Store(url)
+        self._projections: dict[str, Projection] = {}
+        for projection in [*built_in(), *own]:
+            if projection.name in self._projections:
+                raise BadInput(f"two projections have the name {projection.name!r}; give yours another one")
+            self._projections[projection.name] = projection
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all projections."""
+        return list(self._projections)
+
+    async def prepare(self, log: Log) -> dict[str, int]:
+        """See to it that the tables are there, and of this log; return how far each projection is. Raises as below."""
         await asyncio.to_thread(self._prepare, await log.identity())
+        return await asyncio.to_thread(self._read, tracking.positions)
+
+    async def catch_up(self, log: Log, names: Iterable[str] | None = None) -> int:
+        """Fold what is not folded yet, of these projections, or of all; return the position that they have reached.
+
+        Raises EnvironmentProblem where the database cannot be used, LogUnavailable.
+        """
+        chosen = self._chosen(names)
+        reached, last = await self.prepare(log), await log.last()
         while True:
-            position = await asyncio.to_thread(self._position)
-            batch = [recorded async for recorded in log.read_all(position, _BATCH)]
+            low = min(reached[projection.name] for projection in chosen)
+            batch = await _batch(log, low) if low < last else []  # what comes meanwhile is another call's
             if not batch:
-                return
-            await asyncio.to_thread(self._fold, position, batch)
+                return low
+            await asyncio.to_thread(self._fold, chosen, reached, batch)
+            reached = await asyncio.to_thread(self._read, tracking.positions)
 
-    async def executions(self, status: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the newest executions as rows, at most `limit`, with this status where one is given."""
+    async def rebuild(self, log: Log, names: Iterable[str]) -> None:
+        """Take the rows of projections away, and make them again from the whole log. Raises as `catch_up`, BadInput."""
+        chosen, identity = self._chosen(names), await log.identity()
 
-        def read() -> list[dict[str, Any]]:
-            with self._engine.connect() as connection:
-                return newest(connection, status, limit)
+        def begin_again() -> None:
+            self.store.migrate()
+            with self.store.writing() as connection:
+                tracking.prepare(connection, self._projections.values(), identity, owned=True)
+                for projection in chosen:
+                    tracking.begin_again(connection, projection, identity)
 
-        return await asyncio.to_thread(read)
+        await asyncio.to_thread(begin_again)
+        await self.catch_up(log, [projection.name for projection in chosen])
 
-    async def ended_before(self, before: datetime, statuses: Iterable[str]) -> list[str]:
-        """Return the ids of the executions that ended before a UTC time in one of these states, oldest first."""
+    async def lag(self, log: Log) -> dict[str, dict[str, Any]]:
+        """Return of each projection its version, its position, how far that is from the log's end, its quarantine."""
+        positions, last = await self.prepare(log), await log.last()
+        aside = await asyncio.to_thread(self._read, tracking.quarantined_counts)
+        return {
+            name: {
+                "version": projection.version, "position": positions[name], "lag": max(0, last - positions[name]),
+                "quarantined": aside.get(name, 0),
+            }
+            for name, projection in self._projections.items()
+        }  # fmt: skip
 
-        def read() -> list[str]:
-            with self._engine.connect() as connection:
-                return ended_before(connection, before, statuses)
+    async def quarantined(self, log: Log) -> list[dict[str, Any]]:
+        """Return the entries that could not be folded, each with its projection and its error."""
+        await self.prepare(log)
+        return await asyncio.to_thread(self._read, tracking.quarantined)
 
-        return await asyncio.to_thread(read)
-
-    async def overdue(self, before: datetime, limit: int, offset: int = 0) -> list[tuple[str, str, datetime]]:
-        """Return execution, name and UTC time of timers that were due before a UTC time, from `offset` on."""
-
-        def read() -> list[tuple[str, str, datetime]]:
-            with self._engine.connect() as connection:
-                return overdue(connection, before, limit, offset)
-
-        return await asyncio.to_thread(read)
-
-    async def lag(self, log: Log) -> int:
-        """Return how many positions of the log are not folded yet."""
-        await asyncio.to_thread(self._prepare, await log.identity())
-        return await log.last() - await asyncio.to_thread(self._position)
-
-    async def counts(self) -> dict[str, int]:
-        """Return how many executions there are in each state."""
-
-        def read() -> dict[str, int]:
-            with self._engine.connect() as connection:
-                return counts(connection)
-
-        return await asyncio.to_thread(read)
+    async def read(self, question: Callable[[Connection], _T]) -> _T:
+        """Answer a question to the tables, as they are."""
+        return await asyncio.to_thread(self._read, question)
 
     def close(self) -> None:
-        """Close the file."""
-        self._engine.dispose()
+        """Close the database."""
+        self.store.close()
+
+    def _chosen(self, names: Iterable[str] | None) -> list[Projection]:
+        unknown = set(names or ()) - self._projections.keys()
+        if unknown:
+            raise BadInput(f"there is no projection {min(unknown)!r}; there are {', '.join(self._projections)}")
+        # Always in the same order, so that no two that fold wait for each other's rows.
+        return [self._projections[name] for name in sorted(self._projections if names is None else set(names))]
+
+    def _read(self, question: Callable[[Connection], _T]) -> _T:
+        with self.store.reading() as connection:
+            return question(connection)
 
     def _prepare(self, log: str) -> None:
-        """Create the tables; begin again when the rows are of another log than this one."""
-        with self._engine.begin() as connection:
-            for table in metadata.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    connection.execute(CreateIndex(index, if_not_exists=True))
-            connection.execute(insert(tracking).values(projection=_NAME, log=log, position=0).on_conflict_do_nothing())
-            found = connection.scalar(select(tracking.c.log).where(tracking.c.projection == _NAME))
-            if found != log:
-                connection.execute(delete(executions))
-                connection.execute(delete(timers))
-                connection.execute(update(tracking).where(tracking.c.projection == _NAME).values(log=log, position=0))
+        self.store.migrate()
+        projections = self._projections.values()
+        with self.store.reading() as connection:
+            if tracking.is_prepared(connection, projections, log):
+                return
+        with self.store.writing() as connection:
+            if not self.store.is_sqlite:
+                connection.exec_driver_sql("LOCK TABLE tracking IN EXCLUSIVE MODE")
+            tracking.prepare(connection, projections, log, owned=self.store.is_sqlite)
 
-    def _position(self) -> int:
-        with self._engine.connect() as connection:
-            return connection.scalar(select(tracking.c.position).where(tracking.c.projection == _NAME)) or 0
-
-    def _fold(self, position: int, batch: list[Recorded]) -> None:
-        with self._engine.begin() as connection:
-            ours = (tracking.c.projection == _NAME) & (tracking.c.position == position)
-            moved = connection.execute(update(tracking).where(ours).values(position=batch[-1].position))
-            if moved.rowcount:  # else another process was faster: its rows are these rows
-                project(connection, [happened for recorded in batch for happened in _unpack(recorded)])
+    def _fold(self, chosen: list[Projection], reached: dict[str, int], batch: list["_Unpacked"]) -> None:
+        with self.store.writing() as connection:
+            for projection in chosen:
+                before = reached[projection.name]
+                new = [each for each in batch if each.recorded.position > before]
+                if new and tracking.advance(connection, projection.name, before, new[-1].recorded.position):
+                    _fold(connection, projection, new)
 
 
-def _unpack(recorded: Recorded) -> list[Happened]:
+class _Unpacked:
+    """An entry and its events, or why they cannot be had."""
+
+    def __init__(self, recorded: Recorded, why: str = "") -> None:
+        self.recorded = recorded
+        self.why = why
+        self.events: list[Happened] = []
+        try:
+            self.events = [] if why else recorded.unpack()
+        except (CorruptEntry, KeyError, ValueError) as error:
+            self.why = str(error)
+
+
+async def _batch(log: Log, after: int) -> list[_Unpacked]:
+    """Return the next entries, no more than one transaction and the memory should take."""
+    batch: list[_Unpacked] = []
+    size = 0
+    async for recorded in log.read_all(after, BATCH):
+        try:
+            batch.append(_Unpacked(await log.with_events(recorded)))
+        except (CorruptBlob, CorruptEntry) as error:
+            batch.append(_Unpacked(recorded, str(error)))
+        size += len(recorded.data) + sum(map(len, batch[-1].recorded.values.values()))
+        if size > _BATCH_BYTES:
+            break
+    return batch
+
+
+def _fold(connection: Connection, projection: Projection, batch: list[_Unpacked]) -> None:
+    """Fold all at once; where that fails, entry by entry, so that only those stay out that cannot be folded."""
+    for each in batch:
+        if each.why:
+            _put_aside(connection, projection, each.recorded, each.why)
+    sound = [each for each in batch if each.events]
+    why = _tried(connection, projection, [event for each in sound for event in each.events])
+    for each in sound if why else ():
+        if problem := _tried(connection, projection, each.events):
+            _put_aside(connection, projection, each.recorded, problem)
+
+
+def _tried(connection: Connection, projection: Projection, events: list[Happened]) -> str:
+    """Fold in a savepoint; return what went wrong, with nothing of it left, or nothing."""
+    if not events:
+        return ""
+    savepoint = connection.begin_nested()
     try:
-        return recorded.unpack()
-    except CorruptEntry as error:
-        _log.warning("left out of the read models: %s", error)
-        return []
+        projection.fold(connection, events)
+    except Exception as error:
+        if is_passing(error):
+            raise
+        savepoint.rollback()
+        return f"{type(error).__name__}: {error}"
+    savepoint.commit()
+    return ""
 
 
-def _engine(file: Path) -> Engine:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentProblem(f"the folder of {file} cannot be made: {error.strerror}") from error
-    engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": 30})
-
-    @event.listens_for(engine, "connect")
-    def _settings(connection: DBAPIConnection, _: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
-        cursor.close()
-        connection.isolation_level = None  # we begin, not the driver
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A writer from the start: one that turns into a writer later can meet "database is locked" at once.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+def _put_aside(connection: Connection, projection: Projection, recorded: Recorded, why: str) -> None:
+    _log.warning("%s: the entry at position %d is left out of it: %s", projection.name, recorded.position, why)
+    tracking.put_aside(connection, projection.name, recorded, datetime.now(UTC), why)

@@ -12,7 +12,7 @@ from perdure.cluster.connection import Connection
 from perdure.errors import CorruptBlob
 from perdure.events.blobs import ENTRY_LIMIT, VALUE_LIMIT, JetStreamBlobs
 from perdure.events.entry import Entry
-from perdure.events.vocabulary import Event, NodeScheduled, NodeSucceeded
+from perdure.events.vocabulary import Event, NodeScheduled, NodeSucceeded, NodeWaiting
 
 
 def written(*events: Event) -> Entry:
@@ -51,6 +51,20 @@ async def test_reading_all_leaves_large_values_where_they_are(connection: Connec
     assert recorded.entry.events == [NodeSucceeded("a", 1, None)]
     (blob,) = recorded.entry.blobs
     assert (blob.at, blob.size) == ("/events/0/output", 200_002)
+
+
+async def test_what_projections_must_see_is_brought_back_for_them(connection: Connection) -> None:
+    async def seen(*events: Event) -> list[Event]:
+        start = await connection.log.last()
+        await connection.log.append(name(), written(*events), 0)
+        (recorded,) = [recorded async for recorded in connection.log.read_all(start)]
+        return (await connection.log.with_events(recorded)).entry.events
+
+    many: list[Event] = [NodeSucceeded(f"n{n}", 1, "z" * 1000) for n in range(2000)]
+    assert await seen(*many) == many
+    asks = NodeWaiting("ok", 1, {"approval": True, "details": "x" * 200_000})
+    assert await seen(asks) == [asks]
+    assert await seen(NodeSucceeded("a", 1, "x" * 200_000)) == [NodeSucceeded("a", 1, None)]
 
 
 async def test_a_small_entry_names_no_blob(connection: Connection) -> None:

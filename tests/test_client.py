@@ -350,8 +350,8 @@ def test_the_synchronous_client_does_the_same(sync_store: Settings, tmp_path: Pa
     [
         ({"nodes": {"a": {"tool": "t:f", "priority": 3}}}, "nodes.a.priority"),
         ({"nodes": {"a": {"set": 1}}, "concurrency": 3}, "concurrency"),
-        ({"nodes": {"a": {"workflow": "w"}}, "workflows": {"w": {"name": "w", "search": {"k": "1"},
-                                                                 "nodes": {"b": {"set": 1}}}}}, "workflows.w.search"),
+        ({"nodes": {"a": {"workflow": "w"}}, "workflows": {"w": {"name": "w", "limits": {"l": {"concurrency": 1}},
+                                                                 "nodes": {"b": {"set": 1}}}}}, "workflows.w.limits"),
     ],
 )  # fmt: skip
 def test_what_this_release_would_leave_undone_is_refused_at_the_start(parts: dict[str, Any], where: str) -> None:

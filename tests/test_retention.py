@@ -50,6 +50,10 @@ async def test_only_what_ended_long_enough_ago_is_purged(client: AsyncClient) ->
     assert len(await entries(client, "x-2")) == 1
     assert await client.purge(0, ["failed"]) == ["x-2"]
     assert [row["id"] for row in await client.executions()] == ["x-1"]
+    counted = await client.statistics()
+    await client.rebuild()
+    assert await client.statistics() == counted
+    assert {row["node"]: (row["succeeded"], row["failed"]) for row in counted} == {"": (1, 1), "greet": (1, 1)}
     (tombstone,) = (await entries(client, "x-2"))[0].events
     assert isinstance(tombstone, ExecutionPurged)
     assert (tombstone.workflow, tombstone.status, tombstone.entries) == ("hello", "failed", 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from perdure.errors import Deposed
 from perdure.events.entry import Happened
 from perdure.events.subjects import token_of
 from perdure.events.vocabulary import TimerFired
+from perdure.projections.inboxes import overdue
 from perdure.projections.runner import Projections
 
 WAIT = {"name": "nap", "nodes": {"a": {"wait": "400ms"}}}
@@ -139,7 +141,7 @@ async def _events(lab: Lab, execution: str) -> list[Happened]:
 
 async def _overdue(lab: Lab, projections: Projections) -> list[tuple[str, str, datetime]]:
     await projections.catch_up(lab.connection.log)
-    return await projections.overdue(datetime.now(UTC), 10_000)
+    return await projections.read(partial(overdue, before=datetime.now(UTC), limit=10_000, offset=0))
 
 
 async def until_overdue(lab: Lab, projections: Projections, execution: str) -> int:

@@ -79,7 +79,7 @@ class Up:
     def status(self) -> dict[str, Any]:
         async def ask() -> dict[str, Any]:
             async with await AsyncClient.open(self.settings, "none") as client:
-                return await status(client._connection, self.store / "projections.sqlite")
+                return await status(client._connection, self.settings)
 
         return asyncio.run(ask())
 
@@ -122,6 +122,25 @@ def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(clust
     assert told["up"] is True
     until(lambda: cluster.status()["supervisor"]["standing_by"] == 1)
     assert "host0  serving" in cluster.perdure("status").stderr
+
+
+def test_one_runner_keeps_all_read_models_and_comes_back_when_it_is_killed(cluster: Up) -> None:
+    with cluster.client() as client:
+
+        def up_to_date() -> bool:
+            told = client.lag()  # which folds nothing itself
+            return all(each["lag"] == 0 and each["position"] > 0 for each in told.values())
+
+        client.start({"name": "one", "nodes": {"a": {"set": 1}}}).result(30)
+        until(up_to_date)
+        before = cluster.status()["projecting"]["pid"]
+        os.kill(before, signal.SIGKILL)
+        run = client.start({"name": "two", "nodes": {"a": {"set": 1}}})
+        run.result(30)
+        until(up_to_date)
+        assert [row["id"] for row in client.executions(workflow="two", fresh=False)] == [run.id]
+        assert cluster.status()["projecting"]["pid"] != before
+    assert "projection  timeline: 0 behind" in cluster.perdure("status").stderr
 
 
 @pytest.mark.parametrize("victim", ["host", "supervisor", "server", "standby", "workers"])

@@ -1,0 +1,84 @@
+"""A real PostgreSQL for the tests, one a session: each test gets a database of its own in it."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from nats_process import free_ports
+
+_START_SECONDS = 30.0
+_USER = "postgres"  # the server refuses to run as root
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[str]:
+    """Run a server on the loopback, and yield its address as `user@host:port`."""
+    as_root = os.geteuid() == 0
+    user = _USER if as_root else None
+    if as_root:
+        shutil.chown(folder, _USER)
+        for above in folder.parents[:3]:  # pytest's own, which only their owner may enter
+            above.chmod(above.stat().st_mode | 0o011)
+    data, (port,) = folder / "data", free_ports(1)
+    initdb = [_found("initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
+    initdb += ["--locale-provider=icu", "--icu-locale=en-US"]  # sorts as people do: what relies on bytes shows
+    subprocess.run(initdb, check=True, capture_output=True, user=user, cwd="/")
+    command = [_found("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, user=user, cwd="/") as run,
+    ):
+        try:
+            _wait_until_it_answers(run, port, folder / "log")
+            yield f"{_USER}@127.0.0.1:{port}"
+        finally:
+            run.terminate()
+
+
+def _wait_until_it_answers(run: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            psycopg.connect(f"postgresql://{_USER}@127.0.0.1:{port}/postgres").close()
+        except psycopg.OperationalError:
+            assert run.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _found(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed on this machine")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as address:
+        yield address
+
+
+@pytest.fixture
+def postgres_url(postgres_address: str) -> str:
+    """The URL of a new database."""
+    return new_database(postgres_address)
+
+
+def new_database(address: str) -> str:
+    import psycopg
+
+    name = f"t{uuid4().hex}"
+    with psycopg.connect(f"postgresql://{address}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return f"postgresql://{address}/{name}"
