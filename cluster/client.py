@@ -24,6 +24,7 @@ from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
+from perdure.cluster.subscribing import AsyncSubscribing
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import EnvironmentProblem
 
@@ -42,7 +43,7 @@ async def connect_async(settings: Settings | None = None, *, local: bool = False
     return await AsyncClient.open(settings or Settings(), "local" if local else "ray")
 
 
-class AsyncClient(AsyncQueries):
+class AsyncClient(AsyncQueries, AsyncSubscribing):
     """A client of one store. Use it as an async context manager, or call `close`."""
 
     def __init__(

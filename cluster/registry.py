@@ -121,7 +121,11 @@ class Registry:
 
     async def hosts(self) -> list[str]:
         """Return the names of all hosts that have a record, those of drivers too."""
-        prefix = f"$KV.{BUCKET}.hosts."
+        return await self.names("hosts")
+
+    async def names(self, group: str) -> list[str]:
+        """Return what is recorded under keys `<group>.<name>`: the names."""
+        prefix = f"$KV.{BUCKET}.{group}."
         with _answering():
             info = await self._js.stream_info(f"KV_{BUCKET}", subjects_filter=f"{prefix}>")
         return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]

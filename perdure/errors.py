@@ -123,6 +123,14 @@ class Deposed(PerdureError):
     """This owner was replaced by a newer one and must stop without any further effect."""
 
 
+class SubscriptionTaken(PerdureError):
+    """Another process goes on with a durable subscription, which has one subscriber at a time: the newest."""
+
+
+class SinkUnavailable(EnvironmentProblem):
+    """What events are handed on to does not take them now; what was not taken is handed on later."""
+
+
 class BelongsElsewhere(PerdureError):
     """The execution's workflow asks for a process of its own, and this is not one; nothing was decided."""
 
