@@ -15,6 +15,7 @@ from nats.errors import NoRespondersError
 from perdure.actors.inputs import StartExecution
 from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
+from perdure.cluster.batching import AsyncBatching
 from perdure.cluster.checks import check_id, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
@@ -43,7 +44,7 @@ async def connect_async(settings: Settings | None = None, *, local: bool = False
     return await AsyncClient.open(settings or Settings(), "local" if local else "ray")
 
 
-class AsyncClient(AsyncQueries, AsyncSubscribing):
+class AsyncClient(AsyncQueries, AsyncSubscribing, AsyncBatching):
     """A client of one store. Use it as an async context manager, or call `close`."""
 
     def __init__(

@@ -9,7 +9,7 @@ from uuid import uuid4
 import msgspec
 
 from perdure.cluster.registry import Changed, Registry
-from perdure.errors import BadInput, SubscriptionTaken
+from perdure.errors import BadInput, TakenOver
 from perdure.events.choice import Choice
 from perdure.events.reading import Place
 from perdure.events.subjects import execution_of, token_of
@@ -66,10 +66,10 @@ class Cursor:
                 return cls(registry, record, await registry.swap(_key(name), msgspec.json.encode(record), revision))
             except Changed:
                 continue
-        raise SubscriptionTaken(f"others keep opening the subscription {name!r}; let one process have it")
+        raise TakenOver(f"others keep opening the subscription {name!r}; let one process have it")
 
     async def move(self, place: Place) -> None:
-        """Record a place. Raises SubscriptionTaken where another one has opened the cursor, LogUnavailable."""
+        """Record a place. Raises TakenOver where another one has opened the cursor, LogUnavailable."""
         record = msgspec.structs.replace(self._record, place=place, moved=datetime.now(UTC))
         try:
             self._revision = await self._registry.swap(_key(record.name), msgspec.json.encode(record), self._revision)
@@ -77,7 +77,7 @@ class Cursor:
             found, revision = await read(self._registry, record.name)
             if found is None or found.owner != record.owner:
                 who = f"by {found.where}" if found else "or deleted"
-                raise SubscriptionTaken(f"the subscription {record.name!r} was taken over {who}") from None
+                raise TakenOver(f"the subscription {record.name!r} was taken over {who}") from None
             self._record, self._revision = found, revision  # our own write, whose answer was lost
             if found.place != place:
                 await self.move(place)

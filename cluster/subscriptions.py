@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from perdure.cluster.cursors import Cursor
 from perdure.cluster.tasks import stop
-from perdure.errors import BadInput, LogUnavailable, PerdureError, SubscriptionTaken, WaitTimeout
+from perdure.errors import BadInput, LogUnavailable, PerdureError, TakenOver, WaitTimeout
 from perdure.events.choice import Choice
 from perdure.events.entry import Happened
 from perdure.events.log import Log
@@ -68,7 +68,7 @@ class AsyncSubscription:
     async def next(self, timeout: float | None = None) -> Happened:
         """Return the next event, waiting at most `timeout` seconds for it.
 
-        Raises WaitTimeout, SubscriptionTaken where another process goes on with it, CorruptEntry where this release
+        Raises WaitTimeout, TakenOver where another process goes on with it, CorruptEntry where this release
         cannot read an entry, and BadInput where it is closed.
         """
         if self._automatic:
@@ -95,7 +95,7 @@ class AsyncSubscription:
     async def ack(self, event: Happened | None = None) -> None:
         """Acknowledge what was given up to this event, or all of it; return when that is recorded.
 
-        Raises SubscriptionTaken, LogUnavailable.
+        Raises TakenOver, LogUnavailable.
         """
         self._mark(self._given if event is None else Place.after(event))
         while self._writing is not None and self._written < self._acked and self._failure is None:
@@ -188,7 +188,7 @@ class AsyncSubscription:
             except LogUnavailable as error:
                 _log.warning("what is acknowledged is not recorded yet: %s", error)
                 await asyncio.sleep(_AGAIN)
-            except SubscriptionTaken as error:
+            except TakenOver as error:
                 self._failure = error
                 return
             else:

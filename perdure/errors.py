@@ -123,8 +123,8 @@ class Deposed(PerdureError):
     """This owner was replaced by a newer one and must stop without any further effect."""
 
 
-class SubscriptionTaken(PerdureError):
-    """Another process goes on with a durable subscription, which has one subscriber at a time: the newest."""
+class TakenOver(PerdureError):
+    """Another process goes on with what this one was at: a durable subscription, or a batch, has one at a time."""
 
 
 class SinkUnavailable(EnvironmentProblem):

@@ -22,7 +22,7 @@ from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.connection import Connection
 from perdure.cluster.nats_server import NatsServer
-from perdure.errors import BadInput, SinkUnavailable, SubscriptionTaken, WaitTimeout
+from perdure.errors import BadInput, SinkUnavailable, TakenOver, WaitTimeout
 from perdure.events.blobs import VALUE_LIMIT
 from perdure.events.cloud_events import Message
 from perdure.events.entry import Happened
@@ -141,9 +141,9 @@ async def test_the_newest_subscriber_of_a_name_goes_on_and_the_older_one_is_told
         await older.ack()
         async with await client.subscribe(**options) as newer:
             await older.next(10)
-            with pytest.raises(SubscriptionTaken, match="was taken over by .* process"):
+            with pytest.raises(TakenOver, match="was taken over by .* process"):
                 await older.ack()
-            with pytest.raises(SubscriptionTaken):
+            with pytest.raises(TakenOver):
                 await older.next(10)
             assert (await newer.next(10)).event == NodeScheduled("n2", 1)
             await newer.ack()
