@@ -1,122 +1,103 @@
-"""Agents: one question to a language model through any OpenAI-compatible endpoint."""
+"""Agents: one question to a language model, or its next reply in a conversation."""
 
-import asyncio
 import json
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from perdure.actors import retry_after
-from perdure.definitions.data_words import misfits
-from perdure.definitions.parts import Agent
-from perdure.errors import PerdureError
-
-if TYPE_CHECKING:
-    from openai import APIError, AsyncOpenAI
-    from openai.types.chat import ChatCompletionMessageParam
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """Where models are reached. Without a base URL it is OpenAI's own; without a key, none is sent that counts."""
-
-    base_url: str | None = None
-    api_key: str | None = None
-    model: str | None = None
+from perdure.actors import memories
+from perdure.actors.agent_tools import offered
+from perdure.actors.models import Asked, Hear, Models
+from perdure.actors.outside import Outside
+from perdure.actors.replies import InvalidReply, checked
+from perdure.actors.transcripts import Conversation, Said, asked
+from perdure.definitions.agent_parts import Agent
+from perdure.definitions.plan import Plan
+from perdure.errors import EnvironmentProblem
 
 
-class _Busy(PerdureError):
-    """The endpoint may answer later. retry_after: the seconds that it asks to wait."""
+class Answered(msgspec.Struct, frozen=True):
+    """What a model gave, and what that took: its name, tokens, cost."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class RateLimited(_Busy):
-    """The endpoint asks to slow down."""
+    value: Any
+    usage: dict[str, Any]
 
 
-class Unavailable(_Busy):
-    """The endpoint cannot be reached, or is failing."""
+async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, question: Any, hear: Hear) -> Answered:
+    """Return the agent's answer: parsed and checked JSON where it has an output schema, otherwise text.
 
-
-class Refused(PerdureError):
-    """The endpoint refuses the request: credentials, model name, or content."""
-
-
-class InvalidReply(PerdureError):
-    """The model's reply is not what the agent's output schema asks for."""
-
-
-async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, Any]) -> Any:
-    """Return the agent's reply: parsed and checked JSON where it has an output schema, otherwise text.
-
+    A reply that breaks the schema is asked to be mended, in the same attempt, as often as the agent allows.
     Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the workflow's affair, not the client's.
     """
-    import openai
-
-    options: dict[str, Any] = {} if agent.temperature is None else {"temperature": agent.temperature}
-    if agent.output is not None:
-        options["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": name, "schema": agent.output},
-        }
-    try:
-        completion = await _client(endpoint).chat.completions.create(
-            model=endpoint.model or agent.model, messages=messages(agent, question), **options
-        )
-    except openai.RateLimitError as error:
-        raise RateLimited(f"agent {name!r}: {error.message}", _retry_after(error)) from error
-    except (openai.APIConnectionError, openai.InternalServerError) as error:
-        raise Unavailable(f"agent {name!r}: {error.message}", _retry_after(error)) from error
-    except (openai.OpenAIError, UnicodeError) as error:  # headers are ASCII, and so are keys
-        raise Refused(f"agent {name!r}: {error}") from error
-    except ValueError as error:
-        raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
-    if not completion.choices:
-        raise InvalidReply(f"agent {name!r}: the endpoint's answer has no choices")
-    text = completion.choices[0].message.content or ""
-    return text if agent.output is None else checked(name, text, agent.output)
+    said, used = [asked(question)], list[dict[str, Any]]()
+    own = plan.endpoints if plan is not None else {}
+    for tries_left in range(agent.repairs, -1, -1):
+        request = _request(name, agent, said)
+        reply, usage = await models.ask(own, agent, request, hear)
+        used.append(usage)
+        if agent.output is None:
+            return Answered(reply.text, _sum(used))
+        try:
+            return Answered(checked(name, reply.text, agent.output), _sum(used))
+        except InvalidReply as error:
+            if not tries_left:
+                raise
+            mend = f"{error}\nReply again, with nothing but JSON that fits."
+            hear("\n")  # another reply follows
+            said = [*said, Said("assistant", reply.text), Said("user", mend)]
+    raise AssertionError("the last try returns or raises")  # pragma: no cover
 
 
-def _retry_after(error: "APIError") -> float | None:
-    response = getattr(error, "response", None)  # a connection that failed has none
-    return None if response is None else retry_after.seconds_in(response.headers, datetime.now(UTC))
+async def take_turn(
+    models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], outside: Outside, hear: Hear
+) -> Answered:
+    """Return the model's next reply in a conversation, as it is recorded. Raises as `ask` does."""
+    agent = plan.agents[given.agent]
+    remembered: list[Said] = []
+    if given.session is not None and given.upto:
+        records = await memories.records_of(_sessions(models), given.session, given.upto)
+        remembered = memories.remembered(records, agent.memory.tokens)
+    request = _request(given.agent, agent, [*remembered, *given.said])
+    request = msgspec.structs.replace(request, tools=await offered(plan, agent, places, outside))
+    reply, usage = await models.ask(plan.endpoints, agent, request, hear)
+    return Answered(msgspec.to_builtins(reply), usage)
 
 
-def messages(agent: Agent, question: dict[str, Any]) -> "list[ChatCompletionMessageParam]":
-    """Return the conversation: the instructions, then `message` as it is and the rest of the input as JSON."""
-    rest = {key: value for key, value in question.items() if key != "message"}
-    parts = [str(question["message"])] if "message" in question else []
-    parts += [json.dumps(rest, ensure_ascii=False)] if rest else []
-    return [
-        {"role": "system", "content": agent.instructions},
-        {"role": "user", "content": "\n\n".join(parts)},
-    ]
+async def remember(models: Models, plan: Plan, given: Conversation, does: str, key: str) -> Any:
+    """Recall what a session holds, or add to it what was said; `key` names the node's run."""
+    log, agent = _sessions(models), plan.agents[given.agent]
+    assert given.session is not None  # noqa: S101 (else there is no such step)
+    if does == "remember":
+        record = memories.record_of(given, key)
+        said = msgspec.convert(models.redact(msgspec.to_builtins(record.said)), list[Said])
+        return await memories.add(log, given.session, msgspec.structs.replace(record, said=said))
+
+    async def summarise(text: str) -> str:
+        name = agent.memory.summarise or ""
+        answer = await ask(models, plan, name, plan.agents[name], {"message": text}, lambda _piece: None)
+        return answer.value if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)
+
+    summed_up = summarise if agent.memory.summarise is not None else None
+    return await memories.recall(log, given.session, given.agent, agent.memory, key, summed_up)
 
 
-def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
-    """Return the JSON data in a reply; raise InvalidReply when it is none, or not as the schema says."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {text[:200]!r}") from None
-    if problems := misfits(schema, value, "reply"):
-        raise InvalidReply(f"agent {name!r}: the reply breaks its output schema: {'; '.join(problems)}")
-    return value
+def _sessions(models: Models) -> memories.SessionLog:
+    if models.sessions is None:
+        raise EnvironmentProblem("an agent has a session, and there is no store here that keeps it")
+    return models.sessions
 
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Endpoint, Any]] = WeakKeyDictionary()
+def _request(name: str, agent: Agent, said: list[Said]) -> Asked:
+    return Asked(
+        name, agent.model, agent.instructions, said, schema=agent.output, temperature=agent.temperature,
+        options=agent.options,
+    )  # fmt: skip
 
 
-def _client(endpoint: Endpoint) -> "AsyncOpenAI":
-    # One for each event loop: its connections belong to the loop that they were opened on.
-    clients = _clients.setdefault(asyncio.get_running_loop(), {})
-    if endpoint not in clients:
-        from openai import AsyncOpenAI
-
-        clients[endpoint] = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0)
-    client: AsyncOpenAI = clients[endpoint]
-    return client
+def _sum(used: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what several requests took together."""
+    if len(used) == 1:
+        return used[0]
+    total = {key: sum(each.get(key, 0) for each in used) for key in ("input", "output", "cost")}
+    return {"model": used[-1]["model"], **{key: value for key, value in total.items() if key != "cost" or value}}

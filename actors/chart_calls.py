@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perdure.actors import kinds
+from perdure.actors import agent_turns, kinds
 from perdure.actors.chart_state import ChartState
 from perdure.actors.draft import Draft
 from perdure.actors.failures import fail_attempt
@@ -11,7 +11,8 @@ from perdure.actors.macrostep import Asked
 from perdure.actors.state import SETTLED, NodeState
 from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.paths import UNDO, entry_of, node_in
-from perdure.events.vocabulary import CallQueued
+from perdure.errors import ExpressionError
+from perdure.events.vocabulary import CallQueued, Error
 
 
 def call_path(body: str, chart: ChartState, calls: Sequence[Asked], number: int) -> str:
@@ -43,11 +44,14 @@ def next_call(draft: Draft, body: str) -> None:
 def start(draft: Draft, path: str, attempt: int, value: Any, secrets: list[str]) -> None:
     """Begin an attempt at a call; `value` is its input, of a workflow with the child's id."""
     node = draft.plan.node(path)
-    if node.kind != "workflow":
-        draft.schedule(path, attempt, value, secrets)
-        return
-    if node.timeout is not None:
+    if node.timeout is not None and (node.kind == "workflow" or node.takes_turns):
         draft.arm("timeout", path, node.timeout)
+    if node.kind != "workflow":
+        try:
+            agent_turns.ask(draft, path, attempt, value, secrets)
+        except ExpressionError as error:
+            fail_attempt(draft, path, attempt, Error("ExpressionError", str(error)))
+        return
     try:
         kinds.request_child(draft, path, attempt, value["input"], value["id"])
     except kinds.Failed as failure:

@@ -9,7 +9,7 @@ from perdure.actors.compensation import to_keep
 from perdure.actors.containers import MANY
 from perdure.actors.draft import Draft
 from perdure.actors.ends import main_done
-from perdure.actors.failures import leave
+from perdure.actors.failures import leave, stop
 from perdure.actors.inputs import Report, ReportFailure, ReportSuccess
 from perdure.actors.macrostep import Macrostep, Surroundings
 from perdure.actors.signals import misfit
@@ -161,6 +161,7 @@ def _leave_states(draft: Draft, body: str, before: ChartState, step: Macrostep) 
             call = node_in(entry_of(body, path, entry), invoke.call)
             node = draft.state.node(call)
             if node is not None and node.status not in SETTLED:
+                stop(draft, call, f"state {path!r} was left", node=True)
                 draft.emit(NodeCancelled(call, f"state {path!r} was left"))
                 draft.disarm(call)
 
@@ -263,6 +264,9 @@ def wake(draft: Draft, body: str) -> None:
             break
         receive(draft, body, chart.held[chart.turn], held=True)
     if draft.is_live(body):
+        for path, node, _ in calls_of(draft, body):
+            if node.status == "open":
+                draft.later("wake", path)
         next_call(draft, body)
         draft.later("chart_end", body)
 

@@ -1,5 +1,6 @@
 """The context of a call: what code is told about the attempt that it makes, and how it says that it is alive."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -8,6 +9,8 @@ from typing import Any
 
 from pydantic_core import core_schema
 
+from perdure.actors.outside import Outside
+from perdure.actors.tool_logger import ToolLogger
 from perdure.definitions.json_values import to_json_value
 from perdure.errors import BadInput, CallCancelled
 
@@ -32,6 +35,7 @@ class Context:
     """What a tool gets for a parameter annotated with this class, whatever its name, and own kinds of nodes always.
 
     node: its path. deadline: when the node is given up (UTC), where it has one; later extensions are not seen.
+    outside: what perdure's own tools reach things with; yours need `secret` only.
     """
 
     execution: str
@@ -41,11 +45,25 @@ class Context:
     deadline: datetime | None = None
     _beat: Beat = field(default=_unheard, repr=False, compare=False)
     _stopped: Callable[[], bool] = field(default=_wanted, repr=False, compare=False)
+    outside: Outside = field(default_factory=Outside, repr=False, compare=False)
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody waits for the call any more: who does not end now is killed after the `grace` of its pool."""
         return self._stopped()
+
+    @property
+    def logger(self) -> ToolLogger:
+        """A logger whose lines say what they are about, with the values of secrets taken out."""
+        about = {"execution": self.execution, "node": self.node, "attempt": self.attempt}
+        return ToolLogger(logging.getLogger("perdure.tool"), about, self.outside.secrets.redact)
+
+    def secret(self, name: str) -> str:
+        """Return the value of a secret, of the process that the tool runs in; it is taken out of whatever it gives.
+
+        Raises SecretMissing.
+        """
+        return self.outside.secrets.value_of(name)
 
     def heartbeat(self, progress: Any = None) -> None:
         """Say that the tool is alive, and how far it is: JSON data that who follows the execution sees.
@@ -56,7 +74,7 @@ class Context:
         if self.cancelled:
             raise CallCancelled(f"the call of {self.node!r} is not wanted any more")
         try:
-            self._beat(to_json_value(progress))
+            self._beat(self.outside.secrets.redact(to_json_value(progress)))
         except ValueError as error:
             raise BadInput(f"the progress of a heartbeat of {self.node!r} is not JSON data: {error}") from None
 

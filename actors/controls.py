@@ -17,6 +17,7 @@ from perdure.actors.inputs import (
     Control,
     DecideApproval,
     ExtendDeadline,
+    Mending,
     PauseExecution,
     ReportChild,
     ReportCompensation,
@@ -34,6 +35,7 @@ from perdure.definitions.nodes import ApprovalNode, WaitNode
 from perdure.events.vocabulary import (
     CommandRefused,
     Error,
+    ExecutionCancelled,
     ExecutionCancelling,
     ExecutionPaused,
     ExecutionResumed,
@@ -44,6 +46,10 @@ from perdure.events.vocabulary import (
 
 def control(draft: Draft, given: Control | ReportChild | ReportCompensation) -> None:
     """Carry out a command, or refuse it."""
+    queued = draft.state.queued
+    if queued is not None and isinstance(given, Mending | DecideApproval):
+        draft.emit(CommandRefused(given.id, f"the execution waits for limit {queued.limit!r}, and has not begun"))
+        return
     _CONTROLS[type(given)](draft, given)
 
 
@@ -80,7 +86,7 @@ def _signal(draft: Draft, given: SignalExecution) -> None:
         if refusal is None:
             flow.complete(draft, path, node.attempt, given.data)
             return
-    chart = listener(draft, given.signal)
+    chart = listener(draft, given.signal) if draft.state.queued is None else None
     if refusal is None and chart is not None:
         refusal = misfit(schema_of(draft, chart, given.signal), given.data)
     if refusal is not None:
@@ -137,6 +143,9 @@ def _go_on(draft: Draft) -> None:
 
 def _cancel(draft: Draft, given: CancelExecution) -> None:
     if draft.state.cancelling:
+        return
+    if draft.state.queued is not None:  # nothing of it has begun, so there is nothing to do at its end
+        draft.emit(ExecutionCancelled(given.reason))
         return
     if draft.state.main.status != "running" or draft.state.failing:
         draft.emit(CommandRefused(given.id, "the execution is at its end already; terminate it to end it at once"))

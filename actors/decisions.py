@@ -2,15 +2,17 @@
 
 from datetime import datetime
 
-from perdure.actors import charts, children, compensated, controls, failures, flow, timers
+from perdure.actors import admission, charts, children, compensated, controls, failures, flow, timers
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
+    AdmitExecution,
     CompensateExecution,
     Continue,
     Control,
     FireTimer,
     Input,
     Recover,
+    RefuseExecution,
     Report,
     ReportChild,
     ReportCompensation,
@@ -28,6 +30,7 @@ from perdure.events.vocabulary import (
     CommandRefused,
     Error,
     Event,
+    ExecutionRetried,
     ExecutionStarted,
     NodePlaced,
     NodeQueued,
@@ -69,6 +72,8 @@ def _react(draft: Draft, given: Input) -> None:
             flow.wake(draft)
         case Continue():
             flow.wake(draft)
+        case AdmitExecution() | RefuseExecution():
+            admission.hear(draft, given)
         case FireTimer(timer=timer, due=due):
             timers.come(draft, timer, due)
         case _ if isinstance(given, Control | ReportChild | ReportCompensation):
@@ -81,8 +86,8 @@ def _hear(draft: Draft, report: Report) -> None:
         charts.come_late(draft, report)
         return
     match report:
-        case ReportSuccess(node, attempt, output):
-            flow.complete(draft, node, attempt, output)
+        case ReportSuccess(node, attempt, output, usage):
+            flow.complete(draft, node, attempt, output, usage)
         case ReportFailure(node, attempt, error):
             failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss() | ReportQueued():
@@ -98,10 +103,12 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
         same = (state.started.digest, state.started.input) == (given.digest, given.input)
         if given.parent is not None:  # asked for again, perhaps by name after another version was activated
             same = state.started.parent == given.parent
-        return [] if same else [CommandRefused(given.id, "the execution id is taken by another definition or input")]
+        if not same:
+            return [CommandRefused(given.id, "the execution id is taken by another definition or input")]
+        return _ask_again(plan, execution, state, at) if admission.is_refused(state) else []
     started = ExecutionStarted(
         given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent,
-        given.search, given.tags,
+        given.search, given.tags, at if plan.limits or plan.gates else None,
     )  # fmt: skip
     started, error = with_attributes(plan, execution, started, at)
     draft = Draft(plan, execution, Started(started), at)
@@ -110,12 +117,16 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
         failures.leave_root(draft, "", error, None, 0)
         flow.run(draft)
         return draft.events
-    if plan.timeout is not None:
-        draft.arm("execution", "", plan.timeout)
-    if plan.main.chart is not None:
-        draft.later("chart", "")
-    for name in plan.main.roots:
-        draft.later("consider", name)
+    admission.enter(draft)
+    flow.run(draft)
+    return draft.events
+
+
+def _ask_again(plan: Plan, execution: str, state: Started, at: datetime) -> list[Event]:
+    """Let an execution that was not let in ask once more: to start it again is to try again."""
+    draft = Draft(plan, execution, state, at)
+    draft.emit(ExecutionRetried())
+    admission.enter(draft)
     flow.run(draft)
     return draft.events
 

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
+from perdure.actors.claims import claims_of
 from perdure.actors.evolve import evolve
 from perdure.actors.state import BodyState, NodeState, Started
 from perdure.definitions.expressions import MOMENT, Moment
@@ -17,13 +20,14 @@ from perdure.events.vocabulary import (
     BodyStarted,
     Error,
     Event,
+    LimitClaim,
     NodeScheduled,
     NodeSucceeded,
     TimerArmed,
     TimerCancelled,
 )
 
-TIMERS = ("deadline", "execution", "retry", "timeout", "wait")
+TIMERS = ("budget", "deadline", "execution", "retry", "timeout", "wait")
 """The kinds of timers; a timer is named `<kind>/<path>`."""
 
 Task = tuple[str, ...]
@@ -69,7 +73,7 @@ class Draft:
     def is_live(self, body: str) -> bool:
         """Say whether nodes of a body may still begin: it has not ended, and no error is on its way out of it."""
         root, steps = steps_to(body)
-        if self.over or (not root and (self.state.failing or self.state.cancelling)):
+        if self.state.queued is not None or self.over or (not root and (self.state.failing or self.state.cancelling)):
             return False
         around = self.state.ends.get(root) if root else self.state.main
         for name, key in steps:
@@ -89,19 +93,27 @@ class Draft:
         armed = timer in self.state.timers or timer in self.state.held
         return self.plan.node(path).model.deadline is not None and not armed
 
-    def finish(self, path: str, attempt: int, value: Any) -> None:
+    def finish(self, path: str, attempt: int, value: Any, usage: dict[str, Any] | None = None) -> None:
         """Let a node succeed with its output, made from its result; raise ExpressionError where that cannot be made."""
         node = self.plan.node(path)
         if "output" in node.templates:
             names = self.names(body_of(path), node.reads)
             value = render(node.templates["output"], {**names, "output": value})
         self.disarm(path)
-        self.emit(NodeSucceeded(path, attempt, value))
+        self.emit(NodeSucceeded(path, attempt, value, usage))
         self.later("settled", path)
 
     def schedule(self, path: str, attempt: int, value: Any, secrets: Iterable[str]) -> None:
-        """Have a worker do an attempt at a node; `secrets` points to the references to secrets in its input."""
-        self.emit(NodeScheduled(path, attempt, value, list(secrets)))
+        """Have a worker do an attempt at a node; `secrets` points to the references to secrets in its input.
+
+        Another try claims what the first one did. Raises ExpressionError where it cannot be said what that claims.
+        """
+        claims, known = list[LimitClaim](), self.state.node(path) if self.plan.limits and attempt > 1 else None
+        if known is not None:
+            claims = [msgspec.structs.replace(each, since=self.at) for each in known.limits]
+        elif self.plan.limits:
+            claims = claims_of(self, path)
+        self.emit(NodeScheduled(path, attempt, value, list(secrets), claims))
 
     def arm(self, timer: str, path: str, seconds: float) -> None:
         """Arm a timer of a node."""

@@ -32,6 +32,7 @@ from perdure.events.vocabulary import (
     Event,
     EventHeld,
     EventIgnored,
+    ExecutionAdmitted,
     ExecutionCancelled,
     ExecutionCancelling,
     ExecutionCompensated,
@@ -40,6 +41,7 @@ from perdure.events.vocabulary import (
     ExecutionFailing,
     ExecutionPaused,
     ExecutionPurged,
+    ExecutionQueued,
     ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
@@ -90,8 +92,9 @@ def evolve(state: ExecutionState, event: Event) -> ExecutionState:
 def _scheduled(state: Started, event: NodeScheduled) -> Started:
     before = state.node(event.node)
     node = NodeState(
-        "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0
-    )
+        "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0,
+        limits=event.limits,
+    )  # fmt: skip
     return with_node(chart_fold.call_begun(state, event.node), event.node, node)
 
 
@@ -101,7 +104,7 @@ def _waiting(state: Started, event: NodeWaiting) -> Started:
 
 
 def _opened(state: Started, event: NodeOpened) -> Started:
-    return with_node(state, event.node, NodeState("open", event.attempt, input=event.input))
+    return with_node(state, event.node, NodeState("open", event.attempt, input=event.input, secrets=event.secrets))
 
 
 def _resumed(state: Started, event: NodeResumed) -> Started:
@@ -124,7 +127,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
         input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
-        child=before.child if by_its_child else "",
+        child=before.child if by_its_child else "", usage=event.usage,
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -178,7 +181,7 @@ def _with_error(
     before = known(state, event.node)
     node = NodeState(
         status, event.attempt, input=before.input, error=event.error, before=before.before, secrets=before.secrets,
-        **parts,
+        limits=before.limits, **parts,
     )  # fmt: skip
     return with_node(_undone(state, event.node), event.node, node)
 
@@ -272,7 +275,17 @@ def _retried(state: Started, _: ExecutionRetried) -> Started:
     return Started(
         state.started, main, signals=state.signals, signalled=state.signalled, children=state.children,
         inputs=state.inputs, undone=state.undone, completed=state.completed, retries=state.retries + 1,
+        slots=state.slots,
     )  # fmt: skip
+
+
+def _exec_queued(state: Started, event: ExecutionQueued) -> Started:
+    slots = state.slots.set(f"{state.retries}/{event.claim.limit}", event.claim)
+    return _replace(state, queued=event.claim, slots=slots)
+
+
+def _exec_admitted(state: Started, _: ExecutionAdmitted) -> Started:
+    return _replace(state, queued=None)
 
 
 def _child_requested(state: Started, event: ChildRequested) -> Started:
@@ -349,6 +362,8 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     InputChanged: _input_changed,
     Intervened: _intervened,
     ExecutionRetried: _retried,
+    ExecutionQueued: _exec_queued,
+    ExecutionAdmitted: _exec_admitted,
     ChildRequested: _child_requested,
     ChildEnded: _child_ended,
     NodeScheduled: _scheduled,

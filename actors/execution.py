@@ -5,10 +5,14 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
+import msgspec
+
+from perdure.actors.agents import Answered
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
+from perdure.actors.at_limits import AtLimits, limited_parts
 from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
@@ -21,7 +25,6 @@ from perdure.actors.inputs import (
     Control,
     Input,
     Recover,
-    ReportChild,
     ReportFailure,
     ReportLoss,
     ReportProgress,
@@ -29,12 +32,15 @@ from perdure.actors.inputs import (
     ReportSuccess,
     StartExecution,
 )
+from perdure.actors.limiting import Limits
 from perdure.actors.loading import load
 from perdure.actors.log_context import about
 from perdure.actors.outgoing import Outgoing, Post
+from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.snapshot import EVERY, pack
 from perdure.actors.state import ExecutionState, NodeState, Started
+from perdure.actors.transcripts import given_to
 from perdure.actors.work import Work, Worker, WorkerLost, error_of
 from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
@@ -62,15 +68,29 @@ async def _open() -> None:
     """Let everything pass: there is one owner."""
 
 
+class Stream(Protocol):
+    """Where a model's reply is told as it comes."""
+
+    def hear(self, piece: str) -> None:
+        """Take a piece of it."""
+        ...
+
+    def close(self) -> None:
+        """Tell the rest, and no more."""
+        ...
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What an execution acts through. near: timers due within so many seconds stay in this process, now.
 
     apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
     its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
-    execution, node, attempt, progress. fence: awaited before every effect; it raises Deposed where this is no owner any
-    more. quiet: for how many seconds an execution that waits for the outside world is kept at hand. shared: this is a
-    process of many executions, and there can be one for a single one.
+    execution, node, attempt, progress. stream: begins to tell them a model's reply: execution, node, attempt. fence:
+    awaited before every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an
+    execution that waits for the outside world is kept at hand. shared: this is a process of many executions, and there
+    can be one for a single one. outside: what tools reach things with. limits: those that it takes part in. parked:
+    told that all that is at work in an execution waits for limits, or not any more.
     """
 
     log: Log
@@ -85,9 +105,13 @@ class Surroundings:
     bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
     tell: Callable[[str, str, int, Any], None] | None = None
     secrets: Secrets = field(default_factory=Secrets)
+    outside: Outside = field(default_factory=Outside)
     fence: Callable[[], Awaitable[None]] = _open
     quiet: Callable[[], float] = lambda: 0.0
     shared: bool = False
+    stream: Callable[[str, str, int], Stream] | None = None
+    limits: Limits | None = None
+    parked: Callable[[str, bool], None] = lambda _execution, _parked: None
 
 
 class Execution:
@@ -106,7 +130,9 @@ class Execution:
         self._alarms = Alarms(execution, surroundings.timers, surroundings.near, surroundings.fence, self._put)
         self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
         self._saving: asyncio.Task[None] | None = None
-        self._outgoing = Outgoing(execution, surroundings.post, self._report) if surroundings.post else None
+        post = surroundings.post
+        self._outgoing = Outgoing(execution, post, self._put, surroundings.limits) if post else None
+        self._at_limits = AtLimits(lambda: self._running_now, lambda on: surroundings.parked(execution, on))
 
     async def tell(self, given: Input) -> bool:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
@@ -125,6 +151,7 @@ class Execution:
     def leave(self) -> None:
         """Begin nothing more, and leave as soon as what is under way has come to its end and is recorded."""
         self._leaving = True
+        self._at_limits.leave()
         self._put(Continue())
 
     async def run(self, *first: Input) -> bool:
@@ -161,6 +188,7 @@ class Execution:
             raise
         finally:
             self.closed = True
+            self._at_limits.forget()
             self._turn_away(waiting)
             self._stop_all()
 
@@ -301,7 +329,9 @@ class Execution:
         nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}
         places, apart = state.started.tools, self._around.apart
         return frozenset(
-            path for path, (node, resumed) in nodes.items() if apart(plan, node, places.get(node.target), resumed)
+            path
+            for path, (node, resumed) in nodes.items()
+            if state.running[path].waits_for or apart(plan, node, places.get(node.target), resumed)
         )
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
@@ -338,6 +368,7 @@ class Execution:
             await self._around.fence()
         for key in new:
             self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=self._called(key[0]))
+        self._at_limits.look()
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
@@ -359,9 +390,6 @@ class Execution:
             elif isinstance(given, CompensateExecution) and (why := refusal(self.id, folded.state, given)):
                 outgoing.cannot_compensate(given, why)
 
-    def _report(self, report: ReportChild) -> None:
-        self._put(report)
-
     async def _work(self, name: str, state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
         folded, plan, attempt, secrets = self._folded, self._plan, state.attempt, self._around.secrets
@@ -373,13 +401,17 @@ class Execution:
         about(node=name, attempt=attempt)
         try:
             places = folded.state.started.tools
-            value = secrets.reveal(state.input, state.secrets)
+            value = given_to(folded.state, plan, name, state, secrets.reveal)
             undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
+                self._around.outside, *limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
             )  # fmt: skip
-            report = ReportSuccess(name, attempt, secrets.redact(await self._around.work(work)))
+            result, usage = await self._told(work), None
+            if isinstance(result, Answered):
+                result, usage = result.value, result.usage
+            report = ReportSuccess(name, attempt, secrets.redact(result), usage)
         except WorkerLost as error:
             report = ReportLoss(name, attempt, secrets.redact(str(error)))
         except BaseException as error:
@@ -388,6 +420,16 @@ class Execution:
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._put(report)
+
+    async def _told(self, work: Work) -> Any:
+        """Do the work; what a model says meanwhile is told to who listens."""
+        if self._around.stream is None or work.node.calls not in ("agent", "model"):
+            return await self._around.work(work)
+        stream = self._around.stream(self.id, work.path, work.attempt)
+        try:
+            return await self._around.work(msgspec.structs.replace(work, hear=stream.hear))
+        finally:
+            stream.close()
 
     def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
         """Return what is told for what an attempt waits."""
@@ -411,8 +453,8 @@ class Execution:
         """Say whether nothing can happen here before the outside world speaks."""
         return self._mailbox.empty() and not self._running_now() and (self._leaving or not self._alarms.near)
 
-    def _running_now(self) -> bool:
-        return any(not task.done() for task in self._running.values())
+    def _running_now(self) -> int:
+        return sum(not task.done() for task in self._running.values())
 
     def _stop_all(self) -> None:
         for task in self._running.values():

@@ -94,7 +94,8 @@ def fail(draft: Draft, path: str, attempt: int, error: Error) -> None:
 def fail_uncaught(draft: Draft, path: str, attempt: int, error: Error) -> None:
     """Fail a node, and let its error go on where the workflow does not drain."""
     draft.emit(NodeFailed(path, attempt, error))
-    if draft.plan.drains or draft.plan.body(body_of(path)).calls:  # of a statechart, which is told
+    around = draft.plan.body(body_of(path))
+    if draft.plan.drains or around.calls or around.turn:  # a statechart is told, and so is an agent
         draft.later("settled", path)
     else:
         leave(draft, body_of(path), error, path, attempt)

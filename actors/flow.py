@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from perdure.actors import charts, compensated, compensation, containers, ends, failures, kinds
+from perdure.actors import agent_loop, charts, compensated, compensation, containers, ends, failures, kinds
 from perdure.actors.draft import Draft
 from perdure.actors.joins import GOOD, why_not
 from perdure.actors.state import SETTLED, NodeState
@@ -33,10 +33,14 @@ def wake(draft: Draft) -> None:
 
 def _wake_body(draft: Draft, body: str) -> None:
     state = draft.state.body(body)
-    if state is None or state.status != "running":
+    if state is None or state.status != "running" or draft.state.queued is not None:
         return
     if draft.plan.body(body).chart is not None:
         charts.wake(draft, body)
+        return
+    if draft.plan.body(body).turn:
+        for name in state.nodes:
+            _wake_node(draft, node_in(body, name))
         return
     nodes = draft.plan.body(body).nodes
     if state.settled == len(nodes) and draft.is_live(body):  # a retry found nothing to do again but the end
@@ -46,11 +50,19 @@ def _wake_body(draft: Draft, body: str) -> None:
         path, node = node_in(body, name), state.nodes.get(name)
         if node is None:
             draft.later("consider", path)
-        elif node.status == "open":
-            for key in [key for key, inner in node.bodies.items() if inner.status == "running"]:
-                _wake_body(draft, inner_body(path, key))
-            if plan.kind != "parallel":
-                draft.later("progress", path)
+        elif plan.bodies:
+            _wake_node(draft, path)
+
+
+def _wake_node(draft: Draft, path: str) -> None:
+    """Look within an open node for what may go on, and then at the node."""
+    node = draft.state.node(path)
+    if node is None or node.status != "open":
+        return
+    for key in [key for key, inner in node.bodies.items() if inner.status == "running"]:
+        _wake_body(draft, inner_body(path, key))
+    if draft.plan.node(path).kind != "parallel":
+        draft.later("progress", path)
 
 
 def consider(draft: Draft, path: str) -> None:
@@ -78,10 +90,10 @@ def consider(draft: Draft, path: str) -> None:
     begin(draft, path, 1)
 
 
-def complete(draft: Draft, path: str, attempt: int, value: Any) -> None:
+def complete(draft: Draft, path: str, attempt: int, value: Any, usage: dict[str, Any] | None = None) -> None:
     """Let a node succeed with its result; where its output cannot be made from that, it fails."""
     try:
-        draft.finish(path, attempt, value)
+        draft.finish(path, attempt, value, usage)
     except ExpressionError as error:
         failures.fail(draft, path, attempt, Error("ExpressionError", str(error)))
 
@@ -129,6 +141,9 @@ def _settled(draft: Draft, path: str) -> None:
         charts.settled(draft, path)
         return
     if state is None or state.status != "running":
+        return
+    if plan.turn:
+        draft.later("progress", owner_of(body)[0])
         return
     node = plan.nodes[name]
     if node.handler_of is not None:
@@ -188,7 +203,8 @@ def _inner_done(draft: Draft, body: str) -> None:
 
 def _progress(draft: Draft, path: str) -> None:
     try:
-        error = containers.progress(draft, path)
+        goes_on = agent_loop.progress if draft.plan.node(path).takes_turns else containers.progress
+        error = goes_on(draft, path)
     except ExpressionError as problem:
         error = Error("ExpressionError", str(problem))
     if error is not None:
@@ -220,6 +236,7 @@ _TASKS: dict[str, Callable[..., None]] = {
     "consider": consider,
     "settled": _settled,
     "progress": _progress,
+    "wake": _wake_node,
     "lose": _lose,
     "undone": _undone,
     "end": ends.end,

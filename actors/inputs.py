@@ -159,6 +159,25 @@ class ExtendDeadline(_Input, frozen=True):
     by: str = ""
 
 
+class AdmitExecution(_Input, frozen=True):
+    """A limit lets the execution in that asked it under this ticket."""
+
+    id: str
+    execution: str
+    limit: str
+    ticket: str
+
+
+class RefuseExecution(_Input, frozen=True):
+    """A limit does not let the execution in, and why."""
+
+    id: str
+    execution: str
+    limit: str
+    ticket: str
+    error: Error
+
+
 class ReportChild(_Input, frozen=True):
     """A child of the execution has ended: with an output, or with an error."""
 
@@ -189,11 +208,12 @@ class ReportCompensation(_Input, frozen=True):
 
 
 class ReportSuccess(_Input, frozen=True):
-    """An attempt at a node ended with this output."""
+    """An attempt at a node ended with this output, which took a model so many tokens (`usage`)."""
 
     node: str
     attempt: int
     output: Any = None
+    usage: dict[str, Any] | None = None
 
 
 class ReportFailure(_Input, frozen=True):
@@ -213,7 +233,7 @@ class ReportLoss(_Input, frozen=True):
 
 
 class ReportQueued(_Input, frozen=True):
-    """An attempt waits for room in a node actor, and for what; it does not any more where that is ""."""
+    """An attempt waits at a limit, or for room in a node actor, and for what; no more where that is ""."""
 
     node: str
     attempt: int
@@ -250,7 +270,15 @@ Control = (
 """Commands of people and programs to an execution that has begun."""
 
 Command = (
-    StartExecution | FireTimer | ActivateExecution | ReportChild | CompensateExecution | ReportCompensation | Control
+    StartExecution
+    | FireTimer
+    | ActivateExecution
+    | AdmitExecution
+    | RefuseExecution
+    | ReportChild
+    | CompensateExecution
+    | ReportCompensation
+    | Control
 )
 """Inputs that travel through the inbox; each has an id, and counts once however often it arrives."""
 

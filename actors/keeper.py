@@ -4,9 +4,13 @@ from typing import Any, NamedTuple, Protocol
 
 from ray.actor import ActorHandle
 
+from perdure.actors.call_queue import NORMAL
 from perdure.actors.demands import Demand
 from perdure.actors.node_process import NodeProcess
 from perdure.events.vocabulary import Error
+
+RUNS = "\n"
+"""What stands between the runs for which one ticket is held."""
 
 
 class Granted(NamedTuple):
@@ -39,14 +43,17 @@ class Heard(NamedTuple):
 class Keeper(Protocol):
     """The actor that keeps all pools; each method is called by `remote`."""
 
-    def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Any:
-        """Give Granted when there is an actor for the call, or NotGranted."""
+    def ask(
+        self, ticket: str, holder: str, demand: Demand, alone: bool, share: str = "", priority: int = NORMAL
+    ) -> Any:
+        """Give Granted when there is an actor for the call, or NotGranted; `share`: for which execution it is."""
 
     def release(self, ticket: str, spoiled: bool) -> Any:
         """End a call, or take back a question; a spoiled actor is killed."""
 
     def hear(self, holder: str, runs: dict[str, str], more: dict[str, int], losses: int) -> Any:
-        """Take note that a holder of tickets lives, which run each is held for now, and how many more wait; give Heard.
+        """Take note that a holder of tickets lives, what each is held for now, and how many more wait; give Heard.
 
-        more: calls without a ticket yet, by pool. losses: those that it has heard of.
+        runs: those that each ticket is for, with RUNS between them. more: calls without a ticket yet, by pool. losses:
+        those that it has heard of.
         """

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.actors import agent_turns
 from perdure.actors.containers import open_chart, open_foreach, open_loop, open_parallel
 from perdure.actors.draft import Draft
 from perdure.actors.signals import misfit, next_signal
@@ -34,7 +35,7 @@ class Failed(Exception):
 def start(draft: Draft, path: str, attempt: int) -> None:
     """Begin an attempt at a node. Raises ExpressionError or Failed, of which the attempt fails."""
     node = draft.plan.node(path)
-    if node.model.timeout is not None and node.kind in _TIMED_HERE:
+    if node.model.timeout is not None and (node.kind in _TIMED_HERE or node.takes_turns):
         draft.arm("timeout", path, node.model.timeout)
     _START[node.kind](draft, path, attempt)
 
@@ -69,7 +70,7 @@ def _undone_as_it_is(draft: Draft, path: str) -> NodeState | None:
 
 
 def _call(draft: Draft, path: str, attempt: int) -> None:
-    draft.schedule(path, attempt, _input(draft, path), _secrets(draft, path))
+    agent_turns.ask(draft, path, attempt, _input(draft, path), _secrets(draft, path))
 
 
 def _workflow(draft: Draft, path: str, attempt: int) -> None:
@@ -204,7 +205,7 @@ def _aggregate(draft: Draft, path: str, attempt: int) -> None:
     if part.how is None:
         value = {**_input(draft, path), "items": items}
         secrets = [each for each in _secrets(draft, path) if each.split("/")[1] != "items"]
-        draft.schedule(path, attempt, value, secrets)
+        agent_turns.ask(draft, path, attempt, value, secrets)
     else:
         draft.finish(path, attempt, _HOW[part.how](items))
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from perdure.actors import charts, flow
+from perdure.actors import admission
 from perdure.actors.draft import Draft
 from perdure.actors.failures import stop
 from perdure.actors.inputs import ChangeInput, CompleteNode, ExtendDeadline, RetryExecution, SkipNode
@@ -29,11 +29,7 @@ def retry_failed(draft: Draft, given: RetryExecution) -> None:
     """Let a failed execution go on: what succeeded, and was not compensated, stays as it is."""
     draft.emit(Intervened("retry", "", given.reason, given.by))
     draft.emit(ExecutionRetried())
-    if draft.plan.timeout is not None:
-        draft.arm("execution", "", draft.plan.timeout)
-    if draft.plan.main.chart is not None:
-        charts.again(draft, "")
-    flow.wake(draft)
+    admission.enter(draft)
 
 
 def skip(draft: Draft, given: SkipNode) -> None:
@@ -102,7 +98,7 @@ def _no_node(draft: Draft, path: str) -> str | None:
     try:
         plan = draft.plan.body(body)
         known = not name.endswith(UNDO) and name.partition(UNDO[0])[0] in plan.nodes and plan.chart is None
-        known = known and (not plan.calls or draft.state.node(path) is not None)
+        known = known and (not (plan.calls or plan.turn) or draft.state.node(path) is not None)
     except KeyError:
         known = False
     if not known:

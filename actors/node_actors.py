@@ -1,21 +1,23 @@
 """Calls in node actors, as the process of an execution makes them: with tickets of the keeper of all pools.
 
 Calls of one pool stand in one line here. An actor that one of them leaves is the next one's at once, without a word to
-the keeper, unless that has said that others wait for it.
+the keeper, unless that has said that others wait for it. Calls that have proved to be quick leave together.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from ray.exceptions import RayError
 
+from perdure.actors.batches import LENGTH, Batch, NotBegun, Slice, TakesLong, call_id, may_travel
+from perdure.actors.call_lines import Lease, Line, Waiting, awaited, run_of, silence_of, watch
 from perdure.actors.deaths import GONE, how_it_died
-from perdure.actors.demands import Demand, demand_of
-from perdure.actors.keeper import Granted, Heard, NotGranted
+from perdure.actors.demands import demand_of
+from perdure.actors.keeper import RUNS, Granted, Heard, NotGranted
 from perdure.actors.pools import STARTING
 from perdure.actors.time_limits import HeartbeatLost, QueueTimeout, Timeout, alive, in_time
 from perdure.actors.work import ToolFailed, Work, WorkerLost, error_of, result_of
@@ -24,40 +26,11 @@ from perdure.errors import EnvironmentProblem
 _log = logging.getLogger("perdure.node_actors")
 
 _BEAT = 0.5  # seconds between words to the keeper
-_LOOK = 1.0  # seconds between looks at a tool's progress
 _SHOWN_AFTER = 2.0  # seconds of waiting from which an execution records it
 _KEPT = 0.1  # seconds that an actor is kept for the next call
 _MOST_ASKED = 16  # tickets of one line that wait at the keeper
+_MOST_URGENT = 64  # with those of executions, or of priorities, that have none among the others
 _TRIES = 20
-
-
-class _Lease(NamedTuple):
-    """An actor for one call, and the ticket that it goes back with."""
-
-    ticket: str
-    granted: Granted
-
-
-class _Waiting:
-    """A call in its line; `told` is what its execution was told that it waits for."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.lease: asyncio.Future[_Lease] = asyncio.get_running_loop().create_future()
-        self.since = asyncio.get_running_loop().time()
-        self.why, self.told = "", work.waits_for
-
-
-class _Line:
-    """The calls of one pool that wait here, the tickets that were asked for them, and the actors kept for the next."""
-
-    def __init__(self, demand: Demand) -> None:
-        self.demand = demand
-        self.calls: list[_Waiting] = []
-        self.asked: dict[str, None] = {}
-        self.kept: dict[str, _Lease] = {}
-        self.pressed = False
-        self.users = 0
 
 
 class NodeActors:
@@ -67,7 +40,7 @@ class NodeActors:
         self._find = find
         self._keeper: Any = None
         self._holder = uuid4().hex
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
         self._runs: dict[str, str] = {}
         self._told_runs: dict[str, str] = {}
         self._losses, self._lost = 0, dict[str, str]()
@@ -86,10 +59,12 @@ class NodeActors:
         self._check_lost(work)
         demand = demand_of(work.plan, work.node, work.place, work.places)
         key = f"{demand.key} alone" if work.resumed else demand.key  # it may be what takes its process down
-        line = self._lines.setdefault(key, _Line(demand))
+        line = self._lines.setdefault(key, Line(demand))
         line.users += 1
         try:
-            return await self._made(line, await self._lease(line, work), work)
+            while True:
+                with contextlib.suppress(NotBegun):
+                    return await self._made(line, await self._lease(line, work), work)
         finally:
             line.users -= 1
 
@@ -101,7 +76,7 @@ class NodeActors:
         if self._keeper is not None:
             tickets = [ticket for line in self._lines.values() for ticket in (*line.kept, *line.asked)]
             with contextlib.suppress(RayError):
-                await asyncio.gather(*(_awaited(self._keeper.release.remote(each, False)) for each in tickets))
+                await asyncio.gather(*(awaited(self._keeper.release.remote(each, False)) for each in tickets))
 
     async def _begin(self) -> None:
         """Hear what was lost while no process of ours was there, or with the one before this one."""
@@ -113,37 +88,36 @@ class NodeActors:
 
     def _check_lost(self, work: Work) -> None:
         """Raise WorkerLost for a run whose process died together with the one that waited for it, so that it counts."""
-        how = self._lost.pop(_run_of(work), None)
+        how = self._lost.pop(run_of(work), None)
         if how is not None:
             raise WorkerLost(how)
 
-    async def _lease(self, line: _Line, work: Work) -> _Lease:
+    async def _lease(self, line: Line, work: Work) -> Lease:
         """Wait for an actor; raise QueueTimeout, WorkerLost, or what the tool's loading raised."""
         if line.kept:
             if work.waits_for:
                 work.queued("")
             return line.kept.pop(next(iter(line.kept)))
-        call = _Waiting(work)
-        line.calls.append(call)
-        self._ask(line)
+        call = Waiting(work)
+        line.calls.add(call, work.execution, call.since, work.priority)
+        self._ask(line, call)
         patience = work.node.queue_timeout
         watching = asyncio.create_task(self._lose_patience(line, call, patience)) if patience is not None else None
         try:
             lease = await call.lease
         except asyncio.CancelledError:
             if call.lease.done() and not call.lease.cancelled() and call.lease.exception() is None:
-                self._give(line, call.lease.result())
+                self._leave(line, call.lease.result(), work)
             raise
         finally:
-            if call in line.calls:
-                line.calls.remove(call)
+            line.calls.remove(call)
             if watching is not None:
                 watching.cancel()
         if call.told:
             work.queued("")
         return lease
 
-    async def _lose_patience(self, line: _Line, call: _Waiting, seconds: float) -> None:
+    async def _lose_patience(self, line: Line, call: Waiting, seconds: float) -> None:
         """Give a call up that has waited so long, unless an actor is just starting for it."""
         await asyncio.sleep(seconds)
         while not call.lease.done():
@@ -155,14 +129,24 @@ class NodeActors:
                 )
             await asyncio.sleep(_BEAT / 2)
 
-    def _ask(self, line: _Line) -> None:
-        """Ask the keeper for as many actors as calls wait here, up to a number that shows that there are many."""
-        for _ in range(min(len(line.calls), _MOST_ASKED) - len(line.asked)):
+    def _ask(self, line: Line, newest: Waiting | None = None) -> None:
+        """Ask the keeper for as many actors as calls wait here, up to a number that shows that there are many.
+
+        Beyond it one that is more urgent than the others of its execution, or the first of it, is asked for as well.
+        """
+        call = newest or line.calls.head()
+        if call is None:
+            return
+        share, priority = call.work.execution, call.work.priority
+        room = len(line.asked) < min(len(line.calls), _MOST_ASKED)
+        if not room and len(line.asked) < min(len(line.calls), _MOST_URGENT):
+            room = not any(each == share and other >= priority for each, other in line.asked.values())
+        if room:
             ticket = uuid4().hex
-            line.asked[ticket] = None
+            line.asked[ticket] = share, priority
             self._run(self._asked(line, ticket))
 
-    async def _asked(self, line: _Line, ticket: str) -> None:
+    async def _asked(self, line: Line, ticket: str) -> None:
         try:
             answer = await self._answer(line, ticket)
         except Exception as error:
@@ -171,18 +155,20 @@ class NodeActors:
             return  # it was taken back, and what was granted with it
         del line.asked[ticket]
         if isinstance(answer, Granted):
-            self._give(line, _Lease(ticket, answer))
+            self._give(line, Lease(ticket, answer))
         elif line.calls:
-            call = line.calls.pop(0)
+            call = line.calls.take(asyncio.get_running_loop().time())
             call.lease.set_exception(WorkerLost(answer.lost) if answer.error is None else ToolFailed(answer.error))
         self._ask(line)
 
-    async def _answer(self, line: _Line, ticket: str) -> Granted | NotGranted:
+    async def _answer(self, line: Line, ticket: str) -> Granted | NotGranted:
         alone = line is self._lines.get(f"{line.demand.key} alone")
         for number in range(_TRIES):
             try:
                 keeper = self._keeper = self._keeper or await self._find()
-                answer: Granted | NotGranted = await keeper.ask.remote(ticket, self._holder, line.demand, alone)
+                answer: Granted | NotGranted = await keeper.ask.remote(
+                    ticket, self._holder, line.demand, alone, *line.asked.get(ticket, ())
+                )
             except GONE as error:
                 _log.warning("the keeper of the node actors is gone, started again: %s", how_it_died(error))
                 self._keeper = None
@@ -191,47 +177,120 @@ class NodeActors:
                 return answer
         raise EnvironmentProblem("the keeper of the node actors does not stay alive; its log says why")
 
-    def _give(self, line: _Line, lease: _Lease) -> None:
-        """Give an actor to the next call of the line, or keep it a little for the one after."""
+    def _give(self, line: Line, lease: Lease) -> None:
+        """Give an actor to the next calls of the line, or keep it a little for the one after."""
         if line.calls:
-            line.calls.pop(0).lease.set_result(lease)
+            self._load(line, lease)
         elif line.pressed:
             self._release(lease.ticket, spoiled=False)
         else:
             line.kept[lease.ticket] = lease
             asyncio.get_running_loop().call_later(_KEPT, self._let_go, line, lease.ticket)
 
-    def _let_go(self, line: _Line, ticket: str) -> None:
+    def _load(self, line: Line, lease: Lease) -> None:
+        """Let the next call go, with those that may go together with it; the first one, to see how long it takes."""
+        now = asyncio.get_running_loop().time()
+        many = line.pace.together(len(line.calls), line.busy + 1)
+        calls = [line.calls.take(now)]
+        if (many > 1 or line.pace.unknown) and may_travel(calls[0].work):
+            while len(calls) < many and (head := line.calls.head()) is not None and may_travel(head.work):
+                calls.append(line.calls.take(now))
+            lease = lease._replace(batch=Batch(lease.ticket, [each.work for each in calls]))
+            self._run(self._sent(line, lease))
+        for each in calls:
+            each.lease.set_result(lease)
+
+    def _leave(self, line: Line, lease: Lease, work: Work) -> None:
+        """Give an actor on that was a call's which nobody awaits any more."""
+        if lease.batch is None:
+            self._give(line, lease)
+        else:
+            self._forsake(lease, work)
+
+    def _forsake(self, lease: Lease, work: Work) -> None:
+        """Have a call of a batch not begun, or stopped; whether it does stop, the batch sees."""
+        assert lease.batch is not None  # noqa: S101 (who calls has looked)
+        call = call_id(lease.ticket, work)
+        lease.batch.leave(call)
+        lease.granted.actor.stop.remote(call)
+
+    async def _sent(self, line: Line, lease: Lease) -> None:
+        """Send a batch, tell what came of it, and give the actor on, unless a call goes on there."""
+        batch, actor = lease.batch, lease.granted.actor
+        assert batch is not None  # noqa: S101 (who calls has made it)
+        self._runs[lease.ticket] = RUNS.join(map(run_of, batch.works.values()))
+        line.busy += 1
+        try:
+            came: Slice = await actor.batch.remote(batch.calls, LENGTH)
+        except Exception as error:
+            self._release(lease.ticket, spoiled=True)
+            batch.fail(WorkerLost(how_it_died(error)) if isinstance(error, RayError) else error)
+            return
+        finally:
+            line.busy -= 1
+            self._runs.pop(lease.ticket, None)
+        line.pace.saw(max(1, len(came.outcomes) + bool(came.going_on)), came.seconds)
+        left = came.going_on and batch.is_left(came.going_on)
+        batch.settle(came)
+        if not came.going_on:
+            self._pass_on(line, lease)
+        elif left:
+            await self._stopped(lease, came.going_on, line.demand.grace if lease.granted.stops else 0)
+
+    def _pass_on(self, line: Line, lease: Lease) -> None:
+        """Give an actor that is free to the next call here, or back where others wait."""
+        if line.pressed:
+            self._release(lease.ticket, spoiled=False)
+        else:
+            self._give(line, lease._replace(batch=None))
+
+    def _let_go(self, line: Line, ticket: str) -> None:
         if line.kept.pop(ticket, None) is not None:
             self._release(ticket, spoiled=False)
 
-    async def _made(self, line: _Line, lease: _Lease, work: Work) -> Any:
-        """Make the call and give the actor back, at once or when it has been stopped."""
+    async def _made(self, line: Line, lease: Lease, work: Work) -> Any:
+        """Make the call and give the actor back, at once or when it has been stopped; raise NotBegun."""
+        call = call_id(lease.ticket, work)
+        if lease.batch is not None:
+            try:
+                return result_of(await in_time(lease.batch.outcome(call), work.node.timeout))
+            except TakesLong:
+                return await self._alone(line, lease, work, lease.granted.actor.finish.remote(call))
+            except (asyncio.CancelledError, Timeout):
+                self._forsake(lease, work)
+                raise
+        began = asyncio.get_running_loop().time()
+        result = await self._alone(line, lease, work, lease.granted.actor.call.remote(call, work.input, work.context()))
+        line.pace.took(asyncio.get_running_loop().time() - began)
+        return result
+
+    async def _alone(self, line: Line, lease: Lease, work: Work, answer: Any) -> Any:
+        """Await a call that has its actor alone, or its place in it."""
         actor, ticket = lease.granted.actor, lease.ticket
-        call_id = f"{ticket}/{work.execution}/{work.path}"
-        watching = asyncio.create_task(_watch(actor, call_id, work)) if lease.granted.stops else None
-        self._runs[ticket] = _run_of(work)
+        call = call_id(ticket, work)
+        watching = asyncio.create_task(watch(actor, call, work)) if lease.granted.stops else None
+        self._runs[ticket] = run_of(work)
+        line.busy += 1
         try:
-            call = _awaited(actor.call.remote(call_id, work.input, work.context()))
-            outcome = await in_time(alive(call, work.node.heartbeat, _silence(actor, call_id)), work.node.timeout)
+            outcome = await in_time(
+                alive(awaited(answer), work.node.heartbeat, silence_of(actor, call)), work.node.timeout
+            )
         except RayError as error:
             self._release(ticket, spoiled=True)
             raise WorkerLost(how_it_died(error)) from error
         except (asyncio.CancelledError, Timeout, HeartbeatLost):
             grace = line.demand.grace if lease.granted.stops else 0
-            self._run(self._stopped(lease, call_id, grace), self._stopping)
+            self._run(self._stopped(lease, call, grace), self._stopping)
             raise
         finally:
+            line.busy -= 1
             self._runs.pop(ticket, None)
             if watching is not None:
                 watching.cancel()
-        if line.pressed:
-            self._release(ticket, spoiled=False)
-        else:
-            self._give(line, lease)
+        self._pass_on(line, lease)
         return result_of(outcome)
 
-    async def _stopped(self, lease: _Lease, call_id: str, grace: float) -> None:
+    async def _stopped(self, lease: Lease, call_id: str, grace: float) -> None:
         """Ask a call to stop; an actor in which it does not in time is killed as soon as it has no other call."""
         spoiled = True
         try:
@@ -290,34 +349,3 @@ class NodeActors:
         task = asyncio.create_task(work)
         among.add(task)
         task.add_done_callback(among.discard)
-
-
-def _run_of(work: Work) -> str:
-    """Return the name of one run of an attempt."""
-    return f"{work.execution}/{work.path}#{work.attempt}.{work.resumed}"
-
-
-async def _awaited(reference: Any) -> Any:
-    return await reference
-
-
-async def _watch(actor: Any, call_id: str, work: Work) -> None:
-    """Pass on what the tool tells of its progress."""
-    last = None
-    with contextlib.suppress(RayError):  # the call itself says so
-        while True:
-            await asyncio.sleep(_LOOK)
-            _, progress = await actor.beats.remote(call_id)
-            if progress is not None and progress != last:
-                last = progress
-                work.progress(progress)
-
-
-def _silence(actor: Any, call_id: str) -> Callable[[], Coroutine[Any, Any, tuple[float, Any]]]:
-    async def silence() -> tuple[float, Any]:
-        with contextlib.suppress(RayError):  # the call itself says so
-            answer: tuple[float, Any] = await actor.beats.remote(call_id)
-            return answer
-        return 0.0, None
-
-    return silence

@@ -5,12 +5,15 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from perdure.actors import tools
+from perdure.actors.batches import Slice
 from perdure.actors.context import Beats, Context
 from perdure.actors.demands import Demand
 from perdure.actors.packages import unpack
+from perdure.actors.tool_schema import Tool
 from perdure.actors.work import call_here, whole_error_of
 from perdure.events.vocabulary import Error
 
@@ -35,6 +38,9 @@ class NodeProcess:
         self._calls: dict[str, _Call] = {}
         self._threads = ThreadPoolExecutor(self._demand.concurrency, "perdure-tool")
         self._stopped = asyncio.Event()
+        self._going_on: dict[str, asyncio.Task[tuple[Any, Error | None]]] = {}
+        self._sent: set[str] = set()
+        self._unwanted: set[str] = set()
 
     async def where(self) -> tuple[int, str]:
         """Return the process's id and its Ray node's; who gets an answer knows that it has its resources."""
@@ -62,14 +68,44 @@ class NodeProcess:
         try:
             if not tools.find(place).is_async:
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, call_here, place, arguments, told)
+                return _hidden(told, *await loop.run_in_executor(self._threads, call_here, place, arguments, told))
             made.task = asyncio.create_task(self._awaited(place, arguments, told))
-            return await made.task
+            return _hidden(told, *await made.task)
         except asyncio.CancelledError as error:
             return None, whole_error_of(error)
         finally:
             made.ended.set()
             del self._calls[call]
+
+    async def batch(self, calls: list[tuple[str, dict[str, Any], Context]], seconds: float) -> Slice:
+        """Make calls one after the other, and return what came of them after so many seconds at the latest.
+
+        Of those that have not begun by then nothing is made; one that goes on is to be awaited with `finish`.
+        """
+        began, outcomes = monotonic(), list[tuple[Any, Error | None]]()
+        going_on = ""
+        self._sent.update(call for call, _, _ in calls)
+        for call, arguments, context in calls:
+            left = seconds - (monotonic() - began)
+            if left <= 0:
+                break
+            if call in self._unwanted:
+                outcomes.append((None, None))
+                continue
+            made = asyncio.create_task(self.call(call, arguments, context))
+            done, _ = await asyncio.wait({made}, timeout=left)
+            if not done:
+                going_on, self._going_on[call] = call, made
+                break
+            outcomes.append(made.result())
+        for each in (self._sent, self._unwanted):
+            each.difference_update(call for call, _, _ in calls)
+        return Slice(outcomes, going_on, monotonic() - began)
+
+    async def finish(self, call: str) -> tuple[Any, Error | None]:
+        """Return what came of a call that a batch left going on."""
+        made = self._going_on.pop(call, None)
+        return await made if made is not None else (None, Error("Cancelled", "it was stopped"))
 
     async def beats(self, call: str) -> tuple[float, Any]:
         """Return the seconds since a call's last heartbeat, and its last progress."""
@@ -79,7 +115,9 @@ class NodeProcess:
     async def stop(self, call: str) -> None:
         """Ask a call to end, and return when it has."""
         made = self._calls.get(call)
+        self._going_on.pop(call, None)  # nobody asks for it any more
         if made is None:
+            self._unwanted |= {call} & self._sent
             return
         made.beats.stop()
         if made.task is not None:
@@ -100,7 +138,7 @@ class NodeProcess:
             with suppress(FileNotFoundError):
                 os.chdir(folder)
 
-    def _load(self) -> tools.Tool:
+    def _load(self) -> Tool:
         tool = tools.find(self._demand.place)
         tools.function_of(tool)
         return tool
@@ -110,3 +148,9 @@ class NodeProcess:
             return await tools.call_async(tools.find(place), arguments, context), None
         except BaseException as error:
             return None, whole_error_of(error)
+
+
+def _hidden(context: Context, result: Any, error: Error | None) -> tuple[Any, Error | None]:
+    """Return how a call went without the secrets that were looked up here; its execution knows only its own."""
+    redact = context.outside.secrets.redact
+    return redact(result), error and Error(error.type, redact(error.message), redact(error.data))

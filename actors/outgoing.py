@@ -8,7 +8,15 @@ from typing import Protocol
 import msgspec
 
 from perdure.actors.children import to_close, to_compensate, to_start
-from perdure.actors.inputs import CompensateExecution, ReportChild, ReportCompensation
+from perdure.actors.inputs import (
+    AdmitExecution,
+    CompensateExecution,
+    RefuseExecution,
+    ReportChild,
+    ReportCompensation,
+)
+from perdure.actors.limiting import Limits
+from perdure.actors.owed_to_limits import owed_to_limits
 from perdure.actors.state import Started
 from perdure.definitions.paths import UNDO
 from perdure.definitions.plan import Plan
@@ -56,10 +64,17 @@ class Post(Protocol):
 class Outgoing:
     """Sends what an execution owes, level-triggered: what was sent before a crash is sent again after it."""
 
-    def __init__(self, execution: str, post: Post, answer: Callable[[ReportChild], None]) -> None:
+    def __init__(
+        self,
+        execution: str,
+        post: Post,
+        answer: Callable[[ReportChild | AdmitExecution | RefuseExecution], None],
+        limits: Limits | None = None,
+    ) -> None:
         self._id = execution
         self._post = post
         self._answer = answer
+        self._limits = limits
         self._sent: set[tuple[str, str]] = set()
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -70,6 +85,9 @@ class Outgoing:
 
     def reconcile(self, state: Started, plan: Plan) -> None:
         """Send whatever the state says is owed and was not sent from here yet."""
+        if self._limits is not None and state.slots:
+            for what, limit, say in owed_to_limits(self._id, state, plan, self._limits, self._answer):
+                self._owe(what, limit, say)
         for request in to_start(state):
             self._owe("start", request.child, lambda each=request: self._start(state, plan, each))  # type: ignore[misc]
         for request in to_close(state):
@@ -126,7 +144,7 @@ class Outgoing:
 
     async def _tell_end(self, parent: Parent, outcome: Outcome) -> None:
         """Tell the parent how this execution ended; where that is too large to be sent, tell it so."""
-        report = _report(self._id, parent, outcome)
+        report = report_of(self._id, parent, outcome)
         try:
             await self._post.report(parent, report)
         except BadInput as error:
@@ -149,7 +167,8 @@ class Outgoing:
             self._answer(ReportChild(f"{request.child}/refused", self._id, request.child, error=failed))
 
 
-def _report(execution: str, parent: Parent, outcome: Outcome) -> ReportChild:
+def report_of(execution: str, parent: Parent, outcome: Outcome) -> ReportChild:
+    """Return what an execution tells its parent of its end."""
     output = outcome.output if isinstance(outcome, ExecutionSucceeded) else None
     return ReportChild(f"{execution}/ended", parent.execution, execution, output, _error_of(execution, outcome))
 

@@ -10,6 +10,7 @@ from math import ceil
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from perdure.actors.call_queue import NORMAL, CallQueue
 from perdure.actors.demands import Demand
 
 PRESSURE = 1.0  # seconds that a spawned actor waits for resources before idle ones of other pools make room
@@ -18,6 +19,7 @@ LAPSE = 10.0  # seconds without a word from who holds tickets until they are voi
 REPORTS = "perdure.pools"  # the subject on which the keeper says how the pools stand
 STARTING = "its node actor is starting"
 MAX_STARTING = 16  # of one pool at once
+CLOSE = 5.0  # seconds between the ages of two pools' calls for which Ray may choose between them
 
 
 class Spawn(NamedTuple):
@@ -43,7 +45,7 @@ class Kill(NamedTuple):
 Action = Spawn | Grant | Kill
 
 
-@dataclass
+@dataclass(eq=False)
 class _Ticket:
     id: str
     pool: str
@@ -67,8 +69,10 @@ class _Actor:
 @dataclass
 class _Pool:
     demand: Demand
-    waiting: dict[str, _Ticket] = field(default_factory=dict)
+    waiting: CallQueue[_Ticket] = field(default_factory=CallQueue)
     actors: dict[str, _Actor] = field(default_factory=dict)
+    denied: float | None = None
+    """Since when no actor is asked of Ray for it, as there is no room and another pool is more urgent."""
 
     @property
     def coming(self) -> list[_Actor]:
@@ -87,12 +91,22 @@ class _Pool:
 
     @property
     def first(self) -> float:
-        return next(iter(self.waiting.values())).since if self.waiting else float("inf")
+        """How urgent it is: when its longest call came, with a minute for each step of priority."""
+        return self.waiting.urgency
+
+    @property
+    def pending(self) -> list[_Actor]:
+        return [each for each in self.actors.values() if each.stage == "pending"]
+
+    @property
+    def full(self) -> bool:
+        """Whether it may have no more actors than have their resources."""
+        return self.demand.max is not None and len(self.actors) - len(self.pending) >= self.demand.max
 
     def starved(self, now: float, seconds: float) -> bool:
-        """Whether calls wait for an actor that has waited for resources so long."""
-        pending = [each for each in self.actors.values() if each.stage == "pending"]
-        return bool(self.waiting and pending and now - min(each.since for each in pending) >= seconds)
+        """Whether calls wait for an actor that has waited for resources so long, or was not even asked of Ray."""
+        since = [each.since for each in self.pending] + ([] if self.denied is None else [self.denied])
+        return bool(self.waiting and since and now - min(since) >= seconds)
 
 
 class PoolReport(NamedTuple):
@@ -127,12 +141,15 @@ class Pools:
         """How many hold tickets, or did a moment ago."""
         return len(self._heard)
 
-    def ask(self, ticket: str, holder: str, demand: Demand, now: float, *, alone: bool = False) -> list[Action]:
-        """Ask for an actor, which may have no other call beside it where it is `alone`."""
+    def ask(
+        self, ticket: str, holder: str, demand: Demand, now: float, *, alone: bool = False, share: str = "",
+        priority: int = NORMAL,
+    ) -> list[Action]:  # fmt: skip
+        """Ask for an actor for a call of an execution, `share`; where it is `alone`, with no other call beside it."""
         self._heard[holder] = now
         pool = self._pools.setdefault(demand.key, _Pool(demand))
         asked = self._tickets[ticket] = _Ticket(ticket, demand.key, holder, now, alone)
-        pool.waiting[ticket] = asked
+        pool.waiting.add(asked, share or holder, now, priority)
         return self._settled(now)
 
     def placed(self, actor: str, now: float) -> list[Action]:
@@ -150,11 +167,13 @@ class Pools:
     def blamed(self, actor: str) -> str | None:
         """Return the ticket for which an actor that could not start was started, which is told why; take it out."""
         found = self._actor(actor)
-        waiting = self._pools[found.pool].waiting if found is not None else {}
-        ticket = next(iter(waiting), None)
-        if ticket is not None:
-            del waiting[ticket], self._tickets[ticket]
-        return ticket
+        waiting = self._pools[found.pool].waiting if found is not None else CallQueue[_Ticket]()
+        asked = waiting.head()
+        if asked is None:
+            return None
+        waiting.remove(asked)
+        del self._tickets[asked.id]
+        return asked.id
 
     def tickets_of(self, actor: str) -> list[str]:
         """Return the tickets whose calls an actor has."""
@@ -174,7 +193,7 @@ class Pools:
         asked = self._tickets.pop(ticket, None)
         if asked is None:
             return []
-        self._pools[asked.pool].waiting.pop(ticket, None)
+        self._pools[asked.pool].waiting.remove(asked)
         actions = self._let_go(asked, now, spoiled=spoiled) if asked.actor is not None else []
         return actions + self._settled(now)
 
@@ -228,7 +247,7 @@ class Pools:
         for pool in self._pools.values():
             busy = [each for each in pool.actors.values() if each.tickets]
             calls = sum(len(each.tickets) for each in busy)
-            waits = next((why for each in reversed(pool.waiting) if (why := self.why(each))), "")
+            waits = next((why for each in reversed(list(pool.waiting)) if (why := self.why(each.id))), "")
             queued = len(pool.waiting) + sum(more.get(pool.demand.key, 0) for more in self._more.values())
             if pool.actors or pool.waiting:
                 yield PoolReport(
@@ -250,7 +269,7 @@ class Pools:
         return [key for key in pools if self._is_pressed(self._pools[key], holder)]
 
     def _is_pressed(self, pool: _Pool, holder: str) -> bool:
-        if any(each.holder != holder for each in pool.waiting.values()):
+        if any(each.holder != holder for each in pool.waiting):
             return True
         free = [] if pool.demand.takes else [each for each in self._pools.values() if not each.demand.takes]
         return any(each.waiting for each in (*self._rivals(pool), *free) if each is not pool)
@@ -259,14 +278,14 @@ class Pools:
         return next((pool.actors[actor] for pool in self._pools.values() if actor in pool.actors), None)
 
     def _settled(self, now: float) -> list[Action]:
-        """Grant what can be granted, and spawn what is missing; who has waited longest comes first."""
+        """Grant what can be granted, and spawn what is missing; what is most urgent comes first."""
         actions: list[Action] = []
         for pool in sorted(self._pools.values(), key=lambda each: each.first):
-            for asked in list(pool.waiting.values()):
+            while (asked := pool.waiting.head()) is not None:
                 actor = self._free_actor(pool, asked)
                 if actor is None:
                     break
-                del pool.waiting[asked.id]
+                pool.waiting.take(now)
                 asked.actor = actor.id
                 actor.tickets.add(asked.id)
                 actor.alone = asked.alone
@@ -293,17 +312,37 @@ class Pools:
     def _sized(self, pool: _Pool, now: float) -> list[Action]:
         """Spawn what is missing of a pool, and give up what is not wanted any more before it has begun."""
         demand, coming = pool.demand, pool.coming
-        wanted = sum(1 for each in pool.waiting.values() if each.alone)
+        wanted = sum(1 for each in pool.waiting if each.alone)
         wanted += ceil((len(pool.waiting) - wanted) / demand.concurrency)
         wanted = max(wanted, demand.min - (len(pool.actors) - len(coming)))
+        missing, wanted = wanted, min(wanted, len(coming) + self._room(pool))
+        denied = missing > wanted == 0
+        pool.denied = (pool.denied or now) if denied else None
         if wanted < len(coming):
-            pending = [each for each in coming if each.stage == "pending"]
-            surplus = sorted(pending, key=lambda each: -each.since)[: len(coming) - wanted]
+            surplus = sorted(pool.pending, key=lambda each: -each.since)[: len(coming) - wanted]
             return [self._kill(each) for each in surplus] if demand.takes else []
         room = MAX_STARTING - len(coming)
         room = room if demand.max is None else min(room, demand.max - len(pool.actors))
         room = room if demand.takes else min(room, self._places_left())
         return [self._spawn(pool, now) for _ in range(min(room, wanted - len(coming)))]
+
+    def _room(self, pool: _Pool) -> int:
+        """Return how many more actors of a pool may wait at Ray for their resources; less than none are too many.
+
+        As many as the cluster has room for, as far as that is known. Beyond these only those of the pool that is the
+        most urgent of all that want the same: what becomes free is its, and else Ray would choose.
+        """
+        amounts, totals = pool.demand.amounts, self.totals
+        rivals = [each for each in self._rivals(pool) if each.waiting and not each.full]
+        if totals is None or not amounts or all(pool.first <= each.first + CLOSE for each in rivals):
+            return MAX_STARTING
+        taken = dict.fromkeys(amounts, 0.0)
+        for other in self._pools.values():
+            held = len(other.actors) - (0 if other is pool else len(other.pending))
+            for name in taken:
+                taken[name] += held * other.demand.amounts.get(name, 0.0)
+        fit = min(int((totals.get(name, 0.0) - taken[name]) // amount) for name, amount in amounts.items())
+        return max(fit, -len(pool.pending))
 
     def _spawn(self, pool: _Pool, now: float) -> Action:
         self._count += 1
@@ -331,8 +370,8 @@ class Pools:
         for each in starved:
             for coming in each.coming:
                 coming.since = now  # it has been served now; another one has to wait as long
-        own = [each for each in pool.coming if each.stage == "pending"]  # they would be quicker
-        return [self._kill(each) for each in (actor, *own)] if starved else []
+            each.denied = None if each.denied is None else now
+        return [self._kill(each) for each in (actor, *pool.pending)] if starved else []  # its own would be quicker
 
     def _rivals(self, pool: _Pool) -> list[_Pool]:
         """Return the other pools that take of the same resources."""
@@ -352,4 +391,4 @@ class Pools:
     def _served(pool: _Pool) -> set[str]:
         """Return the waiting tickets for which an actor is starting that has, or needs, no resources to wait for."""
         sure = [each for each in pool.coming if each.stage == "starting" or not pool.demand.takes]
-        return set(list(pool.waiting)[: len(sure) * pool.demand.concurrency])
+        return {each.id for each in list(pool.waiting)[: len(sure) * pool.demand.concurrency]}

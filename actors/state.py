@@ -24,6 +24,7 @@ from perdure.events.vocabulary import (
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
+    LimitClaim,
     Outcome,
 )
 
@@ -32,7 +33,7 @@ NodeStatus = Literal[
     "succeeded", "caught", "failed", "skipped", "cancelled", "compensated",
 ]  # fmt: skip
 Status = Literal[
-    "running", "paused", "cancelling", "compensating",
+    "queued", "running", "paused", "cancelling", "compensating",
     "succeeded", "failed", "cancelled", "terminated", "compensated",
 ]  # fmt: skip
 SETTLED: frozenset[NodeStatus] = frozenset({"succeeded", "caught", "failed", "skipped", "cancelled", "compensated"})
@@ -45,7 +46,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     completed, or began to wait. choice: what a switch chose, or the handler of a caught one. ended, failed: how many of
     its bodies did. before: the attempts that no longer count, for somebody has mended what they failed of.
     secrets: JSON pointers to the references to secrets in its input. child: the one that it waits for, or succeeded by.
-    waits_for: what its call waits for in a queue.
+    waits_for: what its call waits for in a queue. limits: what it claims of limits. usage: what a model took for its
+    output.
     """
 
     status: NodeStatus
@@ -64,6 +66,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: list[str] = []
     child: str = ""
     waits_for: str = ""
+    limits: list[LimitClaim] = []
+    usage: dict[str, Any] | None = None
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -93,7 +97,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     children: those that have not said that they ended, by their ids.
     inputs: those given by hand to nodes that have not begun. undone: how often nodes were compensated. retries: how
     often it went on after it had failed. held: timers that came due during a pause. completed: how many nodes
-    completed, or began to wait.
+    completed, or began to wait. queued: the limit that has not let it in yet. slots: what it has asked of limits, to be
+    given back at its end, by how often it was retried and the limit: `0/quota:a`.
     """
 
     started: ExecutionStarted
@@ -111,6 +116,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     retries: int = 0
     held: tuple[str, ...] = ()
     completed: int = 0
+    queued: LimitClaim | None = None
+    slots: Map[str, LimitClaim] = Map()
     paused: ExecutionPaused | None = None
     failing: ExecutionFailing | None = None
     cancelling: ExecutionCancelling | None = None
@@ -130,6 +137,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
             case None:
                 if self.cancelling:
                     return "cancelling"
+                if self.queued:
+                    return "queued"
                 return "paused" if self.paused else "compensating" if self.compensating else "running"
             case ExecutionSucceeded():
                 return "succeeded"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from perdure.actors import chart_calls, charts, flow
+from perdure.actors import agent_loop, chart_calls, charts, flow
 from perdure.actors.answers import decide
 from perdure.actors.draft import Draft
 from perdure.actors.failures import fail_attempt, fail_open, leave_root
@@ -75,6 +75,7 @@ def _execution_timed_out(draft: Draft, _: str) -> None:
 _TIMERS: dict[str, Callable[[Draft, str], None]] = {
     "retry": try_again,
     "wait": _waited,
+    "budget": agent_loop.out_of_time,
     "timeout": _timed_out,
     "deadline": _past_deadline,
     "execution": _execution_timed_out,

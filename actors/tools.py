@@ -5,62 +5,66 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from types import MethodType, ModuleType
-from typing import Any, TypeVar, get_args, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
-from pydantic import ValidationError, validate_call
-
+from perdure.actors import mcp_tools, ray_functions
 from perdure.actors.context import Context
+from perdure.actors.outside import Reach
+from perdure.actors.tool_schema import Face, Tool, refuse_context
+from perdure.actors.tool_sources import Shelf, builtin_tools, check_name, entry_point_tools, named, split
+from perdure.definitions.builtin_tools import BUILTINS
 from perdure.definitions.json_values import to_json_value
+from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.parts import Tool as Declared
 from perdure.errors import BadInput, ToolNotFound
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function")  # a function, a class, or a remote function of Ray's
 
-_registered: dict[str, str] = {}
+
+class _Label(NamedTuple):
+    """What a tool was registered as."""
+
+    name: str
+    version: str = "1"
+    tags: tuple[str, ...] = ()
+
+
+_registered = Shelf()
 _in_file: ContextVar[bool] = ContextVar("in_file", default=False)
 _moved: dict[str, str] = {}
 _making = Lock()
 
 
-@dataclass(frozen=True)
-class Tool:
-    """A callable tool: `function` checks its arguments against their type hints before it runs.
-
-    context: the name of its parameter that is annotated Context, where it has one. made_of: the class of which one
-    instance a process is made, and called; `function` then only says what it takes.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    is_async: bool
-    context: str | None = None
-    made_of: type | None = None
-
-
 @overload
 def tool(function: Function) -> Function: ...
 @overload
-def tool(*, name: str) -> Callable[[Function], Function]: ...
-def tool(function: Function | None = None, *, name: str | None = None) -> Any:
+def tool(
+    *, name: str | None = None, version: str = "1", tags: Iterable[str] = ()
+) -> Callable[[Function], Function]: ...
+def tool(
+    function: Function | None = None, *, name: str | None = None, version: str = "1", tags: Iterable[str] = ()
+) -> Any:
     """Register a function as a tool, under its own name or the given one; it stays callable as it is.
 
     Of a class, each process makes one instance, without arguments, and calls that: what is slow to load is loaded once.
+    version: numbers with points; a plain name means the newest, `name@2` that one. tags: for who looks for tools.
+    Raises BadInput for a name or a version that no tool can have.
     """
 
     def register(target: Function) -> Function:
-        tool_name = name or target.__name__
-        target.__perdure_tool__ = tool_name  # type: ignore[attr-defined]
+        of: Any = ray_functions.plain(target) if ray_functions.is_remote(target) else target
+        label = _Label(name or of.__name__, version, tuple(tags))
+        check_name(label.name, version)
+        target.__perdure_tool__ = label  # type: ignore[attr-defined]
         if not _in_file.get():  # a definition's own files are searched by file, so that two may share a name
-            _registered[tool_name] = f"{target.__module__}:{target.__qualname__}"
+            _registered.put(label.name, version, f"{of.__module__}:{of.__qualname__}")
         return target
 
     return register(function) if function is not None else register
@@ -73,27 +77,28 @@ def locate(
     *,
     shared: bool,
     elsewhere: Container[str] = (),
+    installed: Iterable[str] = (),
+    mcp: Mapping[str, McpServer] | None = None,
+    reach: Reach | None = None,
 ) -> dict[str, str]:
     """Return where each named tool's code is, as `module:attribute` or `/path/file.py:attribute`.
 
     given: the definition's tool files, relative to `base`, and its declared tools. shared: other processes must find
-    the code too. elsewhere: tools whose modules need not be here.
+    the code too. elsewhere: tools whose modules need not be here. installed: the setting `tools`. mcp: the definition's
+    MCP servers; reach: has those of the settings.
     Raises ToolNotFound or BadInput.
     """
-    by_name: dict[str, str] = {}
-    for file in given:
-        if not isinstance(file, str):
-            by_name[file.name] = file.call
-            continue
-        path = Path(base or ".", file).resolve()
-        by_name.update(
-            {tool_name: f"{path}:{attribute}" for tool_name, attribute in _tools_in(_load_file(str(path))).items()}
-        )
+    own, known = own_tools(given, base), None
     places = {}
     for name in names:
-        place = by_name.get(name) or _registered.get(name) or (name if ":" in name else None)
+        place = own.take(*named(name)) or mcp_tools.place_of(name, mcp or {}, base, reach.mcp if reach else {})
+        place = place or _registered.take(*named(name))
         if place is None:
-            raise ToolNotFound(_not_found(name, [*by_name, *_registered]))
+            known = known or shelves(installed)
+            place = next(filter(None, (each.take(*named(name)) for each in known)), None)
+        place = place or (name if ":" in name else None)
+        if place is None:
+            raise ToolNotFound(_not_found(name, [each for shelf in (own, *(known or ())) for each in shelf.names()]))
         if shared and place.startswith("__main__:"):
             raise BadInput(
                 f"tool {name!r} is defined in the script that was run, where workers cannot import it; "
@@ -108,9 +113,41 @@ def locate(
     return places
 
 
+def shelves(installed: Iterable[str] = ()) -> list[Shelf]:
+    """Return the tools that no definition names, in the order in which they are looked through.
+
+    Those registered in this process or by modules of the setting `tools`, those in its files, entry points, builtins.
+    """
+    files, modules = split(installed)
+    for module in modules:
+        if ":" not in module:
+            _import(module, module)
+    of_files = own_tools(files, None)
+    for place in (each for each in modules if ":" in each):
+        of_files.put(find(place).name, find(place).version, place)
+    points = entry_point_tools(_import)  # before the registered ones are looked at: some only register theirs
+    return [_registered, of_files, points, builtin_tools()]
+
+
+def own_tools(given: Iterable[str | Declared], base: str | None) -> Shelf:
+    """Return the tools of files, relative to `base`, and those that are declared; raise ToolNotFound or BadInput."""
+    shelf = Shelf()
+    for file in given:
+        if isinstance(file, str):
+            path = Path(base or ".", file).resolve()
+            for label, attribute in _tools_in(_load_file(str(path))).items():
+                shelf.put(label.name, label.version, f"{path}:{attribute}")
+    for each in given:
+        if not isinstance(each, str):
+            shelf.only(each.name, each.call)
+    return shelf
+
+
 @lru_cache(maxsize=1024)
 def find(place: str) -> Tool:
     """Return the tool at a place that `locate` gave; raise ToolNotFound when it is not there."""
+    if place.startswith(mcp_tools.PREFIX):
+        return mcp_tools.tool_at(place)
     home, _, attribute = place.rpartition(":")
     module = _load_file(home) if home.endswith(".py") else _import(home, place)
     target: Any = module
@@ -118,16 +155,22 @@ def find(place: str) -> Tool:
         target = getattr(target, part, None)
     if not callable(target):
         raise ToolNotFound(f"{home} has no tool {attribute!r}")
-    name, made_of = getattr(target, "__perdure_tool__", attribute), target if isinstance(target, type) else None
+    label = getattr(target, "__perdure_tool__", None) or _Label(attribute)
+    remote = ray_functions.is_remote(target)
+    signed = ray_functions.plain(target) if remote else target
+    made_of, doc = target if isinstance(target, type) else None, inspect.getdoc(signed) or ""
     if made_of is not None:
-        target = _call_of(made_of, place)
+        target = signed = _call_of(made_of, place)
+        doc = f"{doc}\n\n{inspect.getdoc(target) or ''}"
+    builtin = next((each for each in BUILTINS.values() if each.place == place), None)
     try:
-        checked = validate_call(target)
-        context = context_parameter(target)
+        face = Face(signed, builtin.description if builtin else doc, builtin.takes if builtin else None)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise BadInput(f"the tool {place!r} cannot be called with checked arguments: {reason}") from None
-    return Tool(name, checked, inspect.iscoroutinefunction(target), context, made_of)
+    name = builtin.name if builtin else label.name
+    target = ray_functions.calling(target) if remote else target
+    return Tool(name, target, inspect.iscoroutinefunction(target), face, made_of, label.version, label.tags)
 
 
 def _call_of(kind: type, place: str) -> Callable[..., Any]:
@@ -154,7 +197,7 @@ def function_of(tool: Tool) -> Callable[..., Any]:
     with _making:
         function: Callable[..., Any] | None = vars(tool.made_of).get("__perdure_instance__")
         if function is None:
-            function = validate_call(tool.made_of().__call__)
+            function = tool.made_of().__call__
             tool.made_of.__perdure_instance__ = function  # type: ignore[attr-defined]
         return function
 
@@ -162,12 +205,6 @@ def function_of(tool: Tool) -> Callable[..., Any]:
 def moved(path: str, to: str) -> None:
     """Say where a tool file is that other machines know by this path; one that is there itself is used as it is."""
     _moved[path] = to
-
-
-def context_parameter(function: Callable[..., Any]) -> str | None:
-    """Return the parameter that is annotated Context, or Context | None; raise what makes the signature unreadable."""
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return next((each.name for each in parameters if Context in (each.annotation, *get_args(each.annotation))), None)
 
 
 def why_silent(name: str, place: str) -> str | None:
@@ -184,39 +221,28 @@ def call(tool: Tool, arguments: Mapping[str, Any], context: Context | None = Non
 
     Raises BadInput for arguments that do not fit, and whatever the tool raises.
     """
-    with _naming(tool):
-        result = function_of(tool)(**_given(tool, arguments, context))
-        result = asyncio.run(result) if tool.is_async else result
-    return to_json(result, f"the result of tool {tool.name!r}")
+    args, named_args = _bound(tool, arguments, context)
+    result = function_of(tool)(*args, **named_args)
+    return _result(tool, asyncio.run(result) if tool.is_async else result)
 
 
 async def call_async(tool: Tool, arguments: Mapping[str, Any], context: Context | None = None) -> Any:
     """Call a tool on the running event loop and return its JSON result; raises as `call` does."""
-    with _naming(tool):
-        result = function_of(tool)(**_given(tool, arguments, context))
-        result = await result if tool.is_async else result
-    return to_json(result, f"the result of tool {tool.name!r}")
+    args, named_args = _bound(tool, arguments, context)
+    result = function_of(tool)(*args, **named_args)
+    return _result(tool, await result if tool.is_async else result)
 
 
-def _given(tool: Tool, arguments: Mapping[str, Any], context: Context | None) -> Mapping[str, Any]:
-    """Return the arguments with the context, which the engine alone gives."""
-    if tool.context is None:
-        return arguments
-    if tool.context in arguments:
-        raise BadInput(f"tool {tool.name!r} gets its {tool.context!r} from perdure; take it out of 'with'")
-    return {**arguments, tool.context: context}
+def _bound(tool: Tool, arguments: Mapping[str, Any], context: Context | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the checked arguments with the context, which the engine alone gives."""
+    refuse_context(tool, arguments)
+    args, kwargs = ((), dict(arguments)) if tool.face is None else tool.face.bind(tool.name, arguments)
+    return args, kwargs if tool.context is None else {**kwargs, tool.context: context}
 
 
-@contextmanager
-def _naming(tool: Tool) -> Iterator[None]:
-    """Turn pydantic's complaint about the arguments into one that names the tool and each argument."""
-    try:
-        yield
-    except ValidationError as error:
-        if error.title not in (getattr(tool.function, "__name__", None), getattr(tool.function, "__qualname__", None)):
-            raise  # about something else, inside the tool
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise BadInput(f"tool {tool.name!r} was called with arguments that do not fit: {problems}") from None
+def _result(tool: Tool, result: Any) -> Any:
+    checked = result if tool.face is None else tool.face.checked(tool.name, result)
+    return to_json(checked, f"the result of tool {tool.name!r}")
 
 
 def to_json(value: Any, what: str) -> Any:
@@ -244,7 +270,7 @@ def _load_file(path: str) -> ModuleType:
         raise ToolNotFound(f"the tool file {path} does not exist")
     if not path.endswith(".py"):
         raise BadInput(f"the tool file {path} is no Python file: its name must end in .py")
-    name = "perdure_tools_" + path.translate(str.maketrans("/.-", "___"))
+    name = ray_functions.OF_FILE + path.translate(str.maketrans("/.-", "___"))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # noqa: S101 (a path that ends in .py always has a spec)
     assert spec.loader is not None  # noqa: S101
@@ -260,8 +286,8 @@ def _load_file(path: str) -> ModuleType:
     return module
 
 
-def _tools_in(module: ModuleType) -> dict[str, str]:
-    """Return the registered names in a module and the attributes that hold them."""
+def _tools_in(module: ModuleType) -> dict[_Label, str]:
+    """Return what a module registers and the attributes that hold it."""
     return {
         vars(value)["__perdure_tool__"]: attribute
         for attribute, value in vars(module).items()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -12,14 +12,19 @@ import msgspec
 
 from perdure.actors import agents, own_nodes, retry_after, tools
 from perdure.actors.context import Beats, Context, idempotency_key
+from perdure.actors.mcp_tools import PREFIX
+from perdure.actors.models import Models
+from perdure.actors.outside import Outside
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
+from perdure.actors.tool_schema import Tool
 from perdure.definitions.json_values import clean_text
 from perdure.definitions.placement import placement_of
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import PerdureError
-from perdure.events.vocabulary import Error
+from perdure.events.vocabulary import Error, LimitClaim
 
+_ON_LOOP_ONLY = (PREFIX, "perdure.actors.nats_tools:")  # what uses connections of the process
 _SUSPECT = 2  # losses of its process, after which work is no longer done in a process that others share
 
 
@@ -31,12 +36,21 @@ def _nobody(_what: Any) -> None:
     """Take what nobody wants to know."""
 
 
+def _nothing(_result: Any) -> dict[str, float]:
+    """Know nothing of what was taken in truth."""
+    return {}
+
+
 class Work(msgspec.Struct, frozen=True):
     """One attempt at a node, with all that is needed to do it.
 
     undone: how often it was compensated. deadline: when the node is given up. places: those that the execution began
     with. resumed: how often this attempt lost its process. waits_for: what is recorded that it waits for. queued: told
-    for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats.
+    for what it waits, "" when it does not any more. progress: told what the tool tells by its heartbeats. outside: what
+    tools reach things with. priority: of the node, or else the execution. claims: what it has to hold of limits
+    meanwhile; began: when the execution did, in seconds since 1970 (UTC). parked: told when it begins to wait for them
+    and when it does not any more. spent: gives, for a result, how much was taken of each limit in truth, where the
+    definition says so. hear: told what a model says, piece by piece.
     """
 
     execution: str
@@ -53,8 +67,15 @@ class Work(msgspec.Struct, frozen=True):
     waits_for: str = ""
     queued: Callable[[str], None] = _nobody
     progress: Callable[[Any], None] = _nobody
+    outside: Outside = msgspec.field(default_factory=Outside)
+    priority: int = 5
+    claims: Sequence[LimitClaim] = ()
+    began: float = 0.0
+    parked: Callable[[bool], None] = _nobody
+    spent: Callable[[Any], dict[str, float]] = _nothing
+    hear: Callable[[str], None] = _nobody
 
-    def tool(self) -> tools.Tool:
+    def tool(self) -> Tool:
         """Return the tool that it calls; it was located before the start."""
         assert self.place is not None  # noqa: S101
         return tools.find(self.place)
@@ -62,7 +83,7 @@ class Work(msgspec.Struct, frozen=True):
     def context(self) -> Context:
         """Return what its code is told about it."""
         key = idempotency_key(self.execution, self.path, self.undone)
-        return Context(self.execution, self.path, self.attempt, key, self.deadline)
+        return Context(self.execution, self.path, self.attempt, key, self.deadline, outside=self.outside)
 
 
 class CallElsewhere(Protocol):
@@ -84,7 +105,7 @@ Send = Callable[[str, str, Any, str], Coroutine[Any, Any, None]]
 """Gives another execution a signal: its id, the signal, its data, and the id by which it counts once."""
 
 
-def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send | None = None) -> Worker:
+def worker(models: Models, call_elsewhere: CallElsewhere, send: Send | None = None) -> Worker:
     """Return the worker that does agents, own kinds and `async def` tools on the loop, other tools elsewhere."""
     isolates = call_elsewhere is not call_in_thread
 
@@ -96,7 +117,14 @@ def worker(endpoint: agents.Endpoint, call_elsewhere: CallElsewhere, send: Send 
             return await in_time(send(to, event, data, work.context().idempotency_key), node.timeout)
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
-            return await in_time(agents.ask(endpoint, node.target, agent, work.input), node.timeout)
+            asking = agents.ask(models, work.plan, node.target, agent, work.input, work.hear)
+            return await in_time(in_time(asking, agent.timeout), node.timeout)
+        if node.calls == "session":
+            key = work.context().idempotency_key
+            return await agents.remember(models, work.plan, work.input, getattr(node.model, "does", ""), key)
+        if node.calls == "model":
+            turn = agents.take_turn(models, work.plan, work.input, work.places, work.outside, work.hear)
+            return await in_time(turn, node.timeout)
         if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
         return await _on_loop(work)
@@ -109,7 +137,7 @@ def runs_apart(plan: Plan, node: PlanNode, place: str | None, resumed: int = 0) 
 
     And any tool whose process was lost twice: it may be the cause, and must not take others down with it again.
     """
-    if node.calls != "tool" or place is None:
+    if node.calls != "tool" or place is None or place.startswith(_ON_LOOP_ONLY):
         return False
     if resumed >= _SUSPECT:
         return True

@@ -75,20 +75,20 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     def command(self, execution: str) -> Control:
         """Return the command for one execution; its id is the same each time, so it counts once."""
-        id = f"batch/{self.id}/{execution}"  # noqa: A001 (what it is called everywhere)
+        name = f"batch/{self.id}/{execution}"
         match self.action:
             case "cancel":
-                return CancelExecution(id, execution, self.reason, self.by)
+                return CancelExecution(name, execution, self.reason, self.by)
             case "terminate":
-                return TerminateExecution(id, execution, self.reason, self.by)
+                return TerminateExecution(name, execution, self.reason, self.by)
             case "pause":
-                return PauseExecution(id, execution, self.reason, self.by)
+                return PauseExecution(name, execution, self.reason, self.by)
             case "resume":
-                return ResumeExecution(id, execution, self.by)
+                return ResumeExecution(name, execution, self.by)
             case "retry":
-                return RetryExecution(id, execution, self.reason, self.by)
+                return RetryExecution(name, execution, self.reason, self.by)
             case "signal":
-                return SignalExecution(id, execution, self.signal, self.data)
+                return SignalExecution(name, execution, self.signal, self.data)
         raise AssertionError(self.action)
 
     def after(self, at: int, results: Mapping[str, tuple[str, str]]) -> "Batch":
@@ -127,7 +127,7 @@ class BatchRecords:
 
     async def all(self) -> list[Batch]:
         """Return all batches, newest first."""
-        found = [(await self.read(id))[0] for id in await self._registry.names(_GROUP)]
+        found = [(await self.read(each))[0] for each in await self._registry.keys_under(_GROUP)]
         return sorted(found, key=lambda batch: batch.began, reverse=True)
 
     async def stop(self, id: str) -> Batch:

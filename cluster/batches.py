@@ -56,7 +56,8 @@ class Batches:
         )  # fmt: skip
         return Batch(
             id=uuid4().hex[:12], action=action, query=msgspec.to_builtins(query), by=by, began=datetime.now(UTC),
-            until=until, matched=sum(found.values()), rate=rate, status="preview", first=[id for _, id in first], **more,
+            until=until, matched=sum(found.values()), rate=rate, status="preview",
+            first=[execution for _, execution in first], **more,
         )  # fmt: skip
 
     async def begin(self, batch: Batch, told: Told | None = None) -> Batch:

@@ -1,11 +1,11 @@
 """What a client can do to many executions at once."""
 
-import getpass
 from typing import TYPE_CHECKING, Any
 
 from perdure.cluster.connection import Connection
 from perdure.cluster.settings import Settings
-from perdure.errors import BadInput, EnvironmentProblem
+from perdure.cluster.users import user_of
+from perdure.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.cluster.batch_records import Action, Batch
@@ -37,11 +37,11 @@ class AsyncBatching:
         told: "Told | None" = None,
         **query: Any,
     ) -> "Batch":
-        """Cancel, terminate, pause, resume, retry, signal or purge the executions that a query finds; return how it went.
+        """Cancel, terminate, pause, resume, retry, signal or purge what a query finds; return the batch.
 
-        query: as of `executions`; those of a fitting status where none is asked for. signal, data: for a signal. by: who;
-        the setting `user`, or the system's user, where absent. rate: executions a second. dry_run: only return what it
-        would do. every: allow a query that says nothing. told: called with the batch after some executions.
+        query: as of `executions`; those of a fitting status where none is said. signal, data: of a signal. by: who
+        (the setting `user`, or the system's user, where absent). rate: executions a second. dry_run: only return what
+        it would do. every: allow a query that says nothing. told: called with the batch after some executions.
         It is recorded, and goes on with `resume_batch` where it was broken off. Raises BadInput, TakenOver.
         """
         from perdure.cluster.batches import said
@@ -49,7 +49,7 @@ class AsyncBatching:
         if not every and not said(query):
             raise BadInput("this would be all executions; say which, or that you mean all: every=True, --all")
         planned = await self._batches.plan(
-            action, query, by or self._who(), rate, signal=signal, data=data, reason=reason
+            action, query, by or user_of(self._settings), rate, signal=signal, data=data, reason=reason
         )  # fmt: skip
         return planned if dry_run else await self._batches.begin(planned, told)
 
@@ -78,9 +78,3 @@ class AsyncBatching:
         from perdure.cluster.batches import Batches
 
         return Batches(self._connection, self._projections)
-
-    def _who(self) -> str:
-        try:
-            return self._settings.user or getpass.getuser()
-        except (KeyError, OSError):
-            raise EnvironmentProblem("this process's user has no name; say who does it with PERDURE_USER") from None

@@ -3,13 +3,15 @@
 from typing import Any
 
 from perdure.actors import tools
+from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.cluster.secret_sources import check_secrets
 from perdure.cluster.settings import Settings
 from perdure.definitions.calls import agents_called, heartbeats, tools_called
 from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
-from perdure.definitions.not_run import not_run
+from perdure.definitions.model import Workflow
 from perdure.definitions.placement import tools_elsewhere
+from perdure.definitions.tool_rules import mcp_secrets, mcp_servers
 from perdure.errors import BadInput, ModelUnavailable
 
 
@@ -33,14 +35,15 @@ def checked(
     value = tools.to_json(value, "the input")
     check_input(definition, value)
     workflow = definition.workflow
-    check_runs(definition)
-    if agents_called(workflow):
-        check_endpoint(settings)
+    check_endpoints(settings, workflow)
     if sees_secrets:
-        check_secrets(definition.plan.secrets, settings.secrets_dir)
+        check_secrets(definition.plan.secrets | mcp_secrets(workflow), settings.secrets_dir)
     elsewhere = tools_elsewhere(workflow)
     called, given = tools_called(workflow), workflow.tools
-    places = tools.locate(called, given, definition.base, shared=True, elsewhere=elsewhere)
+    places = tools.locate(
+        called, given, definition.base,
+        shared=True, elsewhere=elsewhere, installed=settings.tools, mcp=mcp_servers(workflow), reach=settings.reach,
+    )  # fmt: skip
     for at, name in heartbeats(workflow):
         if name not in elsewhere and (why := tools.why_silent(name, places[name])):
             raise BadInput(f"{'.'.join(map(str, at))}: {why}")
@@ -51,13 +54,13 @@ def check_id(execution: str) -> None:
     """Raise BadInput when an execution cannot have this id."""
     if not isinstance(execution, str) or not 1 <= len(execution) <= 200 or not execution.isprintable():
         raise BadInput(f"the execution id {execution!r} must have 1 to 200 printable characters")
+    check_no_schedule(execution)
 
 
-def check_runs(definition: Definition) -> None:
-    """Raise BadInput naming every part of the definition that this release would leave undone."""
-    undone = [f"{'.'.join(map(str, each.path))}: {each.message}" for each in not_run(definition.workflow)]
-    if undone:
-        raise BadInput(f"workflow {definition.workflow.name!r} cannot be started: {'; '.join(undone)}")
+def check_no_schedule(execution: str) -> None:
+    """Raise BadInput where an id is a schedule's."""
+    if is_schedule(execution):
+        raise BadInput(f"the id {execution!r} is a schedule's; see it with: perdure schedule show {name_in(execution)}")
 
 
 def check_input(definition: Definition, value: Any) -> None:
@@ -77,8 +80,23 @@ def check_input(definition: Definition, value: Any) -> None:
         raise BadInput(f"{what}: {'; '.join(problems)}{'; none was given' if value is None else ''}")
 
 
+def check_endpoints(settings: Settings, workflow: Workflow) -> None:
+    """Raise ModelUnavailable when agents could not reach their models."""
+    for agent in workflow.agents.values():
+        for name in (agent.endpoint, *(each.endpoint for each in agent.fallback)):
+            if name is not None and name not in workflow.endpoints and name not in settings.endpoints:
+                raise ModelUnavailable(
+                    f"there is no endpoint {name!r}: declare it under 'endpoints', or in the setting of that name"
+                )
+    asked = agents_called(workflow)
+    if any(agent.endpoint is None for name, agent in workflow.agents.items() if name in asked):
+        check_endpoint(settings)
+    for child in workflow.workflows.values():
+        check_endpoints(settings, child)
+
+
 def check_endpoint(settings: Settings) -> None:
-    """Raise ModelUnavailable when agents could not reach any model."""
+    """Raise ModelUnavailable when agents that name no endpoint could not reach any model."""
     if not settings.openai_api_key and not settings.openai_base_url:
         raise ModelUnavailable(
             "this workflow asks agents, and no model endpoint is set. Either set OPENAI_API_KEY (and OPENAI_BASE_URL "

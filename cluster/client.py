@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
@@ -13,13 +15,17 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from perdure.actors.inputs import StartExecution
+from perdure.actors.memories import records_of
 from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
+from perdure.actors.transcripts import Said
 from perdure.cluster.batching import AsyncBatching
-from perdure.cluster.checks import check_id, checked
+from perdure.cluster.checks import check_id, check_no_schedule, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
+from perdure.cluster.files import Files
 from perdure.cluster.inbox import lane_of, solo_lane
+from perdure.cluster.letting_in import let_in, was_refused
 from perdure.cluster.opening import Mode, open_store
 from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.references import is_reference
@@ -28,8 +34,10 @@ from perdure.cluster.settings import Settings
 from perdure.cluster.subscribing import AsyncSubscribing
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import EnvironmentProblem
+from perdure.events.sessions import JetStreamSessions
 
 if TYPE_CHECKING:
+    from perdure.cluster.schedules import Schedules
     from perdure.cluster.workflows import Workflows
 
 _STARTS_IN_FLIGHT = 256
@@ -81,6 +89,15 @@ class AsyncClient(AsyncQueries, AsyncSubscribing, AsyncBatching):
         self._closing.push_async_callback(workflows.close)
         return workflows
 
+    @cached_property
+    def schedules(self) -> "Schedules":
+        """The schedules of this store."""
+        from perdure.cluster.schedules import Schedules
+
+        return Schedules(
+            self._settings, self._connection, self.definition_of, self._ship, sees_secrets=self._sees_secrets
+        )
+
     async def start(
         self,
         workflow: WorkflowLike,
@@ -97,19 +114,27 @@ class AsyncClient(AsyncQueries, AsyncSubscribing, AsyncBatching):
         workflow: a path, YAML or JSON text, a dict, a Workflow, or the name of a registered one: `order`, `order@3`,
         `order@sha256:...`. input: JSON data. id: makes the start idempotent: the same id with the same definition and
         input attaches. search: attributes for queries, beside those of the definition and over them. tags: words for
-        queries. confirm: wait up to 2 s until the start is recorded.
+        queries. confirm: wait up to 2 s until the start is recorded, and not refused by a quota or a limit.
         Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable, SecretMissing, ExecutionExists,
-        WorkflowNotFound or WorkflowDeprecated.
+        WorkflowNotFound, WorkflowDeprecated, QuotaExceeded or LimitReached.
         """
         definition = await self.definition_of(workflow, id)
         run = AsyncRun(uuid4().hex if id is None else id, self._connection)
         command = self._command(definition, input, run.id, priority, search, tags)
-        if id is not None and await run.attaches(command):
+        gates = definition.plan.gates
+        if (
+            id is not None
+            and await run.attaches(command)
+            and not (gates and await was_refused(self._connection, run.id))
+        ):
             return run
+        after = await self._connection.log.last(run.id) if gates else 0
         await self._connection.registry.put_definition(command.digest, definition.workflow)
         await self._connection.inbox.start(replace(command, tools=await self._ship(definition, command.tools)))
         if confirm and not await run.attaches(command, within=CONFIRM_SECONDS):
             return run  # queued: every host is busy or away, and the start is safe in the inbox
+        if confirm and gates:
+            await let_in(self._connection, run.id, definition.plan, after, CONFIRM_SECONDS)
         return run
 
     async def start_many(
@@ -158,6 +183,12 @@ class AsyncClient(AsyncQueries, AsyncSubscribing, AsyncBatching):
             raise EnvironmentProblem(f"the keeper of the node actors does not answer: {error}") from None
         return msgspec.json.decode(answer.data, type=list[PoolReport])
 
+    async def queues(self) -> dict[str, Any]:
+        """Return who waits for what and why, and who holds it: limits, pools of node actors, starts; as JSON data."""
+        from perdure.cluster.queue_report import queues
+
+        return await queues(self._connection)
+
     async def purge(self, older_than: float, statuses: Iterable[str] = ENDED, *, dry_run: bool = False) -> list[str]:
         """Remove the past of executions that ended more than `older_than` seconds ago; return their ids.
 
@@ -166,6 +197,26 @@ class AsyncClient(AsyncQueries, AsyncSubscribing, AsyncBatching):
         from perdure.cluster.retention import purge_ended
 
         return await purge_ended(self._connection, self._projections, older_than, statuses, dry_run=dry_run)
+
+    async def sessions(self) -> dict[str, int]:
+        """Return the sessions that agents remember, each with how many records it has."""
+        return await self._memories.list()
+
+    async def session(self, name: str) -> list[Said]:
+        """Return what agents remember of a session, oldest first; nothing where there is none."""
+        return [said for record in await records_of(self._memories, name) for said in record.said]
+
+    async def forget_session(self, name: str) -> None:
+        """Remove a session for good; what executions have recorded of it stays until they are purged."""
+        await self._memories.delete(name)
+
+    async def upload(self, path: str | PathLike[str], media_type: str | None = None) -> dict[str, Any]:
+        """Keep a file in the store and return the reference to it, for an agent's `files`. Raises BadInput."""
+        return await Files(self._connection.nats, self._settings.replicas).put_file(Path(path), media_type)
+
+    @cached_property
+    def _memories(self) -> JetStreamSessions:
+        return JetStreamSessions(self._connection.nats, self._settings.log_timeout, self._settings.replicas)
 
     def export(self, execution: str) -> AsyncIterator[str]:
         """Yield an execution's whole history as lines of a file; see `import_history`. Raises ExecutionNotFound."""
@@ -184,6 +235,7 @@ class AsyncClient(AsyncQueries, AsyncSubscribing, AsyncBatching):
 
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
+        check_no_schedule(execution)
         return AsyncRun(execution, self._connection)
 
     async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:

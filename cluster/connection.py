@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from nats.aio.client import Client as Nats
@@ -20,7 +20,10 @@ from perdure.events.snapshots import JetStreamSnapshots
 
 @dataclass
 class Connection:
-    """An open connection to the store's server. reconnected: called when it is back after it was lost."""
+    """An open connection to the store's server.
+
+    reconnected: called when it is back after it was lost. closing: awaited before it is closed.
+    """
 
     nats: Nats
     log: JetStreamLog
@@ -28,9 +31,12 @@ class Connection:
     inbox: Inbox
     registry: Registry
     reconnected: set[Callable[[], None]] = field(default_factory=set)
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def close(self) -> None:
         """Close the connection; whatever was acknowledged is stored already."""
+        for close in self.closing:
+            await close()
         with contextlib.suppress(NatsError, OSError):  # it may be gone already
             await self.nats.close()
 

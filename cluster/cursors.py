@@ -57,7 +57,7 @@ class Cursor:
             found, revision = await read(registry, name)
             if found is not None and found.choice != choice:
                 raise BadInput(
-                    f"the subscription {name!r} was made for other events ({_told(found.choice)}); choose another name, "
+                    f"the subscription {name!r} was made for other events ({_told(found.choice)}); choose another one, "
                     f"or delete it: perdure subscriptions delete {name}"
                 )
             place = found.place if found else await first()
@@ -93,7 +93,7 @@ async def read(registry: Registry, name: str) -> tuple[CursorRecord | None, int]
 
 async def all_of(registry: Registry) -> list[CursorRecord]:
     """Return the records of all cursors, by name."""
-    names = sorted(execution_of(each) for each in await registry.names(_GROUP))
+    names = sorted(execution_of(each) for each in await registry.keys_under(_GROUP))
     return [record for name in names if (record := (await read(registry, name))[0]) is not None]
 
 

@@ -28,6 +28,7 @@ _RESTART_AFTER = 1.0  # seconds before an execution whose actor broke is embodie
 _LONGEST_PAUSE = 60.0
 _TRY_AGAIN = 0.5  # seconds
 _COMMANDS = 256  # in one request; those for active executions, and for those that they wake, are never held back
+_MOST_PARKED = 16  # executions that only wait for limits beside each that may be at work
 _MOST_TOLD = 4096  # but by this: commands that are taken from the inbox, and not decided yet
 
 
@@ -40,6 +41,7 @@ class Host:
         own: Ownership,
         embody: Callable[[str], Embodied],
         capacity: int,
+        ageing: float = 60.0,
     ) -> None:
         self.name = own.host
         self.own = own
@@ -50,10 +52,12 @@ class Host:
         self._log = connection.log
         self._embody = embody
         self._capacity = capacity
+        self._ageing = ageing
         self._active: dict[str, Lease] = {}
         self._starts: Starts | None = None
         self._early: dict[str, dict[int, Msg]] = {}  # commands that overtook the start of their execution
         self._leaving: set[str] = set()
+        self._parked: set[str] = set()
         self._answering: dict[str, Subscription] = {}
         self._changed = asyncio.Event()
         self._room = asyncio.Event()  # for commands; of its own, so that no start's word is cleared away
@@ -64,7 +68,20 @@ class Host:
     @property
     def crowded(self) -> bool:
         """Whether no more executions may begin."""
-        return len(self._active) >= self._capacity
+        return self.room <= 0
+
+    @property
+    def room(self) -> int:
+        """How many more executions may begin: those that only wait for limits take no place, unless they are many."""
+        return self._capacity - len(self._active) + min(len(self._parked), _MOST_PARKED * self._capacity)
+
+    def park(self, execution: str, *, on: bool) -> None:
+        """Take note that all that is at work in an execution waits for limits, or not any more."""
+        if on and execution in self._active:
+            self._parked.add(execution)
+            self._changed.set()
+        else:
+            self._parked.discard(execution)
 
     def active_on(self, lanes: set[str]) -> list[Lease]:
         """Return the leases of the executions that are active on these lanes."""
@@ -109,15 +126,13 @@ class Host:
         if not mine.names:
             return
         self._early.clear()
-        self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun)
+        self._starts = starts = Starts(self._nats, self.name, epoch, mine, self._take, self._had_begun, self._ageing)
         commands = Consumer(self._nats, f"{self.name}-commands-{epoch}", mine.commands, self._take)
         await starts.create()
         await commands.create()
         recover = max((self.own.delivered.get(lane, 0) for lane in mine.names), default=0)
         self._pulling = [
-            asyncio.create_task(
-                self._guard(starts.pull(lambda: self._capacity - len(self._active), self._changed, recover))
-            ),
+            asyncio.create_task(self._guard(starts.pull(lambda: self.room, self._changed, recover))),
             asyncio.create_task(self._guard(commands.pull(_COMMANDS))),
         ]
 
@@ -197,7 +212,7 @@ class Host:
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
         for _, early in sorted(self._early.pop(command.execution, {}).items()):
             self._tell_soon(lease, decode_command(early.data), early)
-        if len(self._active) == self._capacity:
+        if self.room == 0:
             for other in self._active.values():
                 other.hurry()
 
@@ -244,6 +259,7 @@ class Host:
         lease.over = True
         if self._active.get(execution) is lease:
             del self._active[execution]
+            self._parked.discard(execution)
         self._changed.set()  # however it ended, there is room for another
         lease.renewed.set()
 

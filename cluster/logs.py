@@ -38,7 +38,7 @@ def record_of(record: logging.LogRecord) -> dict[str, Any]:
         "level": record.levelname.lower(),
         "logger": record.name,
         "message": record.getMessage(),
-        **{key: value for key, value in context().items() if key in _ABOUT},
+        **{key: value for key, value in {**context(), **vars(record)}.items() if key in _ABOUT},
     }
     if record.exc_info:
         told["exception"] = logging.Formatter().formatException(record.exc_info)

@@ -13,9 +13,10 @@ from nats.aio.msg import Msg
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from perdure.actors.call_queue import NORMAL
 from perdure.actors.deaths import how_it_died, start_failure
 from perdure.actors.demands import Demand
-from perdure.actors.keeper import Granted, Heard, NotGranted
+from perdure.actors.keeper import RUNS, Granted, Heard, NotGranted
 from perdure.actors.node_actors import NodeActors
 from perdure.actors.node_process import NodeProcess
 from perdure.actors.pools import REPORTS, Action, Grant, Kill, Pools, Spawn
@@ -55,13 +56,15 @@ class NodeKeeper:
         self._lost: dict[str, str] = {}
         self._losses = 0
 
-    async def ask(self, ticket: str, holder: str, demand: Demand, alone: bool) -> Granted | NotGranted:
+    async def ask(
+        self, ticket: str, holder: str, demand: Demand, alone: bool, share: str = "", priority: int = NORMAL
+    ) -> Granted | NotGranted:
         """Return an actor for a call when there is one; see Keeper."""
         pools = await self._opened()
         asked: asyncio.Future[Granted | NotGranted] = asyncio.get_running_loop().create_future()
         self._asking[ticket] = asked
         self._heard = monotonic()
-        self._do(pools.ask(ticket, holder, demand, monotonic(), alone=alone))
+        self._do(pools.ask(ticket, holder, demand, monotonic(), alone=alone, share=share, priority=priority))
         return await asked
 
     async def release(self, ticket: str, spoiled: bool) -> None:
@@ -204,7 +207,7 @@ class NodeKeeper:
         """Remember what ran in an actor that died: who waited for it may have died with it."""
         assert self._pools is not None  # noqa: S101 (as above)
         for ticket in self._pools.tickets_of(actor):
-            if (run := self._runs.pop(ticket, None)) is not None:
+            for run in filter(None, self._runs.pop(ticket, "").split(RUNS)):
                 self._lost[run] = how
                 self._losses += 1
         while len(self._lost) > _MOST_LOST:

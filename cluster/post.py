@@ -41,7 +41,8 @@ class InboxPost:
 
     async def start_child(self, execution: str, state: Started, plan: Plan, request: ChildRequested) -> None:
         """Start a child; see Post."""
-        started = state.started
+        started, own = state.started, plan.node(request.node).model.priority
+        priority = started.priority if own is None else own
         parent = Parent(execution, request.node, request.attempt, started.lane, request.detached)
         value, tools = request.input, started.tools
         if request.workflow in plan.workflows:
@@ -49,17 +50,13 @@ class InboxPost:
             name, digest = workflow.name, digest_of(workflow)
             await self._connection.registry.put_definition(digest, workflow)
         else:
-            definition = await self._registered(request.workflow)
+            definition = await self.registered(request.workflow)
             name, digest = definition.plan.name, definition.plan.digest
-            value, tools = checked(
-                self._settings, definition, value, request.child, started.priority, sees_secrets=True
-            )
+            value, tools = checked(self._settings, definition, value, request.child, priority, sees_secrets=True)
             tools = await shipped(CodeStore(self._connection, self._settings.replicas), definition, tools)
         lane = child_lane(started.lane, request.child)
         await self._connection.inbox.start(
-            StartExecution(
-                f"{request.child}/start", request.child, name, digest, value, lane, tools, started.priority, parent
-            )
+            StartExecution(f"{request.child}/start", request.child, name, digest, value, lane, tools, priority, parent)
         )
 
     async def close_child(self, state: Started, request: ChildRequested) -> None:
@@ -94,7 +91,8 @@ class InboxPost:
             raise CommandNotAllowed(f"execution {to!r} has ended: it is {state.status}")
         await self._connection.inbox.send(SignalExecution(name, to, signal, data), state.started.lane)
 
-    async def _registered(self, which: str) -> Definition:
+    async def registered(self, which: str) -> Definition:
+        """Return the definition that a registered workflow's name means now. Raises BadInput or WorkflowNotFound."""
         if not is_reference(which):
             raise BadInput(f"{which!r} is no registered workflow's name, and the definition carries none of that name")
         if self._workflows is None:

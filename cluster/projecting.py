@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from perdure.cluster.connection import Connection
 from perdure.cluster.settings import Settings
-from perdure.errors import PerdureError
+from perdure.errors import BadInput, PerdureError
 
 if TYPE_CHECKING:
     from perdure.projections.runner import Projections
@@ -57,4 +57,9 @@ def _opened(settings: Settings) -> "Projections":
     from perdure.projections.loading import own_projections
     from perdure.projections.runner import Projections
 
-    return Projections(settings.projections_at, own_projections(settings.projections))
+    try:
+        own = own_projections(settings.projections)
+    except BadInput as error:
+        _log.error("perdure's own read models are kept, and no others: %s; mend it, and restart the cluster", error)
+        own = []
+    return Projections(settings.projections_at, own)

@@ -111,11 +111,7 @@ class AsyncQueries:
 
     async def lag(self) -> dict[str, dict[str, Any]]:
         """Return of each projection its version, position, distance from the end of the log, and quarantine."""
-        projections = self._with_own()
-        try:
-            return await projections.lag(self._connection.log)
-        finally:
-            projections.close()
+        return await self._projections.lag(self._connection.log)
 
     async def quarantined(self) -> list[dict[str, Any]]:
         """Return the entries that projections could not fold, each with the error."""

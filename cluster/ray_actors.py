@@ -25,6 +25,7 @@ from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
 from perdure.cluster.standby import HostProcess
 from perdure.cluster.supervisor import Supervisor
+from perdure.cluster.telling import keep_telling
 from perdure.cluster.wiring import Opener, connect_to, keep_serving
 
 _log = logging.getLogger("perdure.host")
@@ -175,7 +176,7 @@ class ProjectionActor:
             settings = Settings(**self._config.settings)
             connection = await connect_to(settings)
             logs.to_nats(connection.nats, NAME)
-            await keep_projecting(connection, settings)
+            await asyncio.gather(keep_projecting(connection, settings), keep_telling(connection, settings))
 
 
 class RayProcesses:
@@ -210,20 +211,23 @@ class RayProcesses:
         self._find_surplus(0)
         draining = [asyncio.ensure_future(_drained(actor, drain)) for actor in self._actors.values()]
         await asyncio.gather(*draining)
-        ray.kill(self._project(), no_restart=True)
-        for actor in self._actors.values():
+        for actor in [*self._actors.values(), *self._found(NAME)]:
             ray.kill(actor, no_restart=True)
 
-    def _project(self) -> "ActorHandle[ProjectionActor]":
-        """See to it that the read models are kept: one process a store."""
-        if self._projecting is None:
-            self._projecting = spawn(
-                ProjectionActor, msgspec.structs.replace(self._config, name=NAME), name=f"perdure-{NAME}",
-                namespace=self._config.namespace, get_if_exists=True, lifetime="detached", max_restarts=-1,
-                # Where the supervisor is: a SQLite file is read by those who brought the cluster up.
-                scheduling_strategy=_on(ray.get_runtime_context().get_node_id()),
-            )  # fmt: skip
-        return self._projecting
+    def _found(self, name: str) -> "list[ActorHandle[Any]]":
+        try:
+            return [ray.get_actor(f"perdure-{name}", self._config.namespace)]
+        except ValueError:
+            return []
+
+    def _project(self) -> None:
+        """See to it that the read models are kept: by one process a store."""
+        self._projecting = spawn(
+            ProjectionActor, msgspec.structs.replace(self._config, name=NAME), name=f"perdure-{NAME}",
+            namespace=self._config.namespace, get_if_exists=True, lifetime="detached", max_restarts=-1,
+            # Where the supervisor is: a SQLite file is read by those who brought the cluster up.
+            scheduling_strategy=_on(ray.get_runtime_context().get_node_id()),
+        )  # fmt: skip
 
     def _find_surplus(self, count: int) -> None:
         """Find the processes that a supervisor before this one started; a handle keeps each one's name."""

@@ -11,9 +11,11 @@ from ray.exceptions import RayActorError
 
 from perdure.actors.execution import Execution
 from perdure.actors.inputs import Command, decode_command, encode_command
+from perdure.actors.mcp_pool import McpPool
 from perdure.actors.spawn import spawn
 from perdure.cluster import logs
 from perdure.cluster.connection import Connection
+from perdure.cluster.limits import ClusterLimits
 from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.ownership import Fence, Ownership, verify
 from perdure.cluster.post import InboxPost
@@ -47,9 +49,10 @@ class ExecutionActor:
             logs.to_nats(self._connection.nats, "execution")
         elsewhere = node_actors(self._settings, self._namespace)
         post = InboxPost(self._connection, self._settings)
+        limits, pool = ClusterLimits(self._connection, self._settings), McpPool()
         fence = Fence(partial(verify, self._connection.registry, *self._owner))
         self._execution = Execution(
-            self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere, post, fence)
+            self._id, surroundings(self._connection, self._settings, self._epoch, elsewhere, post, fence, limits, pool)
         )
         self._ready.set()
         try:
@@ -59,6 +62,7 @@ class ExecutionActor:
         finally:
             await elsewhere.close()
             await post.close()
+            await pool.close()
         return "left" if begun else "unknown"
 
     async def tell(self, command: bytes) -> bool:

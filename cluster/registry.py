@@ -121,11 +121,11 @@ class Registry:
 
     async def hosts(self) -> list[str]:
         """Return the names of all hosts that have a record, those of drivers too."""
-        return await self.names("hosts")
+        return await self.keys_under("hosts")
 
-    async def names(self, group: str) -> list[str]:
-        """Return what is recorded under keys `<group>.<name>`: the names."""
-        prefix = f"$KV.{BUCKET}.{group}."
+    async def keys_under(self, root: str) -> list[str]:
+        """Return what follows `root.` in the keys that have a record."""
+        prefix = f"$KV.{BUCKET}.{root}."
         with _answering():
             info = await self._js.stream_info(f"KV_{BUCKET}", subjects_filter=f"{prefix}>")
         return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]

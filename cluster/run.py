@@ -32,11 +32,14 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.listeners import accepted
 from perdure.actors.loading import load as load_execution
+from perdure.actors.said import said_in
 from perdure.actors.state import Started
 from perdure.actors.state import Status as StateStatus
+from perdure.actors.transcripts import Said
 from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import is_driven
+from perdure.cluster.listening import Heard, listen
 from perdure.cluster.progress import NodeProgress, progress_subject
 from perdure.definitions.json_values import to_json_value
 from perdure.errors import (
@@ -140,6 +143,17 @@ class AsyncRun:
             ending.cancel()
             with contextlib.suppress(NatsError, OSError):
                 await listening.unsubscribe()
+
+    def stream(self) -> AsyncIterator[Heard]:
+        """Yield what its models say, and its calls of tools, as they come, up to the end of the execution.
+
+        Of a reply that is under way all that was said so far comes first. It is recorded nowhere.
+        """
+        return listen(self._connection, self, self._now)
+
+    async def transcript(self, node: str) -> list[Said]:
+        """Return what was said at an agent's node (its path), as far as it is recorded; after a failure too."""
+        return said_in((each.event for recorded in await self.history() for each in _readable(recorded)), node)
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""

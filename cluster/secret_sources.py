@@ -12,7 +12,7 @@ from perdure.errors import SecretMissing
 @cache
 def secrets_in(folder: Path | None) -> Secrets:
     """Return the secrets of this process, the same for all who ask, so that all redact what any of them has seen."""
-    return Secrets(partial(value_of, folder))
+    return Secrets(partial(value_of, folder), (secrets_in, (folder,)))
 
 
 def value_of(folder: Path | None, name: str) -> str:

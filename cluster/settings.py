@@ -4,10 +4,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from perdure.actors.agents import Endpoint
+from perdure.actors.addresses import check_allowed
+from perdure.actors.models import Endpoint
+from perdure.actors.outside import Database, Reach, Smtp
+from perdure.definitions.agent_parts import Endpoint as EndpointPart
+from perdure.definitions.agent_parts import Price
+from perdure.definitions.mcp_servers import McpServer
+from perdure.definitions.parts import Given
+
+
+def _listed(given: Any) -> Any:
+    return [each.strip() for each in given.split(",") if each.strip()] if isinstance(given, str) else given
 
 
 class Settings(BaseSettings):
@@ -87,7 +97,7 @@ class Settings(BaseSettings):
         description="PostgreSQL for the read models, as postgresql://user@host/database (the password from PGPASSWORD "
         "or PGPASSFILE; needs perdure[postgres]); SQLite in the store's folder where absent.",
     )
-    projections: Annotated[tuple[str, ...], NoDecode] = Field(
+    projections: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
         default=(),
         description="Your own projections, as module:Class, separated by commas; those of installed packages with "
         "an entry point of the group perdure.projections come without it.",
@@ -100,9 +110,36 @@ class Settings(BaseSettings):
         min_length=1,
         description="Who registers, activates and deprecates workflows; the operating system's user where absent.",
     )
+    limits: dict[str, Given] = Field(
+        default={},
+        description="Limits of the cluster by name, as JSON; they count before what definitions say. `workflow:NAME` "
+        "is the concurrency of a workflow, `quota:NAME` a quota.",
+    )
+    limit_lease: float = Field(
+        default=5.0, gt=0, description="Seconds without a word of a process until what its nodes hold of limits lapses."
+    )
+    priority_ageing: float = Field(
+        default=60.0, gt=0, description="Seconds of waiting that are worth one step of priority."
+    )
     secrets_dir: Path | None = Field(
         default=None,
         description="Folder with a file for each secret, named like it; `PERDURE_SECRET_<NAME>` variables come first.",
+    )
+    tools: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Modules, `module:attribute`s and Python files with tools for all workflows: `a, ./b.py`.",
+    )
+    http_allow: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), description="Private hosts and networks that the tool `http` may ask: `10.1.0.0/16, wiki.internal`."
+    )
+    databases: dict[str, Database] = Field(
+        default={}, description='Databases of the tool `sql`, as JSON: `{"shop": {"url": "sqlite:///shop.db"}}`.'
+    )
+    smtp: Smtp | None = Field(
+        default=None, description='Server of the tool `email`, as JSON: `{"host": ..., "sender": "us@example.org"}`.'
+    )
+    mcp: dict[str, McpServer] = Field(
+        default={}, description='MCP servers for all workflows, as JSON: `{"wiki": {"url": "https://..."}}`.'
     )
     model: str | None = Field(
         default=None, description="The model that all agents use, in place of the ones they name."
@@ -118,10 +155,33 @@ class Settings(BaseSettings):
         description="Key of the endpoint, from OPENAI_API_KEY.",
     )
 
-    @field_validator("projections", mode="before")
+    @field_validator("http_allow")
     @classmethod
-    def _separated(cls, given: Any) -> Any:
-        return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+    def _are_addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        check_allowed(given)
+        return given
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What tools may reach."""
+        return Reach(http_allow=self.http_allow, databases=self.databases, smtp=self.smtp, mcp=self.mcp)
+
+    openai_api: Literal["chat", "responses"] = Field(
+        default="chat", description="How that endpoint is asked: by chat completions, or the Responses API."
+    )
+    openai_structured: Literal["native", "prompted"] = Field(
+        default="native", description="Whether it takes JSON Schemas for replies, or the model is asked in words."
+    )
+    openai_stream: bool = Field(default=True, description="Whether its replies are asked for as streams.")
+    endpoints: dict[str, EndpointPart] = Field(
+        default={}, description="Further endpoints by name, as JSON; see docs/agents.md."
+    )
+    prices: dict[str, Price] = Field(
+        default={}, description='What a million tokens of each model cost, as JSON: `{"m": {"input": 1}}`.'
+    )
+    reply_bytes: int = Field(
+        default=1_000_000, ge=1, description="Characters of a model's reply; a longer one is broken off."
+    )
 
     @property
     def projections_at(self) -> str | Path:
@@ -132,4 +192,6 @@ class Settings(BaseSettings):
     def endpoint(self) -> Endpoint:
         """The model endpoint that these settings name."""
         key = self.openai_api_key.get_secret_value() if self.openai_api_key else None
-        return Endpoint(self.openai_base_url, key, self.model)
+        return Endpoint(
+            self.openai_base_url, key, self.model, self.openai_api, self.openai_structured, self.openai_stream
+        )

@@ -25,8 +25,9 @@ _WAITING = {"expires": int(PULL_EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT 
 class _Lane:
     """The starts of one priority. asked: how many more the server owes us. came: those that wait for room here."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, priority: int) -> None:
         self.consumer = consumer
+        self.priority = priority
         self.asked = 0
         self.heard = 0.0
         self.came: deque[Msg] = deque()
@@ -34,18 +35,23 @@ class _Lane:
 
 
 class Starts:
-    """Takes starts as there is room for them. `begin` makes one active; `began` says whether one had been so before."""
+    """Takes starts as there is room for them. `begin` makes one active; `began` says whether one had been so before.
+
+    ageing: seconds of waiting that are worth one step of priority.
+    """
 
     def __init__(
         self, nats: Nats, host: str, epoch: int, lanes: Lanes,
         begin: Callable[[Msg], Awaitable[None]], began: Callable[[Msg], Awaitable[bool]],
+        ageing: float = 60.0,
     ) -> None:  # fmt: skip
         self._nats = nats
         self._begin = begin
         self._began = began
+        self._ageing = ageing
         groups = PRIORITIES if lanes.of == "*" and not lanes.solo else ("*",)
         self._lanes = [
-            _Lane(Consumer(nats, f"{host}-starts{number}-{epoch}", lanes.starts_of(priority), begin))
+            _Lane(Consumer(nats, f"{host}-starts{number}-{epoch}", lanes.starts_of(priority), begin), 9 - number)
             for number, priority in enumerate(groups)
         ]
         self._by_name = {lane.consumer.name: lane for lane in self._lanes}
@@ -90,22 +96,30 @@ class Starts:
                 await self._begin(lane.came.pop())
 
     async def _fill(self, credit: Callable[[], int]) -> None:
-        """Begin what came, and ask for more where more may be, higher priorities first, while there is room."""
-        while True:
-            for lane in self._lanes:
-                while lane.came and credit() > 0:
-                    await self._begin(lane.came.popleft())
-                if not lane.asked:
-                    break
+        """Begin what came, and ask for more where more may be, as long as there is room."""
+        while credit() > 0:
+            lane = next((each for each in self._lanes if not each.came and not each.asked), None)
+            if lane is not None:
+                await self._look(lane, credit())
+            elif (first := self._first()) is not None:
+                await self._begin(first.came.popleft())
             else:
                 return
-            if credit() <= 0:
-                return
-            share = credit() // len(self._lanes)
-            if share <= 1:  # room is short: take what is there of this one before a lower one gets any
-                await self._fetch(lane, min(credit(), _FETCH))
-            if not lane.came:
-                await self._ask(lane, min(max(share, 1), _FETCH), _WAITING)
+
+    async def _look(self, lane: _Lane, room: int) -> None:
+        """See what is there of a lane, or be told of it when it comes."""
+        share = room // len(self._lanes)
+        if share <= 1:  # room is short: know what is there of each before any gets some
+            await self._fetch(lane, min(room, _FETCH))
+        if not lane.came:
+            await self._ask(lane, min(max(share, 1), _FETCH), _WAITING)
+
+    def _first(self) -> _Lane | None:
+        """Return the lane whose turn it is: by priority, but one step of it is worth no more than so much waiting."""
+        came = [lane for lane in self._lanes if lane.came]
+        if len(came) < 2:
+            return came[0] if came else None
+        return min(came, key=lambda lane: lane.came[0].metadata.timestamp.timestamp() - lane.priority * self._ageing)
 
     async def _fetch(self, lane: _Lane, batch: int) -> None:
         """Take up to so many starts that are there now."""

@@ -81,11 +81,10 @@ async def _inbox(connection: Connection) -> dict[str, int]:
 async def _read_models(connection: Connection, settings: Settings) -> tuple[dict[str, Any], int]:
     """Return how far each projection is, and how many executions have not ended."""
     from perdure.cluster.run import ENDED
-    from perdure.projections.loading import own_projections
     from perdure.projections.queries import Query, counts
     from perdure.projections.runner import Projections
 
-    projections = Projections(settings.projections_at, own_projections(settings.projections))
+    projections = Projections(settings.projections_at)
     try:
         lag = await projections.lag(connection.log)
         await projections.catch_up(connection.log, ["executions"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.cluster import cursors
 from perdure.cluster.connection import Connection
 from perdure.cluster.cursors import Cursor
+from perdure.cluster.settings import Settings
 from perdure.cluster.subscriptions import Ack, AsyncSubscription, From, first_place
 from perdure.errors import SinkUnavailable
 from perdure.events.choice import choice_of
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from perdure.cluster.into_sql import Handle
+    from perdure.cluster.webhooks import AsyncWebhooks
+    from perdure.projections.runner import Projections
 
 Names = str | Iterable[str]
 _BATCH = 500
@@ -28,7 +31,16 @@ _log = logging.getLogger("perdure.sinks")
 class AsyncSubscribing:
     """The subscriptions of a client."""
 
+    _settings: Settings
     _connection: Connection
+    _projections: "Projections"
+
+    @property
+    def webhooks(self) -> "AsyncWebhooks":
+        """The webhooks of this store."""
+        from perdure.cluster.webhooks import AsyncWebhooks
+
+        return AsyncWebhooks(self._connection, self._projections.store, self._settings)
 
     async def subscribe(
         self,
@@ -44,8 +56,8 @@ class AsyncSubscribing:
         """Return an iterator over the events as they come, in the order of the log.
 
         types: names of events, all where absent. workflow, execution: only of these. from_: now, beginning, or behind a
-        position. durable: a name under which it goes on where it was acknowledged, `from_` or not; one process has it at
-        a time, the one that subscribed last. ack: see AsyncSubscription. imports: also what was imported.
+        position. durable: a name under which it goes on where it was acknowledged, `from_` or not; one process has it
+        at a time, the one that subscribed last. ack: see AsyncSubscription. imports: also what was imported.
         Raises BadInput, LogUnavailable.
         """
         choice, log = choice_of(types, workflow, execution, imports=imports), self._connection.log
@@ -85,8 +97,8 @@ class AsyncSubscribing:
         """Call `handle(connection, event)` for each event, exactly once: in a transaction that also moves the position.
 
         engine: SQLAlchemy's, of your database; the position `name` is in its table perdure_positions. stop_at_end:
-        return, when all that the log holds now is handled, how many events were; else it goes on for ever. What `handle`
-        raises undoes its transaction and is raised here.
+        return, when all that the log holds now is handled, how many events were; else it goes on for ever. What
+        `handle` raises undoes its transaction and is raised here.
         """
         from perdure.cluster.into_sql import IntoSql
 

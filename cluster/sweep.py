@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from perdure.actors.schedule_state import is_schedule
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import recorded_lane
+from perdure.cluster.inbox import lane_of
 from perdure.cluster.settings import Settings
 from perdure.errors import PerdureError
 
@@ -38,7 +40,7 @@ async def sweep(connection: Connection, projections: "Projections", overdue: flo
 
 
 async def _wake(connection: Connection, execution: str, timer: str, due: datetime) -> bool:
-    lane = await recorded_lane(connection, execution)
+    lane = lane_of(execution) if is_schedule(execution) else await recorded_lane(connection, execution)
     if lane is None or not await connection.inbox.fire(execution, lane, timer, due):
         return False
     _log.warning("execution %s: the timer %s was due at %s and did not come; it is woken", execution, timer, due)

@@ -4,11 +4,15 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from datetime import datetime
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import Started
+from perdure.actors.transcripts import Said
 from perdure.cluster.client import AsyncClient, connect_async
+from perdure.cluster.listening import Heard
 from perdure.cluster.progress import NodeProgress
 from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
@@ -21,9 +25,13 @@ from perdure.errors import BadInput
 from perdure.events.entry import Happened
 
 if TYPE_CHECKING:
+    from perdure.actors.schedule_state import Schedule
+    from perdure.cluster.schedules import Options
+    from perdure.cluster.schedules import Schedules as AsyncSchedules
     from perdure.cluster.workflow_versions import RegisteredWorkflow
     from perdure.cluster.workflows import Registration
     from perdure.cluster.workflows import Workflows as AsyncWorkflows
+    from perdure.events.schedules import Overlap
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -87,14 +95,39 @@ class Client(Queries, Subscribing, Batching):
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         return Run(self._client.get(execution), self._loop)
 
+    def sessions(self) -> dict[str, int]:
+        """Return the sessions that agents remember, each with how many records it has."""
+        return self._loop.run(self._client.sessions())
+
+    def session(self, name: str) -> list[Said]:
+        """Return what agents remember of a session, oldest first; nothing where there is none."""
+        return self._loop.run(self._client.session(name))
+
+    def forget_session(self, name: str) -> None:
+        """Remove a session for good; see AsyncClient.forget_session."""
+        self._loop.run(self._client.forget_session(name))
+
+    def upload(self, path: str | PathLike[str], media_type: str | None = None) -> dict[str, Any]:
+        """Keep a file in the store and return the reference to it; see AsyncClient.upload."""
+        return self._loop.run(self._client.upload(path, media_type))
+
     def pools(self) -> list[PoolReport]:
         """Return how the pools of node actors stand."""
         return self._loop.run(self._client.pools())
+
+    def queues(self) -> dict[str, Any]:
+        """Return who waits for what and why, and who holds it; see AsyncClient.queues."""
+        return self._loop.run(self._client.queues())
 
     @property
     def workflows(self) -> "Workflows":
         """The workflows that are registered in this store under their names."""
         return Workflows(self._client.workflows, self._loop)
+
+    @property
+    def schedules(self) -> "Schedules":
+        """The schedules of this store."""
+        return Schedules(self._client.schedules, self._loop)
 
     def close(self) -> None:
         """Stop this client's hosts and whatever was started for it; executions go on when a host serves them again."""
@@ -140,6 +173,48 @@ class Workflows:
     def definition(self, which: str) -> str:
         """Return a definition as JSON text, of a `name`, `name@3`, `name@sha256:...` or `sha256:...`."""
         return self._loop.run(self._workflows.definition(which))
+
+
+class Schedules:
+    """The schedules of a store; see perdure.cluster.schedules.Schedules."""
+
+    def __init__(self, schedules: "AsyncSchedules", loop: "_Loop") -> None:
+        self._schedules = schedules
+        self._loop = loop
+
+    def add(self, name: str, workflow: WorkflowLike, input: Any = None, **how: "Unpack[Options]") -> "Schedule":
+        """Start a workflow by the clock: cron, every or at, and how; see the asynchronous `add`."""
+        return self._loop.run(self._schedules.add(name, workflow, input, **how))
+
+    def list(self) -> "Sequence[Schedule]":
+        """Return every schedule, by name."""
+        return self._loop.run(self._schedules.list())
+
+    def show(self, name: str) -> "Schedule":
+        """Return one schedule. Raises ScheduleNotFound."""
+        return self._loop.run(self._schedules.show(name))
+
+    def pause(self, name: str, reason: str = "") -> "Schedule":
+        """Start nothing from now on; what runs goes on."""
+        return self._loop.run(self._schedules.pause(name, reason))
+
+    def resume(self, name: str) -> "Schedule":
+        """Fire again; the fire times in the pause are left out."""
+        return self._loop.run(self._schedules.resume(name))
+
+    def remove(self, name: str) -> "Schedule":
+        """Fire no more; what runs goes on."""
+        return self._loop.run(self._schedules.remove(name))
+
+    def backfill(
+        self, name: str, since: datetime | str, until: datetime | str | None = None, overlap: "Overlap | None" = None
+    ) -> "Sequence[str]":
+        """Start the executions of fire times that have passed and have none yet; return their ids."""
+        return self._loop.run(self._schedules.backfill(name, since, until, overlap))
+
+    def served(self) -> bool:
+        """Say whether hosts answer that let schedules fire."""
+        return self._loop.run(self._schedules.served())
 
 
 class Run:
@@ -223,6 +298,14 @@ class Run:
     def progress(self) -> Iterator[NodeProgress]:
         """Yield what tools tell of their progress from now on, live, up to the end of the execution."""
         return self._each(self._run.progress())
+
+    def stream(self) -> Iterator[Heard]:
+        """Yield what its models say, and its calls of tools, live, up to the end; see AsyncRun.stream."""
+        return self._each(self._run.stream())
+
+    def transcript(self, node: str) -> list[Said]:
+        """Return what was said at an agent's node, as far as it is recorded."""
+        return self._loop.run(self._run.transcript(node))
 
     def events(self, after: int = 0) -> Iterator[Happened]:
         """Yield the events behind the log position `after`, then new ones as they come, up to the last one."""

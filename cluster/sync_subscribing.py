@@ -1,6 +1,6 @@
 """What the synchronous client has for those who want events; see AsyncSubscribing."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from perdure.cluster.subscribing import AsyncSubscribing, Names
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from perdure.cluster.into_sql import Handle
+    from perdure.cluster.webhooks import AsyncWebhooks
+    from perdure.projections.webhooks import Webhook
 
 Result = TypeVar("Result")
 
@@ -57,6 +59,34 @@ class Subscription:
         self.close()
 
 
+class Webhooks:
+    """The webhooks of a store; see AsyncWebhooks."""
+
+    def __init__(self, webhooks: "AsyncWebhooks", loop: _Runs) -> None:
+        self._webhooks = webhooks
+        self._loop = loop
+
+    def add(self, name: str, url: str, *, secret: str, **how: Any) -> "Webhook":
+        """Declare a webhook; see AsyncWebhooks.add."""
+        return self._loop.run(self._webhooks.add(name, url, secret=secret, **how))
+
+    def list(self) -> "Sequence[dict[str, Any]]":
+        """Return all webhooks, and how many deliveries are pending and dead."""
+        return self._loop.run(self._webhooks.list())
+
+    def remove(self, name: str) -> None:
+        """Forget a webhook, with what it has not told yet."""
+        self._loop.run(self._webhooks.remove(name))
+
+    def dead(self, name: str | None = None) -> "Sequence[dict[str, Any]]":
+        """Return the deliveries that failed at their last attempt."""
+        return self._loop.run(self._webhooks.dead(name))
+
+    def retry(self, name: str) -> int:
+        """Have the dead deliveries of a webhook tried again; return how many."""
+        return self._loop.run(self._webhooks.retry(name))
+
+
 class Subscribing:
     """The subscriptions of a client."""
 
@@ -97,6 +127,11 @@ class Subscribing:
     def forward(self, sink: EventSink | str, name: str, **chosen: Any) -> None:
         """Hand events on to a sink, for ever, at least once; see AsyncSubscribing.forward."""
         self._do(self._subscribing.forward(sink, name, **chosen))
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks of this store."""
+        return Webhooks(self._subscribing.webhooks, self._loop)
 
     @property
     def _subscribing(self) -> AsyncSubscribing:

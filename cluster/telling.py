@@ -59,7 +59,9 @@ class Teller:
         await self._refresh()
         if self._projections is None:
             return 0
-        await self._projections.catch_up(self._connection.log, ["executions", *(f"webhook:{name}" for name in self._hooks)])
+        await self._projections.catch_up(
+            self._connection.log, ["executions", *(f"webhook:{name}" for name in self._hooks)]
+        )
         now = datetime.now(UTC)
         until = now + timedelta(seconds=2 * max(hook.timeout for hook in self._hooks.values()) + 10)
         rows = await self._write(

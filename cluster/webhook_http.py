@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     gone: bool = False
 
 
-def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
+def signature(secret: str, event: str, timestamp: int, body: bytes) -> str:
     """Return the header `webhook-signature`: HMAC-SHA256 over id, timestamp and body; the key of `whsec_...` is base64.
 
     Raises ValueError for a key that is no base64.
@@ -33,16 +33,16 @@ def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True) if secret.startswith("whsec_") else None
     except binascii.Error:
         raise ValueError("the secret begins with whsec_, and what follows is no base64") from None
-    signed = f"{id}.{timestamp}.".encode() + body
+    signed = f"{event}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key or secret.encode(), signed, hashlib.sha256).digest()).decode()
 
 
-async def post(url: str, secret: str, id: str, body: bytes, timeout: float, allowed: Sequence[str]) -> Answer:
+async def post(url: str, secret: str, event: str, body: bytes, timeout: float, allowed: Sequence[str]) -> Answer:
     """Send one event, without following redirects; whatever goes wrong outside is in the answer."""
     timestamp = int(datetime.now(UTC).timestamp())
     headers = {
-        "content-type": CONTENT_TYPE, "user-agent": "perdure", "webhook-id": id,
-        "webhook-timestamp": str(timestamp), "webhook-signature": signature(secret, id, timestamp, body),
+        "content-type": CONTENT_TYPE, "user-agent": "perdure", "webhook-id": event,
+        "webhook-timestamp": str(timestamp), "webhook-signature": signature(secret, event, timestamp, body),
     }  # fmt: skip
     try:
         async with asyncio.timeout(timeout):

@@ -1,6 +1,7 @@
 """Webhooks as they are declared: in the registry, so that they live as long as the log whose events they tell."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,9 @@ import msgspec
 
 from perdure.cluster.connection import Connection
 from perdure.cluster.registry import Changed, Registry
+from perdure.cluster.settings import Settings
 from perdure.cluster.subscriptions import From, first_place
+from perdure.cluster.users import user_of
 from perdure.errors import BadInput
 from perdure.events.choice import choice_of
 from perdure.events.subjects import execution_of, token_of
@@ -29,10 +32,10 @@ Result = TypeVar("Result")
 class AsyncWebhooks:
     """The webhooks of a store."""
 
-    def __init__(self, connection: Connection, store: "Store", by: Callable[[], str]) -> None:
+    def __init__(self, connection: Connection, store: "Store", settings: Settings) -> None:
         self._connection = connection
         self._store = store
-        self._by = by
+        self._settings = settings
 
     async def add(
         self,
@@ -54,7 +57,9 @@ class AsyncWebhooks:
         """
         parsed = urlparse(url)
         if parsed.scheme not in ("http", "https") or not parsed.hostname or parsed.username:
-            raise BadInput(f"webhook {name!r}: {url!r} is no address to post to; it is https://host/path, without a user")
+            raise BadInput(
+                f"webhook {name!r}: {url!r} is no address to post to; it is https://host/path, without a user"
+            )
         if not name or attempts < 1 or not 0 < timeout <= 600:
             raise BadInput("a webhook has a name, at least 1 attempt, and a timeout of at most 600 seconds")
         if not secret.isidentifier():
@@ -62,7 +67,7 @@ class AsyncWebhooks:
         place = await first_place(self._connection.log, from_)
         webhook = Webhook(
             name=name, url=url, secret=secret, choice=choice_of(types, workflow, execution), since=place.position - 1,
-            attempts=attempts, timeout=timeout, by=self._by(), made=datetime.now(UTC),
+            attempts=attempts, timeout=timeout, by=user_of(self._settings), made=datetime.now(UTC),
         )  # fmt: skip
         registry = self._connection.registry
         data, revision = await registry.read(_key(name))
@@ -90,7 +95,7 @@ class AsyncWebhooks:
         await self._connection.registry.forget(_key(name))
         await self._ask(partial(webhooks.forget, webhook=name))
 
-    async def dead(self, name: str | None = None) -> list[dict[str, Any]]:
+    async def dead(self, name: str | None = None) -> Sequence[dict[str, Any]]:
         """Return the deliveries that failed at their last attempt, of one webhook or of all."""
         return await self._ask(partial(webhooks.dead, webhook=name))
 
@@ -99,13 +104,17 @@ class AsyncWebhooks:
         await self._known(name)
         return await self._ask(partial(webhooks.try_again, webhook=name, now=datetime.now(UTC)))
 
+    async def run(self) -> None:
+        """Tell all webhooks from this process, until cancelled, as the projection runner of a cluster does."""
+        from perdure.cluster.telling import keep_telling
+
+        await keep_telling(self._connection, self._settings)
+
     async def _known(self, name: str) -> None:
         if (await self._connection.registry.read(_key(name)))[0] is None:
             raise BadInput(f"there is no webhook {name!r}; perdure webhooks list shows those that there are")
 
     async def _ask(self, question: "Callable[[Sql], Result]") -> Result:
-        import asyncio
-
         def ask() -> Result:
             self._store.migrate()
             with self._store.writing() as connection:
@@ -118,7 +127,7 @@ class AsyncWebhooks:
 async def declared(registry: Registry) -> list[Webhook]:
     """Return all webhooks, by name."""
     found = []
-    for name in sorted(execution_of(each) for each in await registry.names(_GROUP)):
+    for name in sorted(execution_of(each) for each in await registry.keys_under(_GROUP)):
         data, _ = await registry.read(_key(name))
         found += [msgspec.json.decode(data, type=Webhook)] if data else []
     return found

@@ -5,10 +5,16 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.limited import limited
 from perdure.actors.loop_watch import watch_loop
+from perdure.actors.mcp_pool import McpPool
+from perdure.actors.outside import Outside
+from perdure.actors.schedule_actor import ScheduleActor
+from perdure.actors.schedule_log import ScheduleLog
+from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring
@@ -17,12 +23,16 @@ from perdure.cluster.here_or_apart import HereOrApart
 from perdure.cluster.host import Host
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.leases import Embodied
+from perdure.cluster.limits import ClusterLimits
+from perdure.cluster.model_wiring import models_of
 from perdure.cluster.ownership import Ownership
 from perdure.cluster.post import InboxPost
 from perdure.cluster.progress import Progress
+from perdure.cluster.schedule_starts import ScheduleStarts
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
+from perdure.cluster.streams import Streams
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
@@ -42,6 +52,10 @@ async def connect_to(settings: Settings) -> Connection:
     return await open_connection(settings.nats_url, token, settings.log_timeout, settings.replicas)
 
 
+def _nobody(_execution: str, _parked: bool) -> None:
+    """Have nobody who waits for the place of an execution that only waits."""
+
+
 def surroundings(
     connection: Connection,
     settings: Settings,
@@ -49,14 +63,18 @@ def surroundings(
     call_elsewhere: CallElsewhere,
     post: InboxPost,
     fence: Callable[[], Awaitable[None]],
+    limits: ClusterLimits,
+    pool: McpPool,
     crowded: Callable[[], bool] | None = None,
+    parked: Callable[[str, bool], None] = _nobody,
     *,
     shared: bool = False,
 ) -> Surroundings:
     """Return what an execution acts through under this epoch.
 
-    crowded: says whether others wait for its place; None where it has a process of its own, which costs too much to
-    keep it at hand while it only waits. shared: executions that ask for a process of their own are not for this one.
+    pool: who opened it closes it. crowded: says whether others wait for its place; None where it has a process of its
+    own, which costs too much to keep it at hand while it only waits. parked: see Surroundings. shared: executions that
+    ask for a process of their own are not for this one.
     """
 
     def near() -> float:
@@ -65,24 +83,29 @@ def surroundings(
     def quiet() -> float:
         return 0.0 if crowded is None or crowded() else settings.passivate_after
 
+    secrets = secrets_in(settings.secrets_dir)
     code = CodeStore(connection, settings.replicas)
     watch_loop(settings.slow_callback)
     return Surroundings(
         log=connection.log,
         plan=connection.registry.plan,
-        work=worker(settings.endpoint, call_elsewhere, post.signal),
+        work=limited(worker(models_of(connection, settings, secrets), call_elsewhere, post.signal), limits),
         timers=connection.inbox,
         epoch=epoch,
         near=near,
         snapshots=connection.snapshots,
         post=post,
         apart=runs_apart if call_elsewhere is not call_in_thread else _never,
-        secrets=secrets_in(settings.secrets_dir),
+        secrets=secrets,
+        outside=Outside(settings.reach, secrets, connection.nats, pool),
         fence=fence,
         quiet=quiet,
         shared=shared,
         bring=lambda places: bring(code, places),
         tell=Progress(connection.nats).tell,
+        limits=limits,
+        parked=parked,
+        stream=Streams(connection.nats, secrets).begin,
     )
 
 
@@ -98,6 +121,10 @@ class Opener:
     settings: Settings
     call_elsewhere: CallElsewhere
     apart: EmbodyApart | None = None
+    limits: ClusterLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limits = ClusterLimits(self.connection, self.settings)
 
     async def open(self, name: str, fixed: Lanes | None = None) -> Serving:
         """Open a host under a new epoch, for these lanes or else for those that the store assigns to its name.
@@ -106,8 +133,10 @@ class Opener:
         """
         own = Ownership(self.connection.nats, self.connection.registry, name)
         post = InboxPost(self.connection, self.settings)
+        pool = McpPool()
         host = Host(
-            self.connection, own, self._embodied(own, post, lambda: host), self.settings.executions_per_actor
+            self.connection, own, self._embodied(own, post, pool, lambda: host), self.settings.executions_per_actor,
+            self.settings.priority_ageing,
         )  # fmt: skip
 
         async def wanted() -> Lanes:
@@ -116,6 +145,7 @@ class Opener:
         async def close() -> None:
             self.connection.reconnected.discard(host.stale.set)
             await post.close()
+            await pool.close()
 
         self.connection.reconnected.add(host.stale.set)
         about = {"pid": os.getpid(), "node": socket.gethostname()}
@@ -127,7 +157,9 @@ class Opener:
             raise
         return serving
 
-    def _embodied(self, own: Ownership, post: InboxPost, host: Callable[[], Host]) -> Callable[[str], Embodied]:
+    def _embodied(
+        self, own: Ownership, post: InboxPost, pool: McpPool, host: Callable[[], Host]
+    ) -> Callable[[str], Embodied]:
         """Return what embodies executions, under the epoch that its owner has when it does."""
         around: dict[int, Surroundings] = {}
 
@@ -141,17 +173,32 @@ class Opener:
                     self.call_elsewhere,
                     post,
                     host().fence,
+                    self.limits,
+                    pool,
                     lambda: host().crowded,
-                    shared=apart is not None,
+                    lambda execution, on: host().park(execution, on=on),
+                    shared=self.apart is not None,
                 )
             return Execution(execution, around[own.epoch])
 
-        apart = self.apart
-        if apart is None:
-            return here
-        if self.settings.isolation == "process":
-            return lambda execution: apart(execution, own)
-        return lambda execution: HereOrApart(here(execution), lambda: apart(execution, own))
+        def schedule(execution: str) -> Embodied:
+            log = ScheduleLog(
+                name_in(execution), self.connection.log, self.connection.snapshots, own.epoch, host().fence
+            )
+            starts = ScheduleStarts(self.connection, self.settings, post)
+            return ScheduleActor(name_in(execution), log, starts, self.connection.inbox)
+
+        def embody(execution: str) -> Embodied:
+            if is_schedule(execution):
+                return schedule(execution)
+            apart = self.apart
+            if apart is None:
+                return here(execution)
+            if self.settings.isolation == "process":
+                return apart(execution, own)
+            return HereOrApart(here(execution), lambda: apart(execution, own))
+
+        return embody
 
 
 async def keep_serving(serving: Serving, reopen: Callable[[], Awaitable[Serving]]) -> None:

@@ -1,7 +1,6 @@
 """The registry of workflows: an application of the `eventsourcing` library on a stream of its own, and its face."""
 
 import asyncio
-import getpass
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from perdure.cluster import workflow_versions
 from perdure.cluster.connection import Connection
 from perdure.cluster.references import DIGEST, parse_reference
 from perdure.cluster.settings import Settings
+from perdure.cluster.users import user_of
 from perdure.cluster.workflow_versions import Event, Moved, RegisteredWorkflow, Version, evolve, fold
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.loading import Definition, WorkflowLike, load
-from perdure.errors import CorruptEntry, EnvironmentProblem, LogUnavailable, WorkflowNotFound
+from perdure.errors import CorruptEntry, LogUnavailable, WorkflowNotFound
 from perdure.events.server_checks import ensure_stream
 from perdure.events.stored_events import stream_config
 
@@ -99,7 +99,12 @@ class Workflows:
         workflow: a path, YAML or JSON text, a dict, or a Workflow. Raises DefinitionError, ToolNotFound or BadInput.
         """
         definition = load(workflow)
-        name, digest, base, by = definition.plan.name, definition.plan.digest, _base_of(definition), self._user()
+        name, digest, base, by = (
+            definition.plan.name,
+            definition.plan.digest,
+            _base_of(definition),
+            user_of(self._settings),
+        )
         await self._connection.registry.put_definition(digest, definition.workflow)
         state, event = await self._change(name, lambda was: workflow_versions.register(was, digest, base, by))
         version = next(each for each in state.versions if each.digest == digest)
@@ -124,13 +129,13 @@ class Workflows:
         To activate the last version is to follow again: each one that is registered later is active at once.
         """
         await self.show(name)
-        by = self._user()
+        by = user_of(self._settings)
         return (await self._change(name, lambda was: workflow_versions.activate(was, version, by)))[0]
 
     async def deprecate(self, name: str, version: int, why: str) -> RegisteredWorkflow:
         """Refuse new starts of a version; executions of it go on. Return the workflow."""
         await self.show(name)
-        by = self._user()
+        by = user_of(self._settings)
         return (await self._change(name, lambda was: workflow_versions.deprecate(was, version, why, by)))[0]
 
     async def definition(self, which: str) -> str:
@@ -197,12 +202,6 @@ class Workflows:
         names = [each.name for each in await self.list()]
         hint = did_you_mean(name, names) or "; register one with: perdure workflows register FILE"
         return WorkflowNotFound(f"no workflow {name!r} is registered in this store{hint}")
-
-    def _user(self) -> str:
-        try:
-            return self._settings.user or getpass.getuser()
-        except (KeyError, OSError):
-            raise EnvironmentProblem("this process's user has no name; say who registers with PERDURE_USER") from None
 
 
 def _base_of(definition: Definition) -> str | None:

@@ -29,6 +29,8 @@ def plain(value: Any, key: str = "") -> Any:
         if key in _NAMING:
             return value.name
         raise BadInput(f"{value.name!r} is a node or state, and {key!r} takes a value; write its `.output`")
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        return value.model_json_schema()
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if isinstance(value, Mapping):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from perdure.definitions.agent_parts import Agent
 from perdure.definitions.chart import Chart
 from perdure.definitions.chart_places import actions_of, chart_of, charts_of
 from perdure.definitions.model import Workflow
@@ -71,6 +72,10 @@ def child_places(workflow: Workflow) -> Iterator[tuple[Path, ChildWorkflow]]:
                 yield (*at, "compensate", "workflow"), node.compensate.workflow
     for chart, at in charts_of(workflow):
         yield from (((*at, *path), child) for path, child in _chart_children(chart))
+    for name, agent in workflow.agents.items():
+        for index, tool in enumerate(agent.tools):
+            if tool.workflow is not None:
+                yield ("agents", name, "tools", index, "workflow"), tool.workflow
     for name, carried in workflow.workflows.items():
         yield from ((("workflows", name, *at), child) for at, child in child_places(carried))
 
@@ -110,8 +115,24 @@ def _calls(workflow: Workflow) -> Iterator[_Call]:
                 yield (*at, "compensate"), node.compensate.tool, node.compensate.agent
     if workflow.states:
         yield from _chart_calls(chart_of(workflow), ())
+    yield from _agents_calls(workflow)
     for name, child in workflow.workflows.items():
         yield from (((("workflows", name, *at), tool, agent)) for at, tool, agent in _calls(child))
+
+
+def _agents_calls(workflow: Workflow) -> Iterator[_Call]:
+    for name, agent in workflow.agents.items():
+        yield from _agent_calls(agent, ("agents", name))
+
+
+def _agent_calls(agent: Agent, at: Path) -> Iterator[_Call]:
+    for index, tool in enumerate(agent.tools):
+        yield (*at, "tools", index), tool.tool, tool.agent
+        if tool.compensate is not None:
+            yield (*at, "tools", index, "compensate"), tool.compensate.tool, None
+    yield from (((*at, "handoffs", index), None, other) for index, other in enumerate(agent.handoffs))
+    if agent.memory.summarise is not None:
+        yield (*at, "memory", "summarise"), None, agent.memory.summarise
 
 
 def _chart_calls(chart: Statechart, outer: Path) -> Iterator[_Call]:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby, pairwise
 
+from perdure.definitions.agent_checks import agent_findings
 from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.chart_places import chart_of
 from perdure.definitions.expression_checks import expression_findings
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
+from perdure.definitions.limits import limit_findings
 from perdure.definitions.model import Workflow
 from perdure.definitions.node_checks import node_findings
 from perdure.definitions.nodes import Node
@@ -18,6 +20,7 @@ from perdure.definitions.places import Body, bodies_of
 from perdure.definitions.plan import find_cycle, targets_of
 from perdure.definitions.schema_checks import schema_findings, unsound_schemas
 from perdure.definitions.skip_checks import Order, skip_findings
+from perdure.definitions.tool_rules import tool_rule_findings
 from perdure.definitions.type_checks import type_findings
 from perdure.definitions.yaml_source import Path
 
@@ -32,10 +35,11 @@ def findings_of(workflow: Workflow) -> list[Finding]:
     found = [
         *_kind_findings(workflow),
         *schema_findings(workflow),
-        *_limit_findings(workflow),
+        *limit_findings(workflow),
         *_tool_findings(workflow),
-        *_agent_findings(workflow),
+        *agent_findings(workflow),
         *tool_placement_findings(workflow),
+        *tool_rule_findings(workflow),
     ]
     for body in bodies_of(workflow):
         found += _body_findings(workflow, body)
@@ -66,21 +70,6 @@ def _tool_findings(workflow: Workflow) -> Iterator[Finding]:
         if isinstance(tool, Tool) and tool.name in seen:
             yield Finding(("tools", index, "name"), f"there is another tool named {tool.name!r}; rename one of them")
         seen.add(tool.name if isinstance(tool, Tool) else "")
-
-
-def _agent_findings(workflow: Workflow) -> Iterator[Finding]:
-    for name, agent in workflow.agents.items():
-        if "${{" in agent.instructions:
-            what = "'${{ }}' is not computed in instructions; what the agent is to know stands in the node's 'with'"
-            yield Finding(("agents", name, "instructions"), what, warning=True)
-
-
-def _limit_findings(workflow: Workflow) -> Iterator[Finding]:
-    for name, limit in workflow.limits.items():
-        if limit.concurrency is None and limit.rate is None:
-            yield Finding(
-                ("limits", name), f"limit {name!r} limits nothing; give it 'concurrency' or 'rate'", key=True, lack=True
-            )
 
 
 def _body_findings(workflow: Workflow, body: Body) -> Iterator[Finding]:

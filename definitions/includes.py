@@ -9,7 +9,7 @@ from typing import Any
 from perdure.definitions.yaml_source import Path, Source, parse_yaml
 from perdure.errors import BadInput, DefinitionError, Problem
 
-SHARED = ("tools", "agents", "limits", "workflows")
+SHARED = ("tools", "mcp", "agents", "endpoints", "limits", "workflows")
 _FILE = re.compile(r"\.(ya?ml|json)$")
 _DATA = frozenset({"with", "set", "output", "input", "context", "initial", "data", "details", "form", "schema"})
 """Keys whose values are the user's own data, in which nothing is a workflow."""

@@ -20,6 +20,7 @@ _ONE_OF: dict[str, list[tuple[str, ...]]] = {
     "Branch": [(*_CALLS, "do")],
     "ForeachNode": [(*_CALLS, "do")],
     "LoopNode": [(*_CALLS, "do")],
+    "AgentTool": [_CALLS],
     "Wait": [("duration", "until", "signal")],
     "Aggregate": [("from", "items"), ("how", "agent", "tool")],
 }

@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.durations import Duration
+from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.nodes import Body
-from perdure.definitions.parts import Agent, Concurrency, Limit, Name, Part, RuntimeEnv, Tool
+from perdure.definitions.parts import Concurrency, Limit, Name, Part, Quota, RuntimeEnv, Tool
 from perdure.definitions.states import State
 
 WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -34,16 +36,23 @@ class Workflow(Part):
     kind: Literal["dag", "statechart"] = Field(default="dag", description="A graph of nodes, or a statechart.")
     description: str = Field(default="", description="What it is for.")
     include: list[str] = Field(
-        default=[], description="Files, relative to this one, whose agents, tools, limits and workflows are added."
+        default=[],
+        description="Files, relative to this one, whose agents, endpoints, tools, limits and workflows are added.",
     )
     input: dict[str, Any] | None = Field(default=None, description="JSON Schema of the input; any JSON where absent.")
     tools: list[str | Tool] = Field(
         default=[], description="Python files with tools, relative to the definition; or tools with their schemas."
     )
+    mcp: dict[Name, McpServer] = Field(
+        default={}, description="MCP servers whose tools it calls as `server.tool`; the settings may name others."
+    )
     runtime_env: RuntimeEnv | None = Field(
         default=None, description="What the processes of its tools have, where a tool or a node says nothing else."
     )
     agents: dict[Name, Agent] = Field(default={}, description="The agents that nodes may ask.")
+    endpoints: dict[Name, Endpoint] = Field(
+        default={}, description="Where models are reached, by name; those of the setting `endpoints` come after them."
+    )
     workflows: dict[Name, "Workflow"] = Field(default={}, description="Workflows that nodes may run as children.")
     limits: dict[Name, Limit] = Field(default={}, description="Limits that nodes may take part in.")
     signals: dict[Name, Signal] | None = Field(
@@ -59,6 +68,7 @@ class Workflow(Part):
         ]
         | None
     ) = Field(default=None, description="How many executions run at once: a number, or a mapping.")
+    quota: Quota | None = Field(default=None, description="How many executions there may be, for each value of a key.")
     isolation: Literal["shared", "process"] = Field(
         default="shared", description="Whether executions share their host's process, or have a Ray actor each."
     )

@@ -8,6 +8,7 @@ from typing import Any
 from perdure.definitions.chart_checks import chart_findings
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
+from perdure.definitions.limits import use_findings
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
     AgentNode,
@@ -27,7 +28,7 @@ from perdure.definitions.nodes import (
     WorkflowNode,
 )
 from perdure.definitions.own_configs import config_findings
-from perdure.definitions.parts import LimitUse, Tool
+from perdure.definitions.parts import Tool
 from perdure.definitions.placement import placement_findings
 from perdure.definitions.places import Body
 from perdure.definitions.switch_checks import switch_findings
@@ -41,7 +42,7 @@ def node_findings(workflow: Workflow, body: Body, name: str, node: Node, at: Pat
     """Yield what is wrong with one node, its expressions aside."""
     yield from _kind_findings(workflow, body, name, node, at)
     yield from _catch_findings(node, at)
-    yield from _limit_findings(workflow, node, at)
+    yield from use_findings(workflow, node, at)
     yield from placement_findings(node, at)
     if node.retry is not None:
         for kind in sorted(set(node.retry.on or []) & set(node.retry.not_on)):
@@ -140,16 +141,6 @@ def _catch_findings(node: Node, at: Path) -> Iterator[Finding]:
             yield Finding(where, "a catch has 'then' or 'output', not both: the handler's output is the node's")
         everything = everything or catch.on is None
         taken.update(catch.on or ())
-
-
-def _limit_findings(workflow: Workflow, node: Node, at: Path) -> Iterator[Finding]:
-    uses = node.limit if isinstance(node.limit, list) else [node.limit] if node.limit is not None else []
-    for index, use in enumerate(uses):
-        name = use.name if isinstance(use, LimitUse) else use
-        where = (*at, "limit", index) if isinstance(node.limit, list) else (*at, "limit")
-        if name not in workflow.limits:
-            hint = did_you_mean(name, workflow.limits) or "; declare it under 'limits'"
-            yield Finding(where, f"there is no limit {name!r}{hint}")
 
 
 def _wait_findings(workflow: Workflow, node: WaitNode, at: Path) -> Iterator[Finding]:

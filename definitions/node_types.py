@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from perdure.definitions.builtin_tools import BUILTINS
 from perdure.definitions.expressions import Expression
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
@@ -58,7 +59,8 @@ class Types:
     def __init__(self, workflow: Workflow, unsound: frozenset[int] = frozenset()) -> None:
         self.workflow = workflow
         self.unsound = unsound
-        self.tools = {tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)}
+        self.tools = {name: each.declared for name, each in BUILTINS.items()}
+        self.tools |= {tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)}
         self._outputs: dict[tuple[Path, str], Type] = {}
         self._depth = 0
 

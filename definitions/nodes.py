@@ -12,7 +12,7 @@ from perdure.definitions.parts import (
     Condition,
     DurationOrExpression,
     Failing,
-    LimitUse,
+    LimitUses,
     Name,
     Names,
     Part,
@@ -78,7 +78,7 @@ class _Node(Part):
     timeout: Duration | None = Field(default=None, gt=0, description="Seconds that one attempt may take.")
     deadline: Duration | None = Field(default=None, gt=0, description="Seconds for the whole node, all its tries.")
     queue_timeout: Duration | None = Field(
-        default=None, gt=0, description="Seconds that a call may wait for room in a node actor."
+        default=None, gt=0, description="Seconds that a call may wait at each limit, and for room in a node actor."
     )
     heartbeat: Duration | None = Field(
         default=None, gt=0, description="Seconds without a heartbeat of its tool after which an attempt counts as lost."
@@ -87,7 +87,7 @@ class _Node(Part):
     compensate: Annotated[Compensation, BeforeValidator(_one_call)] | None = Field(
         default=None, description="The call that undoes the node when a later one fails."
     )
-    limit: list[LimitUse] | LimitUse | str | None = Field(default=None, description="Limits that it takes part in.")
+    limit: LimitUses | None = Field(default=None, description="Limits that its calls are under.")
     priority: int | None = Field(default=None, ge=0, le=9, description="Higher goes first where capacity is short.")
     resources: Resources | None = Field(default=None, description="What its node actor takes of the cluster.")
     pool: Pool | None = Field(default=None, description="How many node actors do its work.")
@@ -106,6 +106,9 @@ class AgentNode(_Call):
     """Asks an agent; its reply is the node's output."""
 
     agent: str = Field(description="The name of an agent under `agents`.")
+    session: str | None = Field(
+        default=None, description="What it remembers by, across nodes and executions, with `${{ }}`."
+    )
 
 
 class ToolNode(_Call):
@@ -325,6 +328,16 @@ class SendNode(_Node):
     """Sends a signal to another execution; it stands in no definition: an action of a statechart is compiled to it."""
 
     send: str = "signal"
+
+
+class ModelNode(_Node):
+    """Asks an agent's model for its next reply; it stands in no definition: agents with tools are compiled to it."""
+
+
+class SessionNode(_Node):
+    """Reads, or adds to, what an agent remembers; it stands in no definition."""
+
+    does: Literal["recall", "remember"]
 
 
 KINDS: dict[str, type[_Node]] = {

@@ -1,4 +1,4 @@
-"""The small parts that nodes, states and workflows share: names, conditions, retries, agents, limits."""
+"""The small parts that nodes, states and workflows share: names, conditions, retries, limits."""
 
 from typing import Annotated, Any, Literal
 
@@ -70,19 +70,6 @@ class Retry(Part):
     )
 
 
-class Agent(Part):
-    """A language model with instructions, reached through an OpenAI-compatible endpoint."""
-
-    model: str = Field(description="The model's name at the endpoint; the setting PERDURE_MODEL overrides it.")
-    instructions: str = Field(description="The system message.")
-    output: dict[str, Any] | None = Field(
-        default=None, description="JSON Schema of the reply; the reply is text where absent."
-    )
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="Sampling temperature; the endpoint's default where absent."
-    )
-
-
 class Resources(Part):
     """What a node actor takes of the Ray cluster; a tool that asks for anything runs in one."""
 
@@ -123,6 +110,22 @@ class RuntimeEnv(Part):
     env_vars: dict[str, str] = Field(default={}, description="Environment variables; for secrets use `secrets.X`.")
 
 
+class LimitUse(Part):
+    """The use of a limit that is declared under `limits`."""
+
+    name: str = Field(description="The limit's name.")
+    cost: float | str = Field(default=1, description="How much of a rate is taken: a number or an expression.")
+    spent: str | None = Field(
+        default=None, description="How much it was in truth: an expression that reads `output`, and `usage` of a model."
+    )
+    key: str | None = Field(default=None, description="An expression, in the place of the limit's own `key`.")
+    share: str | None = Field(default=None, description="An expression, in the place of the limit's own `share`.")
+
+
+LimitUses = list[LimitUse] | LimitUse | str
+"""Uses of limits; a name alone may stand for one."""
+
+
 class Tool(Part):
     """A tool by name, with what is known of it: its code, and the schemas that calls are checked against."""
 
@@ -136,26 +139,35 @@ class Tool(Part):
     runtime_env: RuntimeEnv | None = Field(
         default=None, description="What its process has, unless a node says so; else what the workflow says."
     )
+    limit: LimitUses | None = Field(default=None, description="Limits that every call of it is under.")
 
 
-class Limit(Part):
-    """A limit that executions and nodes share, for the whole cluster."""
+AtLimit = Literal["queue", "reject", "cancel_older"]
+
+
+class Given(Part):
+    """How much a limit gives, for the whole cluster."""
 
     concurrency: int | None = Field(default=None, ge=1, description="How many hold it at once.")
     rate: float | None = Field(default=None, gt=0, description="How much may be taken per period.")
     per: Duration = Field(default=1.0, gt=0, description="The period in seconds.")
     burst: float | None = Field(default=None, gt=0, description="How much may be taken at once; the rate where absent.")
-    key: str | None = Field(default=None, description="An expression; every value of it has a limit of its own.")
-    at_limit: Literal["queue", "reject", "cancel_older"] = Field(
-        default="queue", description="What happens to who comes when there is nothing left."
+    at_limit: AtLimit = Field(default="queue", description="What happens to who comes when there is nothing left.")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="How much of it each value of `share` gets, against the others; 1 where absent."
     )
 
 
-class LimitUse(Part):
-    """The use of a limit that is declared under `limits`."""
+class Limit(Given):
+    """A limit that nodes share, those of all workflows that name it, for the whole cluster."""
 
-    name: str = Field(description="The limit's name.")
-    cost: float | str = Field(default=1, description="How much of a rate is taken: a number or an expression.")
+    key: str | None = Field(default=None, description="An expression; every value of it has a limit of its own.")
+    share: str | None = Field(
+        default=None, description="An expression; those who wait are served in turn by its values, however many wait."
+    )
+    of_cluster: bool = Field(
+        default=False, description="How much it gives is said by the setting `limits` of the cluster, and not here."
+    )
 
 
 class Concurrency(Part):
@@ -163,8 +175,23 @@ class Concurrency(Part):
 
     limit: int = Field(ge=1, description="How many executions run at once.")
     key: str | None = Field(default=None, description="An expression; every value of it is counted on its own.")
-    at_limit: Literal["queue", "reject", "cancel_older"] = Field(
-        default="queue", description="What happens to who comes when as many run."
+    share: str | None = Field(
+        default=None, description="An expression; those who wait are served in turn by its values, however many wait."
+    )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="How much of it each value of `share` gets, against the others; 1 where absent."
+    )
+    at_limit: AtLimit = Field(default="queue", description="What happens to who comes when as many run.")
+
+
+class Quota(Part):
+    """How many executions there may be; a start beyond that is refused with `QuotaExceeded`."""
+
+    active: int | None = Field(default=None, ge=1, description="How many may be under way at once.")
+    starts_per_minute: float | None = Field(default=None, gt=0, description="How many may begin in a minute.")
+    key: str | None = Field(default=None, description="An expression; every value of it has a quota of its own.")
+    name: Name | None = Field(
+        default=None, description="Workflows whose quotas have this name share one; the workflow's own where absent."
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
@@ -25,7 +25,7 @@ from perdure.definitions.nodes import (
     WaitNode,
     WorkflowNode,
 )
-from perdure.definitions.parts import LimitUse
+from perdure.definitions.parts import Concurrency, Limit, LimitUse, LimitUses, Quota, Tool
 from perdure.definitions.yaml_source import Path
 from perdure.errors import ExpressionError
 
@@ -37,6 +37,9 @@ SEARCH_ROOTS = frozenset({"input", "execution"})
 
 PLACEMENT = ("resources", "pool", "runtime_env", "run_on")
 """The modifiers that say where a tool runs; those of a foreach or a loop by a single call are the call's."""
+
+OF_CALLS = ("limit", "priority", "queue_timeout")
+"""The modifiers that say how calls wait; those of a foreach or a loop by a single call are the call's, too."""
 
 _NONE: frozenset[str] = frozenset()
 
@@ -122,15 +125,48 @@ def fields_of(node: Node, at: Path) -> Iterator[Field]:
     if node.if_ is not None:
         yield Field((*at, "if"), node.if_, bare=True)
     yield from _own_fields(node, at)
-    for index, use in enumerate(node.limit if isinstance(node.limit, list) else [node.limit]):
-        if isinstance(use, LimitUse) and isinstance(use.cost, str):
-            yield Field((*at, "limit", index, "cost"), use.cost, bare=True)
+    if not isinstance(node, ForeachNode | LoopNode):  # it is their call's
+        for where, use in limit_uses(node):
+            yield from _limit_fields(use, (*at, *where))
     if node.output is not None:
         yield Field((*at, "output"), node.output, adds=frozenset({"output"}))
     for index, catch in enumerate(node.catch):
         yield Field((*at, "catch", index, "output"), catch.output, adds=frozenset({"error"}))
     if node.compensate is not None:
         yield from _undoing_fields(node.compensate, (*at, "compensate"))
+
+
+class _Limited(Protocol):
+    @property
+    def limit(self) -> LimitUses | None: ...
+
+
+def limit_uses(part: _Limited) -> list[tuple[Path, LimitUse]]:
+    """Return the limits that a node, an agent or a tool names, each with its place within that."""
+    if isinstance(part.limit, list):
+        return [(("limit", index), use) for index, use in enumerate(part.limit)]
+    if part.limit is None:
+        return []
+    return [(("limit",), LimitUse(name=part.limit) if isinstance(part.limit, str) else part.limit)]
+
+
+def limited_parts(workflow: Workflow) -> Iterator[tuple[_Limited, Path]]:
+    """Yield what is not a node and may be under limits, with its place: agents, what they call, and tools."""
+    for name, agent in workflow.agents.items():
+        yield agent, ("agents", name)
+        for index, called in enumerate(agent.tools):
+            yield called, ("agents", name, "tools", index)
+    for index, tool in enumerate(workflow.tools):
+        if isinstance(tool, Tool):
+            yield tool, ("tools", index)
+
+
+def _limit_fields(use: LimitUse, at: Path) -> Iterator[Field]:
+    for key, value in (("cost", use.cost), ("key", use.key), ("share", use.share)):
+        if isinstance(value, str):
+            yield Field((*at, key), value, bare=True)
+    if use.spent is not None:
+        yield Field((*at, "spent"), use.spent, bare=True, adds=frozenset({"output", "usage"}))
 
 
 def _undoing_fields(call: Compensation, at: Path) -> Iterator[Field]:
@@ -145,6 +181,8 @@ def _own_fields(node: Node, at: Path) -> Iterator[Field]:  # noqa: C901 (one cas
     match node:
         case AgentNode() | ToolNode():
             yield Field((*at, "with"), node.with_, secrets=True)
+            if isinstance(node, AgentNode) and node.session is not None:
+                yield Field((*at, "session"), node.session)
         case StatechartNode():
             yield Field((*at, "with"), node.with_)
         case WorkflowNode():
@@ -225,11 +263,12 @@ def _inner(part: ForeachNode | LoopNode | Branch, at: Path, output: Field, adds:
 def _call(part: ForeachNode | LoopNode | Branch) -> Node:
     """Return the node that a single call in the place of `do` stands for."""
     with_ = part.with_ or {}
+    how = {} if isinstance(part, Branch) else {key: getattr(part, key) for key in OF_CALLS}
     if part.agent is not None:
-        return AgentNode(agent=part.agent, with_=with_)
+        return AgentNode(agent=part.agent, with_=with_, **how)
     if part.tool is not None:
         where = {} if isinstance(part, Branch) else {key: getattr(part, key) for key in PLACEMENT}
-        return ToolNode(tool=part.tool, with_=with_, **where)
+        return ToolNode(tool=part.tool, with_=with_, **how, **where)
     if part.workflow is not None:
         return WorkflowNode(workflow=part.workflow, with_=with_)
     return SetNode(set=None)  # there is nothing to do: the checks say so
@@ -274,7 +313,20 @@ def places_of(workflow: Workflow) -> Iterator[Place]:
     yield Place(Field(("output",), workflow.output, adds=of_chart), main)
     for name, value in workflow.search.items():
         yield Place(Field(("search", name), value, bare=True), Body({}, SEARCH_ROOTS))
+    at_first = Body({}, frozenset({"input", "execution"}))
+    for where, part in shared_by_key(workflow):
+        for key in ("key", "share"):
+            yield Place(Field((*where, key), getattr(part, key, None), bare=True), at_first)
+    for limited, at in limited_parts(workflow):
+        for where, use in limit_uses(limited):
+            yield from (Place(each, at_first) for each in _limit_fields(use, (*at, *where)))
+
+
+def shared_by_key(workflow: Workflow) -> Iterator[tuple[Path, Limit | Concurrency | Quota]]:
+    """Yield what is limited by the values of an expression that reads the input, with its place."""
     for name, limit in workflow.limits.items():
-        yield Place(Field(("limits", name, "key"), limit.key, bare=True), main)
+        yield ("limits", name), limit
     if workflow.concurrency is not None:
-        yield Place(Field(("concurrency", "key"), workflow.concurrency.key, bare=True), main)
+        yield ("concurrency",), workflow.concurrency
+    if workflow.quota is not None:
+        yield ("quota",), workflow.quota

@@ -8,9 +8,12 @@ from functools import cached_property
 from typing import Any
 from zlib import crc32
 
+from perdure.definitions.agent_parts import Agent, Endpoint
+from perdure.definitions.agent_plan import with_turns
 from perdure.definitions.chart_calls import compile_states
 from perdure.definitions.chart_places import chart_of
 from perdure.definitions.chart_plan import compile_chart
+from perdure.definitions.limits import PlanLimit, PlanUse, compile_gates, compile_limits, limits_by_target, uses_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import (
     AggregateNode,
@@ -20,7 +23,7 @@ from perdure.definitions.nodes import (
     WorkflowNode,
     kind_of,
 )
-from perdure.definitions.parts import Agent, RuntimeEnv, Tool
+from perdure.definitions.parts import LimitUse, RuntimeEnv, Tool
 from perdure.definitions.paths import UNDO, body_of, name_of, steps_to
 from perdure.definitions.places import Field, Inner, fields_of, inner_of
 from perdure.definitions.plan_nodes import ONE_TRY, PlanBody, PlanCatch, PlanNode, key_of_input
@@ -37,7 +40,8 @@ class Plan:
     tools: those that it declares, by name. runtime_env: of tools that have none of their own.
     drains: whether what does not depend on a failed node goes on. apart: whether an execution has a process of its own,
     where it can. signals: the schemas of those that it takes, or None where it takes any. workflows: those that it
-    carries, for its children. search: its attributes for queries.
+    carries, for its children. search: its attributes for queries. limits: of its calls; limited: which of them
+    agents and tools take part in, whoever calls them; gates: what an execution has to pass before its nodes begin.
     """
 
     name: str
@@ -53,13 +57,22 @@ class Plan:
     tools: Mapping[str, Tool] = field(default_factory=dict)
     runtime_env: RuntimeEnv | None = None
     search: Mapping[str, Template] = field(default_factory=dict)
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    limits: Mapping[str, PlanLimit] = field(default_factory=dict)
+    limited: Mapping[tuple[str, str], tuple[LimitUse, ...]] = field(default_factory=dict)
+    gates: tuple[PlanLimit, ...] = ()
+
+    def uses_of(self, node: PlanNode) -> list[PlanUse]:
+        """Return the limits that a call takes part in, in the order in which it asks for them."""
+        return uses_of(self.limits, self.limited, node) if self.limits else []
 
     @cached_property
     def secrets(self) -> frozenset[str]:
         """The names of the secrets that its calls read, and those of the workflows that it carries."""
         own = (_secrets_of(body) for body in (self.main, *self.ends.values()))
         carried = (compile_plan(workflow).secrets for workflow in self.workflows.values())
-        return frozenset().union(*own, *carried)
+        keys = (each.secret for each in self.endpoints.values())
+        return frozenset(key for key in keys if key is not None).union(*own, *carried)
 
     @cached_property
     def has_charts(self) -> bool:
@@ -71,7 +84,7 @@ class Plan:
         root, steps = steps_to(path)
         body = self.ends[root] if root else self.main
         for name, key in steps:
-            node = body.nodes[name]
+            node = body.nodes[name.partition(UNDO[0])[0]]
             body = node.bodies[key if key in node.bodies else "do"]
         return body
 
@@ -100,17 +113,25 @@ def compile_plan(workflow: Workflow) -> Plan:
     return Plan(
         name=workflow.name,
         digest=digest_of(workflow),
-        main=_compile_main(workflow),
+        main=with_turns(_compile_main(workflow), workflow.agents),
         agents=workflow.agents,
         drains=workflow.failure == "drain",
         apart=workflow.isolation == "process",
         signals=None if workflow.signals is None else {name: each.schema_ for name, each in workflow.signals.items()},
         timeout=workflow.timeout,
         workflows=workflow.workflows,
-        ends={key: _compile_nodes(nodes, (key,), None) for key, nodes in ends.items() if nodes},
+        ends={
+            key: with_turns(_compile_nodes(nodes, (key,), None), workflow.agents)
+            for key, nodes in ends.items()
+            if nodes
+        },
         tools={tool.name: tool for tool in workflow.tools if isinstance(tool, Tool)},
         runtime_env=workflow.runtime_env,
         search={name: compile_condition(value) for name, value in workflow.search.items()},
+        endpoints=workflow.endpoints,
+        limits=compile_limits(workflow),
+        limited=limits_by_target(workflow),
+        gates=compile_gates(workflow),
     )
 
 

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from perdure.definitions.agent_parts import AgentTool
 from perdure.definitions.chart_plan import PlanChart
 from perdure.definitions.nodes import (
     AgentNode,
     AggregateNode,
     CustomNode,
     Join,
+    ModelNode,
     Node,
     SendNode,
+    SessionNode,
     ToolNode,
 )
 from perdure.definitions.parts import Retry
@@ -21,7 +24,7 @@ from perdure.definitions.templates import Template
 ONE_TRY = Retry(attempts=1)
 
 
-def key_of_input(node: Node | SendNode) -> str:
+def key_of_input(node: Node | SendNode | ModelNode | SessionNode) -> str:
     """Return the key of a node under which its input stands."""
     return node.kind if isinstance(node, CustomNode) else "with"
 
@@ -42,13 +45,14 @@ class PlanNode:
     needs: the written and the inferred ones, the switch or caught node that leads here included. reads: the nodes that
     its expressions read, in its own body or around it. templates: its compiled fields by their last key. timeout: in
     seconds. bodies: what runs within it. arm_of, handler_of: the switch and the caught node that lead here.
+    called: what an agent calls it, and how, where it is a tool of one.
     mixed_needs: the needs in an order that nodes are unlikely to finish in, so that wide joins are answered early.
     secrets: the JSON pointers to the references to secrets in its `with`.
     """
 
     name: str
     kind: str
-    model: Node | SendNode
+    model: Node | SendNode | ModelNode | SessionNode
     needs: tuple[str, ...]
     dependants: tuple[str, ...]
     reads: frozenset[str]
@@ -61,6 +65,7 @@ class PlanNode:
     undo: "PlanNode | None" = None
     secrets: tuple[str, ...] = ()
     mixed_needs: tuple[str, ...] = ()
+    called: AgentTool | None = None
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -68,8 +73,15 @@ class PlanNode:
         return tuple(need for need in self.needs if need not in (self.arm_of, self.handler_of))
 
     @property
-    def calls(self) -> Literal["agent", "tool", "custom", "send"] | None:
+    def takes_turns(self) -> bool:
+        """Whether it is an agent's work that is done in recorded steps, within it."""
+        return "do" in self.bodies and self.bodies["do"].turn
+
+    @property
+    def calls(self) -> Literal["agent", "tool", "custom", "send", "model", "session"] | None:
         """What a worker does for it: ask an agent, call a tool, do an own kind's work, send a signal; or nothing."""
+        if self.takes_turns:
+            return None
         match self.model:
             case AgentNode():
                 return "agent"
@@ -81,6 +93,10 @@ class PlanNode:
                 return "custom"
             case SendNode():
                 return "send"
+            case ModelNode():
+                return "model"
+            case SessionNode():
+                return "session"
         return None
 
     @property
@@ -127,6 +143,7 @@ class PlanBody:
     """A compiled body; `nodes` is in topological order, `output_reads` are the nodes that `output` names.
 
     chart: the statechart whose states the nodes are. calls: whether they are the calls of one of its states.
+    turn: whether they are what an agent may do in one turn.
     """
 
     nodes: Mapping[str, PlanNode]
@@ -135,11 +152,13 @@ class PlanBody:
     leaves: tuple[str, ...]
     chart: PlanChart | None = None
     calls: bool = False
+    turn: bool = False
 
     @cached_property
     def roots(self) -> tuple[str, ...]:
-        """The nodes that need nothing of this body; a statechart and its states see to theirs themselves."""
-        return tuple(name for name, node in self.nodes.items() if not node.needs and not self.chart and not self.calls)
+        """The nodes that need nothing of this body; statecharts, their states and agents see to theirs themselves."""
+        led = self.chart is not None or self.calls or self.turn
+        return tuple(name for name, node in self.nodes.items() if not node.needs and not led)
 
     @cached_property
     def levels(self) -> tuple[tuple[str, ...], ...]:

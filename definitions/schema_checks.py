@@ -99,6 +99,8 @@ def schemas_of(workflow: Workflow) -> Iterator[tuple[Path, Any]]:
     yield ("input",), workflow.input
     for name, agent in workflow.agents.items():
         yield ("agents", name, "output"), agent.output
+        for index, called in enumerate(agent.tools):
+            yield ("agents", name, "tools", index, "input"), called.input
     for index, tool in enumerate(workflow.tools):
         if isinstance(tool, Tool):
             yield ("tools", index, "input"), tool.input

@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from perdure.definitions import model, nodes, not_run, parts, states
+from perdure.definitions import agent_parts, model, nodes, parts, states
 from perdure.definitions.durations import Duration
-
-_NO_EFFECT: dict[type[BaseModel], tuple[str, ...]] = {model.Workflow: not_run._WORKFLOW, nodes._Node: not_run._NODE}
+from perdure.definitions.mcp_servers import McpServer
 
 _WORDS: list[tuple[Any, str]] = [
     (Duration, "duration"),
@@ -33,7 +32,21 @@ _WORDS: list[tuple[Any, str]] = [
 ]
 """Types that have words of their own."""
 
-_WORKFLOW = [parts.Agent, parts.Tool, model.Signal, parts.Limit, parts.Concurrency]
+_WORKFLOW = [
+    agent_parts.Agent,
+    agent_parts.AgentTool,
+    agent_parts.ToolUndo,
+    agent_parts.Fallback,
+    agent_parts.Budget,
+    agent_parts.Memory,
+    agent_parts.Endpoint,
+    parts.Tool,
+    McpServer,
+    model.Signal,
+    parts.Limit,
+    parts.Concurrency,
+    parts.Quota,
+]
 _MODIFIERS = [
     parts.Retry, nodes.Catch, nodes.Compensation, parts.LimitUse, parts.Resources, parts.Pool, parts.RuntimeEnv,
 ]  # fmt: skip
@@ -56,6 +69,9 @@ _CHART: list[type[BaseModel]] = [
 TITLES = {
     parts.ChildWorkflow: "Child workflow",
     parts.LimitUse: "Limit use",
+    agent_parts.AgentTool: "Agent tool",
+    agent_parts.ToolUndo: "Tool undo",
+    McpServer: "MCP server",
     states.StateCompensation: "State compensation",
     parts.RuntimeEnv: "Runtime environment",
 }
@@ -106,9 +122,8 @@ def _table(part: type[BaseModel], names: list[str]) -> list[str]:
     for name in names:
         field = part.model_fields[name]
         key = field.alias or name
-        note = " *No effect yet.*" if key in _NO_EFFECT.get(part, ()) else ""
         type_ = "expression, or list" if key == "items" else words(hints[name])
-        cells = [f"`{key}`", type_, _default(field, hints[name]), f"{field.description}{note}"]
+        cells = [f"`{key}`", type_, _default(field, hints[name]), f"{field.description}"]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
 
@@ -116,7 +131,9 @@ def _table(part: type[BaseModel], names: list[str]) -> list[str]:
 def _default(field: FieldInfo, hint: Any) -> str:
     if field.is_required():
         return "required"
-    if hint == Duration:
+    if isinstance(field.default, BaseModel):
+        return ""
+    if hint == Duration and field.default is not None:
         return f"`{field.default:g}s`"
     return (
         "" if field.default in (None, [], {}, "") and field.default is not False else f"`{json.dumps(field.default)}`"

@@ -85,7 +85,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Happened(msgspec.Struct, frozen=True):
-    """One event as subscribers see it. n: number of its entry within the execution; at: UTC time; i: which of the entry.
+    """One event as subscribers see it. n: number of its entry within the execution; at: UTC time; i: which of it.
 
     position: of its entry in the whole log.
     """

@@ -14,8 +14,8 @@ from perdure.events.cloud_events import CONTENT_TYPE, Message
 class KafkaSink:
     """Sends to one topic; the key is the execution, so that its events stay in order within a partition.
 
-    options: of AIOKafkaProducer, such as bootstrap_servers, security_protocol, ssl_context. Every in-sync replica has an
-    event before it counts as taken, and the producer is idempotent, unless they say otherwise.
+    options: of AIOKafkaProducer, such as bootstrap_servers, security_protocol, ssl_context. Every in-sync replica has
+    an event before it counts as taken, and the producer is idempotent, unless they say otherwise.
     """
 
     def __init__(self, topic: str, **options: Any) -> None:

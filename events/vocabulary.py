@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from perdure.events.schedules import ScheduleEvent
+
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why something failed: a type name that `retry.on` matches, a message for people, data for programs."""
@@ -24,6 +26,16 @@ class Parent(msgspec.Struct, frozen=True, omit_defaults=True):
     detached: bool = False
 
 
+class LimitClaim(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is claimed of a limit: of a value of its key, since when (UTC), for which share, how much of a rate."""
+
+    limit: str
+    since: datetime
+    key: str = ""
+    share: str = ""
+    cost: float = 1.0
+
+
 class _Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag=True):
     """The base of all events; the JSON form carries the class name as `type`."""
 
@@ -32,6 +44,7 @@ class ExecutionStarted(_Event, frozen=True):
     """An execution began: of this definition, with this input, its commands on this lane, its tools at these places.
 
     search: its attributes for queries, by name. tags: words for queries.
+    began: when (UTC), where it takes part in limits: of several definitions of a limit that of the newest one counts.
     """
 
     workflow: str
@@ -43,6 +56,19 @@ class ExecutionStarted(_Event, frozen=True):
     parent: Parent | None = None
     search: dict[str, str | int | float | bool] = {}
     tags: list[str] = []
+    began: datetime | None = None
+
+
+class ExecutionQueued(_Event, frozen=True):
+    """An execution waits until a limit lets it in; nothing of it begins before."""
+
+    claim: LimitClaim
+
+
+class ExecutionAdmitted(_Event, frozen=True):
+    """A limit has let an execution in, which gives back what it holds when it ends."""
+
+    limit: str
 
 
 class ChildRequested(_Event, frozen=True):
@@ -67,12 +93,14 @@ class NodeScheduled(_Event, frozen=True):
     """An attempt at a node is to run, with this input. `secrets`: JSON pointers to the references to secrets in it.
 
     Such a reference is `{"secret": ["Bearer ", {"name": "TOKEN"}]}`: text and names, whose values no event holds.
+    limits: what it claims of limits, in the order in which these are asked.
     """
 
     node: str
     attempt: int
     input: Any = None
     secrets: list[str] = []
+    limits: list[LimitClaim] = []
 
 
 class NodeResumed(_Event, frozen=True):
@@ -84,7 +112,7 @@ class NodeResumed(_Event, frozen=True):
 
 
 class NodeQueued(_Event, frozen=True):
-    """A call has waited for room in a node actor for some time, and for what."""
+    """A call has waited at a limit, or for room in a node actor, for some time; and for what."""
 
     node: str
     attempt: int
@@ -92,7 +120,7 @@ class NodeQueued(_Event, frozen=True):
 
 
 class NodePlaced(_Event, frozen=True):
-    """A call that had waited has its node actor now."""
+    """A call that had waited does not any more."""
 
     node: str
     attempt: int
@@ -107,11 +135,15 @@ class NodeWaiting(_Event, frozen=True):
 
 
 class NodeOpened(_Event, frozen=True):
-    """A node began that has bodies of its own; `input` is the items of a foreach, or a loop's first value."""
+    """A node began that has bodies of its own; `input` is a foreach's items, a loop's first value, an agent's question.
+
+    secrets: JSON pointers to the references to secrets in it, as in NodeScheduled.
+    """
 
     node: str
     attempt: int
     input: Any = None
+    secrets: list[str] = []
 
 
 class BodyStarted(_Event, frozen=True):
@@ -159,11 +191,12 @@ class BranchTaken(_Event, frozen=True):
 
 
 class NodeSucceeded(_Event, frozen=True):
-    """A node has its output."""
+    """A node has its output. `usage`: the `model` that made it, tokens `input` and `output`, and their `cost`."""
 
     node: str
     attempt: int
     output: Any = None
+    usage: dict[str, Any] | None = None
 
 
 class NodeAttemptFailed(_Event, frozen=True):
@@ -469,6 +502,8 @@ class ExecutionPurged(_Event, frozen=True):
 
 Event = (
     ExecutionStarted
+    | ExecutionQueued
+    | ExecutionAdmitted
     | ChildRequested
     | ChildEnded
     | NodeScheduled
@@ -515,6 +550,7 @@ Event = (
     | ExecutionTerminated
     | ExecutionCompensated
     | ExecutionPurged
+    | ScheduleEvent
 )
 
 Outcome = ExecutionSucceeded | ExecutionFailed | ExecutionCancelled | ExecutionTerminated | ExecutionCompensated

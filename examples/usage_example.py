@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import perdure
-from perdure.testing import ScriptedModel
+from perdure.testing import Model
 
 HERE = Path(__file__).parent
 
 
 def main() -> None:
     """Answer three customers."""
-    with ScriptedModel.from_file(HERE / "customer_support.replies.yaml") as model:
+    with Model.from_file(HERE / "customer_support.replies.yaml") as model:
         settings = perdure.Settings(openai_base_url=model.base_url)  # leave it out to ask the model of OPENAI_API_KEY
         with perdure.connect(settings, local="--local" in sys.argv) as client:
             question = {"message": "Where is my parcel?", "order": "A-1001"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure import (
+    cli_batch,
     cli_cluster,
     cli_controls,
     cli_definitions,
@@ -14,6 +15,11 @@ from perdure import (
     cli_log,
     cli_projections,
     cli_run,
+    cli_schedule,
+    cli_sessions,
+    cli_subscriptions,
+    cli_tools,
+    cli_webhooks,
     cli_workflows,
 )
 from perdure.cli_support import (
@@ -41,11 +47,17 @@ app.add_typer(cli_run.app)
 app.add_typer(cli_cluster.app)
 app.add_typer(cli_controls.app)
 app.add_typer(cli_definitions.app)
+app.add_typer(cli_tools.app)
 app.add_typer(cli_list.app)
 app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
 app.add_typer(cli_projections.app, name="projections")
+app.add_typer(cli_subscriptions.app, name="subscriptions")
+app.add_typer(cli_webhooks.app, name="webhooks")
+app.add_typer(cli_batch.app, name="batch")
+app.add_typer(cli_schedule.app, name="schedule")
+app.add_typer(cli_sessions.app, name="sessions")
 
 
 @app.callback()
@@ -112,7 +124,7 @@ async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: 
         if state.outcome is None and not await started.is_driven():
             say("nobody drives this execution now; it goes on with its `perdure run` command and --id, or a client")
         if follow:
-            await console.follow(console.Progress(execution), started.events())
+            await console.follow(console.Progress(execution), started.events(), started.stream())
         progress = console.Progress(execution)
         for recorded in await started.history():
             for happened in recorded.unpack():

@@ -58,11 +58,20 @@ def up(
 
 
 @app.command()
-def status(store: Store = None, as_json: AsJson = False) -> None:
+def status(
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Show who waits for what and why, and who holds it, in its place.")
+    ] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
     """Show who serves the store: hosts, executions, what waits in the inbox, the log. Exit code 3: nobody does.
 
-    Example: perdure status --json
+    Example: perdure status --queue
     """
+    if queue:
+        _show_queues(asyncio.run(_queues(settings_of_existing(store))), as_json=as_json)
+        return
     told = asyncio.run(_status(settings_of_existing(store)))
     if as_json:
         print_json(told)
@@ -137,6 +146,22 @@ async def _status(settings: "Settings") -> dict[str, Any]:
     async with AsyncExitStack() as closing:
         connection = await _connected(settings, closing)
         return await status(connection, settings)
+
+
+def _show_queues(told: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(told)
+        return
+    from perdure import console_queues
+
+    console_queues.show_queues(told)
+
+
+async def _queues(settings: "Settings") -> dict[str, Any]:
+    from perdure.cluster.queue_report import queues
+
+    async with AsyncExitStack() as closing:
+        return await queues(await _connected(settings, closing))
 
 
 async def _scale(settings: "Settings", hosts: int) -> dict[str, list[int]]:

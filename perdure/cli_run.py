@@ -154,7 +154,7 @@ async def _driven(asked: _Asked) -> Any:
             )
             if asked.retry and await started.status() == "failed":
                 await started.retry()
-            await console.follow(console.Progress(execution), started.events())
+            await console.follow(console.Progress(execution), started.events(), started.stream())
             await _let_children_end(client, execution)
             try:
                 return await started.result()
@@ -202,6 +202,6 @@ async def _definition(workflow: str | Path, execution: str, settings: "Settings"
 def _model(replies: Path | None) -> Any:
     if replies is None:
         return nullcontext()
-    from perdure.testing import ScriptedModel
+    from perdure.testing import Model
 
-    return ScriptedModel.from_file(replies)
+    return Model.from_file(replies)

@@ -17,14 +17,21 @@ from perdure.actors.evolve import evolve
 from perdure.actors.listeners import active_states
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
+from perdure.cluster.listening import Heard
+from perdure.cluster.tool_list import ListedTool
 from perdure.console_charts import chart_line
+from perdure.console_streams import Saying, hearing
 from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ChildRequested,
+    Event,
+    ExecutionAdmitted,
     ExecutionFailed,
     ExecutionFailing,
+    ExecutionQueued,
     ExecutionStarted,
+    LimitClaim,
     NodeAttemptFailed,
     NodeCaught,
     NodeFailed,
@@ -72,6 +79,7 @@ class Progress:
         self.ended: dict[str, datetime] = {}
         self._over: dict[str, NodeState] = {}
         self.started: datetime | None = None
+        self.saying = Saying()
 
     def feed(self, happened: Happened) -> str | None:
         """Take in one event; return the node whose status it changed, if it is one's."""
@@ -105,6 +113,7 @@ class Progress:
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
         remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
+        remark = remark or (self.saying.tail(name) if node.status == "running" else "")
         attempt = f"attempt {node.attempt}" if node.attempt else ""
         if node.waits_for:
             return name, "queued", attempt, "", node.waits_for
@@ -137,18 +146,41 @@ def _waits_for(node: NodeState) -> str:
     return ", ".join(f"{what} {value}" for what, value in node.input.items())
 
 
-async def follow(progress: Progress, events: AsyncIterator[Happened]) -> None:
-    """Show progress live, up to the execution's end: a table on a terminal, a line per change elsewhere."""
+async def follow(
+    progress: Progress, events: AsyncIterator[Happened], heard: AsyncIterator[Heard] | None = None
+) -> None:
+    """Show progress live, up to the execution's end: a table on a terminal, a line per change elsewhere.
+
+    heard: what its models say meanwhile.
+    """
     live = Live(console=console, refresh_per_second=8) if console.is_terminal else nullcontext()
     with live as display:
-        async for happened in events:
-            node = progress.feed(happened)
+
+        def tell(lines: list[str]) -> None:
             if display is not None:
                 display.update(progress.table())
-            elif node is not None:
-                console.print("  ".join(part for part in progress.line(node) if part), markup=False, soft_wrap=True)
-            elif (line := chart_line(happened.event)) is not None:
+                return
+            for line in lines:
                 console.print(line, markup=False, soft_wrap=True)
+
+        async with hearing(heard, progress.saying, tell):
+            async for happened in events:
+                node = progress.feed(happened)
+                said = progress.saying.end(node) if node is not None and node in progress.ended else []
+                shown = _limit_line(happened.event) or chart_line(happened.event)
+                line = shown if node is None else "  ".join(filter(None, progress.line(node)))
+                tell([*said, *([line] if line is not None else [])])
+
+
+def _limit_line(event: Event) -> str | None:
+    """Say that an execution waits to be let in, or was."""
+    if isinstance(event, ExecutionQueued):
+        return f"queued  {_claimed(event.claim)}"
+    return f"let in by limit {event.limit!r}" if isinstance(event, ExecutionAdmitted) else None
+
+
+def _claimed(claim: LimitClaim) -> str:
+    return f"limit {claim.limit!r}" + (f" (key {claim.key!r})" if claim.key else "")
 
 
 def show(progress: Progress) -> None:
@@ -160,6 +192,8 @@ def show(progress: Progress) -> None:
         f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  "
         f"[{STYLES[state.status]}]{state.status}[/]  {started}"
     )
+    if state.status == "queued" and state.queued is not None:
+        console.print(f"  waits for {escape(_claimed(state.queued))}; see perdure status --queue")
     queued = Counter(node.waits_for for node in state.nodes.values() if node.waits_for)
     for waits_for, count in queued.most_common():
         console.print(f"  [yellow]{count} queued[/]: {escape(waits_for)}")
@@ -186,8 +220,8 @@ def failure(execution: str, outcome: ExecutionFailed) -> str:
     return f"execution {execution} failed{place}: {outcome.error.type}: {outcome.error.message}"
 
 
-def show_list(rows: list[dict[str, Any]]) -> None:
-    """Show executions, one a line."""
+def show_list(rows: list[dict[str, Any]], empty: str) -> None:
+    """Show executions, one a line, or the sentence that there are none."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("execution", "workflow", "status", "started (UTC)", "took", "error"):
         table.add_column(heading, no_wrap=True)
@@ -204,7 +238,7 @@ def show_list(rows: list[dict[str, Any]]) -> None:
             took,
             escape(error),
         )
-    console.print(table if rows else "no executions yet; start one with: perdure run FILE")
+    console.print(table if rows else empty)
 
 
 def show_rows(headings: dict[str, str], rows: Sequence[dict[str, Any]], empty: str) -> None:
@@ -243,6 +277,24 @@ def show_pools(reports: Sequence[PoolReport]) -> None:
         waits = each.waits.removeprefix("waiting for ")
         table.add_row(escape(each.place), escape(each.needs), *map(str, counts), escape(waits))
     console.print(table if reports else "no node actors now; they come with the first call that needs one")
+
+
+def show_tools(found: Sequence[ListedTool]) -> None:
+    """Show tools, one a line, with what they take."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("tool", "takes", "tags", "from", "what it is for"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        named = each.name if each.version == "1" else f"{each.name}@{each.version}"
+        about = each.problem or each.description.partition("\n")[0]
+        table.add_row(*map(escape, (named, _taken(each.parameters), ", ".join(each.tags), each.place, about)))
+    console.print(table if found else "no tools")
+
+
+def _taken(parameters: dict[str, Any] | None) -> str:
+    """Return the names of arguments, those that may be left out with a question mark."""
+    known = parameters or {}
+    return ", ".join(name if name in known.get("required", ()) else f"{name}?" for name in known.get("properties", {}))
 
 
 def show_versions(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

@@ -74,6 +74,10 @@ class WorkflowNotFound(BadInput):
     """No workflow is registered under this name, or not in this version."""
 
 
+class ScheduleNotFound(BadInput):
+    """There is no schedule of this name."""
+
+
 class WorkflowDeprecated(BadInput):
     """The version of a registered workflow takes no new starts; the message says why, and the way out."""
 
@@ -175,6 +179,16 @@ class ExecutionStopped(PerdureError):
         self.execution = execution
         self.status = status
         self.reason = reason
+
+
+class LimitReached(PerdureError):
+    """A limit at which whoever comes too late is rejected had nothing left."""
+
+    exit_code = 1
+
+
+class QuotaExceeded(LimitReached):
+    """There are as many executions as a quota allows, or as many were started in the last minute; start it later."""
 
 
 class CommandNotAllowed(BadInput):

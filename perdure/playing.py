@@ -1,18 +1,22 @@
 """`play`: a workflow on the engine's own decisions, with scripted calls and in virtual time."""
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import msgspec
+
 from perdure.actors import tools as tool_calls
+from perdure.actors.admission import ticket_of
 from perdure.actors.children import to_compensate
 from perdure.actors.containers import MANY
 from perdure.actors.context import Context, idempotency_key
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
+    AdmitExecution,
     CompensateExecution,
     Continue,
     FireTimer,
@@ -25,7 +29,8 @@ from perdure.actors.inputs import (
     StartExecution,
 )
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
-from perdure.cluster.checks import check_id, check_input, check_runs
+from perdure.actors.transcripts import given_to
+from perdure.cluster.checks import check_id, check_input
 from perdure.definitions.calls import agents_called, children_called, own_kinds_called, tools_called
 from perdure.definitions.loading import WorkflowLike, load
 from perdure.definitions.paths import UNDO
@@ -37,6 +42,7 @@ from perdure.events.vocabulary import (
     Error,
     Event,
     ExecutionCompensated,
+    ExecutionQueued,
     ExecutionSucceeded,
     NodeResumed,
     NodeScheduled,
@@ -45,7 +51,7 @@ from perdure.events.vocabulary import (
 )
 from perdure.events.vocabulary import ExecutionFailed as Failed
 from perdure.played import Call, Happening, Played, Sent
-from perdure.scripts import Ending, Script, Told, Unscripted, scripts_of, seconds, shown
+from perdure.scripts import Ending, Script, Told, Unscripted, as_reply, scripts_of, seconds, shown
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 """When every played execution starts, where no other time is given."""
@@ -75,7 +81,6 @@ def play(
     """
     definition = load(workflow)
     check_id(id)
-    check_runs(definition)
     value = tool_calls.to_json(input, "the input")
     check_input(definition, value)
     called = children_called(definition.workflow)
@@ -179,6 +184,9 @@ class _Stage:
             node = self._started.running.get(event.node)
             if node is not None and node.attempt == event.attempt:
                 self._begin(event.node, node)
+        elif isinstance(event, ExecutionQueued):  # whoever is played is alone
+            limit, ticket = event.claim.limit, ticket_of(self.played.id, self._started)
+            self._at(0, (AdmitExecution(f"{ticket}/{limit}/admitted", self.played.id, limit, ticket), None))
         elif isinstance(event, ChildRequested):
             self._begin_child(event)
         elif isinstance(event, NodeWaiting) and self._asked.get(event.node):
@@ -194,18 +202,22 @@ class _Stage:
         if node.calls == "send":
             self.played.sent.append(Sent(state.input["to"], state.input["event"], state.input["data"], self.played.now))
             return self._at(0, (ReportSuccess(path, state.attempt), (path, state.attempt, state.resumed)))
-        kind = "tool" if node.calls == "custom" else node.calls  # scripted as a tool of the kind's name
+        if node.calls == "session":  # nothing is remembered beyond what is played
+            return self._at(0, (ReportSuccess(path, state.attempt), (path, state.attempt, state.resumed)))
+        kind = _SCRIPTED_AS.get(node.calls or "", node.calls)
         assert kind is not None  # noqa: S101 (no other node is ever at work)
-        value = revealed(state.input, state.secrets, "[secret {}]".format)
-        self.played.calls.append(Call(node.target, path, state.attempt, value, self.played.now))
-        script = self._script(kind, node.target, path, value)
-        agent = self.plan.agents[node.target] if kind == "agent" else None
+        value = msgspec.to_builtins(given_to(self._started, self.plan, path, state, _shown))
+        target = node.target or value["agent"]
+        self.played.calls.append(Call(target, path, state.attempt, value, self.played.now))
+        script = self._script(kind, target, path, value)
+        agent = self.plan.agents[target] if kind == "agent" and node.calls != "model" else None
         ending, limit = script.next(self._context(path, state.attempt), value or {}, agent), node.timeout
         key = (path, state.attempt, state.resumed)
         if limit is not None and ending.seconds > limit:
             late = Error("Timeout", f"it took longer than {limit:g} s")
             return self._at(limit, (ReportFailure(path, state.attempt, late), key))
-        report: Input = ReportSuccess(path, state.attempt, ending.value)
+        value = as_reply(ending.value) if node.calls == "model" else ending.value
+        report: Input = ReportSuccess(path, state.attempt, value)
         if ending.is_lost:
             report = ReportLoss(path, state.attempt)
         elif ending.error is not None:
@@ -267,6 +279,14 @@ class _Stage:
                 f"give play(..., {kind}s={{{name!r}: ...}}) an outcome, a list of outcomes, or a function"
             )
         return script
+
+
+_SCRIPTED_AS = {"custom": "tool", "model": "agent"}
+"""What a call is scripted as, where that is not what it is: nodes of own kinds by their names, an agent's replies."""
+
+
+def _shown(value: Any, pointers: Iterable[str]) -> Any:
+    return revealed(value, pointers, "[secret {}]".format)
 
 
 def _ending(child: Played) -> Ending:

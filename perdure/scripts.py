@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import Signature, iscoroutinefunction, signature
 from typing import Any
 
-from pydantic import validate_call
+import msgspec
 
-from perdure.actors import agents, tools
+from perdure.actors import replies, tools
 from perdure.actors.context import Context
 from perdure.actors.inputs import (
     CancelExecution,
@@ -27,10 +27,12 @@ from perdure.actors.inputs import (
     SkipNode,
     TerminateExecution,
 )
+from perdure.actors.replies import AskedFor, Reply
+from perdure.actors.tool_schema import Face, Tool
 from perdure.actors.work import error_of
+from perdure.definitions.agent_parts import Agent
 from perdure.definitions.durations import duration_in_bounds
 from perdure.definitions.hints import did_you_mean
-from perdure.definitions.parts import Agent
 from perdure.errors import BadInput
 from perdure.events.vocabulary import Error
 
@@ -52,6 +54,26 @@ class Ending:
 def fails(type: str, message: str = "", data: Any = None, *, after: str | float = 0) -> Ending:
     """Return the outcome of a call that fails with an error of this type, after a duration."""
     return Ending(error=Error(type, message or f"scripted: {type}", data), seconds=seconds(after))
+
+
+def calls(*asked: tuple[str, dict[str, Any]], text: str = "", **named: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply of a model that asks for calls: pairs of tool and arguments, or arguments by tool."""
+    listed = [*asked, *named.items()]
+    made = [AskedFor(f"call_{index}", name, json.dumps(given)) for index, (name, given) in enumerate(listed)]
+    return as_reply(Reply(text, made))
+
+
+def as_reply(value: Any) -> dict[str, Any]:
+    """Return what is recorded of a scripted reply: one that `calls` made, or else its text or JSON."""
+    if isinstance(value, dict) and value.keys() == {_REPLY}:
+        made: dict[str, Any] = value[_REPLY]
+        return made
+    if isinstance(value, Reply):
+        return {_REPLY: msgspec.to_builtins(value)}
+    return {"text": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
+
+
+_REPLY = "$reply"
 
 
 def takes(duration: str | float, value: Any = None) -> Ending:
@@ -191,7 +213,7 @@ class Script:
         """Call a function as the engine calls tools: its arguments are checked, and what it raises is its failure."""
         endings: list[Ending] = []
         checking = _checking(function, endings)
-        tool = tools.Tool(self.name, checking, iscoroutinefunction(function), tools.context_parameter(function))
+        tool = Tool(self.name, checking, iscoroutinefunction(function), Face(checking, ""))
         try:
             result = _in_thread(tool, given, context) if tool.is_async else tools.call(tool, given, context)
         except Exception as error:
@@ -205,8 +227,8 @@ class Script:
         value = tools.to_json(outcome.value, what)
         if agent is not None and agent.output is not None:
             try:
-                agents.checked(self.name, json.dumps(value), agent.output)
-            except agents.InvalidReply as error:
+                replies.checked(self.name, json.dumps(value), agent.output)
+            except replies.InvalidReply as error:
                 return Ending(error=error_of(error), seconds=outcome.seconds)
         elif agent is not None and not isinstance(value, str):
             raise BadInput(f"{what} is {shown(value)}; the agent has no output schema, so that it replies with text")
@@ -228,7 +250,7 @@ def shown(value: Any) -> str:
 
 
 def _checking(function: Callable[..., Any], endings: list[Ending]) -> Callable[..., Any]:
-    """Return the function with checked arguments; an Ending that it returns is put aside, for it is no JSON."""
+    """Return the function, its result unchecked; an Ending that it returns is put aside, for it is no JSON."""
 
     def put_aside(result: Any) -> Any:
         if isinstance(result, Ending):
@@ -244,12 +266,13 @@ def _checking(function: Callable[..., Any], endings: list[Ending]) -> Callable[.
     async def call_async(*values: Any, **more: Any) -> Any:
         return put_aside(await function(*values, **more))
 
-    checked = call_async if iscoroutinefunction(function) else call
-    checked.__qualname__ = checked.__name__  # by which complaints about the arguments are told from others
-    return validate_call(checked)
+    checking = call_async if iscoroutinefunction(function) else call
+    unchecked = signature(function, eval_str=True).replace(return_annotation=Signature.empty)
+    vars(checking)["__signature__"] = unchecked
+    return checking
 
 
-def _in_thread(tool: tools.Tool, given: dict[str, Any], context: Context) -> Any:
+def _in_thread(tool: Tool, given: dict[str, Any], context: Context) -> Any:
     """Call an `async def` tool on an event loop of its own, in a thread: the test may have a loop here."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(tools.call, tool, given, context).result()

@@ -5,9 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import PydanticUserError, TypeAdapter
-
-from perdure.actors.tools import Tool as Function
 from perdure.actors.tools import find, locate, why_silent
 from perdure.definitions.call_checks import call_findings
 from perdure.definitions.calls import heartbeats, tool_places
@@ -43,7 +40,7 @@ def code_findings(definition: Definition) -> Iterator[Finding]:
     for name in dict.fromkeys(name for _, name in tool_places(workflow)):
         try:
             place = locate([name], workflow.tools, definition.base, shared=True)[name]
-            found[name] = Tool(name=name, call=place, input=_arguments(find(place)))
+            found[name] = Tool(name=name, call=place, input=_arguments(place))
         except ToolNotFound as error:
             if name not in elsewhere:
                 missing[name] = str(error)
@@ -60,16 +57,7 @@ def code_findings(definition: Definition) -> Iterator[Finding]:
         yield each if each.lack or each.key else replace(each, warning=True)
 
 
-def _arguments(tool: Function) -> dict[str, Any] | None:
-    """Return the JSON Schema of what a tool takes, its context left out; None where it cannot be said in one."""
-    function: Any = tool.function
-    try:
-        schema: dict[str, Any] = TypeAdapter(function).json_schema()
-    except (PydanticUserError, ValueError):
-        return None
-    if schema.get("type") != "object":
-        return None
-    if tool.context is not None:
-        del schema["properties"][tool.context]
-        schema["required"] = [name for name in schema.get("required", []) if name != tool.context]
-    return schema
+def _arguments(place: str) -> dict[str, Any] | None:
+    """Return the JSON Schema of what a tool takes; None where it cannot be said in one."""
+    face = find(place).face
+    return None if face is None else face.parameters

@@ -160,7 +160,8 @@ _HANDLERS: dict[type, Callable[[_Batch, Happened, Any], None]] = {
     **dict.fromkeys(STATUS, _changed),
     ExecutionPurged: _purged,
     **dict.fromkeys((NodeScheduled, NodeWaiting, NodeOpened, ChildRequested), _at_node),
-    **dict.fromkeys(SETTLES.keys() - {NodeAttemptFailed, NodeStuck}, _left_node),  # these are tried again
+    **dict.fromkeys((NodeAttemptFailed, NodeStuck), _at_node),  # these are tried again; some fail without having begun
+    **dict.fromkeys(SETTLES.keys() - {NodeAttemptFailed, NodeStuck}, _left_node),
     MacrostepTaken: _moved,
     TimerArmed: _armed,
     **dict.fromkeys((TimerFired, TimerCancelled, TimerHeld), _disarmed),

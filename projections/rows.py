@@ -1,6 +1,7 @@
 """Rows of executions in one table, held in memory while a batch of events is folded, and written at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, select
@@ -20,6 +21,7 @@ class Rows:
     def __init__(self, table: Table, key: Sequence[str] = (), only: ColumnElement[bool] | None = None) -> None:
         self._table = table
         self._key = tuple(key) or tuple(column.name for column in table.primary_key)
+        self._key_of: Callable[[Row], Key] = itemgetter(*self._key) if len(self._key) > 1 else self._only_key
         self._only = only
         self._rows: dict[str, dict[Key, Row]] = {}
         self._changed: dict[Key, Row | None] = {}
@@ -87,8 +89,8 @@ class Rows:
             connection.execute(delete(self._table).where(*same), rows)
         upsert(connection, self._table, [row for row in self._changed.values() if row is not None])
 
-    def _key_of(self, row: Row) -> Key:
-        return tuple(row[name] for name in self._key)
+    def _only_key(self, row: Row) -> Key:
+        return (row[self._key[0]],)
 
 
 def numbered(events: Iterable[Happened]) -> Iterator[tuple[Happened, int]]:

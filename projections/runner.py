@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,16 +88,12 @@ class Projections:
         await self.catch_up(log, [projection.name for projection in chosen])
 
     async def lag(self, log: Log) -> dict[str, dict[str, Any]]:
-        """Return of each projection its version, its position, how far that is from the log's end, its quarantine."""
-        positions, last = await self.prepare(log), await log.last()
-        aside = await asyncio.to_thread(self._read, tracking.quarantined_counts)
-        return {
-            name: {
-                "version": projection.version, "position": positions[name], "lag": max(0, last - positions[name]),
-                "quarantined": aside.get(name, 0),
-            }
-            for name, projection in self._projections.items()
-        }  # fmt: skip
+        """Return of each projection its version, its position, how far that is from the log's end, its quarantine.
+
+        Users' own are among them once they have been folded, wherever that was.
+        """
+        await self.prepare(log)
+        return await asyncio.to_thread(self._read, partial(tracking.standing, last=await log.last()))
 
     async def quarantined(self, log: Log) -> list[dict[str, Any]]:
         """Return the entries that could not be folded, each with its projection and its error."""

@@ -153,6 +153,7 @@ def _caught(counting: _Counting, item: Happened, event: NodeCaught) -> None:
 
 
 def _again(counting: _Counting, item: Happened, event: NodeAttemptFailed | NodeStuck) -> None:
+    counting.begin(item, event.node)  # some fail without having begun
     sums = counting.of(item, event.node)
     if sums is not None:
         sums.counts["retried"] += 1

@@ -65,6 +65,18 @@ def positions(connection: Connection) -> dict[str, int]:
     return {row.projection: row.position for row in connection.execute(select(tracking))}
 
 
+def standing(connection: Connection, last: int) -> dict[str, dict[str, Any]]:
+    """Return how each projection stands, others' too: its version, its position, how far that is from `last`."""
+    aside = quarantined_counts(connection)
+    return {
+        row.projection: {
+            "version": row.version, "position": row.position, "lag": max(0, last - row.position),
+            "quarantined": aside.get(row.projection, 0),
+        }
+        for row in connection.execute(select(tracking).order_by(tracking.c.projection))
+    }  # fmt: skip
+
+
 def advance(connection: Connection, projection: str, before: int, position: int) -> bool:
     """Move a projection's position; False where it is not `before` any more, for somebody else has moved it."""
     ours = (tracking.c.projection == projection) & (tracking.c.position == before)

@@ -157,8 +157,9 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def first_open(connection: Connection, webhook: str) -> int | None:
-    """Return the position of the first delivery that is not settled, dead ones too; None where there is none."""
-    return connection.scalar(select(func.min(deliveries.c.position)).where(deliveries.c.webhook == webhook))
+    """Return the position of the first delivery that is pending; None where there is none."""
+    mine = (deliveries.c.webhook == webhook) & (deliveries.c.status == "pending")
+    return connection.scalar(select(func.min(deliveries.c.position)).where(mine))
 
 
 def forget(connection: Connection, webhook: str) -> None:
@@ -167,6 +168,4 @@ def forget(connection: Connection, webhook: str) -> None:
 
 
 def _is(row: Any) -> Any:
-    return (
-        (deliveries.c.webhook == row.webhook) & (deliveries.c.position == row.position) & (deliveries.c.i == row.i)
-    )
+    return (deliveries.c.webhook == row.webhook) & (deliveries.c.position == row.position) & (deliveries.c.i == row.i)

@@ -4,12 +4,14 @@ import re
 from typing import Any
 
 from perdure.events.vocabulary import (
+    ExecutionAdmitted,
     ExecutionCancelled,
     ExecutionCancelling,
     ExecutionCompensated,
     ExecutionCompensating,
     ExecutionFailed,
     ExecutionPaused,
+    ExecutionQueued,
     ExecutionResumed,
     ExecutionRetried,
     ExecutionSucceeded,
@@ -48,6 +50,8 @@ ENDS: dict[type, str] = {
 """The status of an execution that ended so."""
 
 STATUS: dict[type, str] = {
+    ExecutionQueued: "queued",
+    ExecutionAdmitted: "running",
     ExecutionPaused: "paused",
     ExecutionResumed: "running",
     ExecutionCancelling: "cancelling",
@@ -57,7 +61,7 @@ STATUS: dict[type, str] = {
 }
 """The status that an execution has after this."""
 
-STATUSES = ("running", "paused", "cancelling", "compensating", *ENDS.values())
+STATUSES = ("queued", "running", "paused", "cancelling", "compensating", *ENDS.values())
 
 _NUMBERS = re.compile(r"\[\d+\]|#\d+")
 

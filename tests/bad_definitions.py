@@ -151,7 +151,7 @@ FORM = [
     structural(
         CHART, "{id: closer, tool: pull,", "{id: closer,", "{id", "give it exactly one of 'agent', 'tool' or 'workflow'"
     ),
-    structural(
+    semantic(
         CHART, "{id: closer, tool: pull,", "{id: closer, tool: ,", "{id", "exactly one of 'agent', 'tool' or 'workflow'"
     ),
     structural(CHART, "context: {count: 0, who: nobody}", "context: 5", "5", "'context' is a mapping, not 5"),

@@ -24,6 +24,8 @@ from perdure.errors import Deposed
 
 GATES: dict[str, asyncio.Event] = {}
 RAN: Counter[str] = Counter()
+NOW_AT_ONCE: Counter[str] = Counter()
+MOST_AT_ONCE: Counter[str] = Counter()
 
 
 async def hold(key: str) -> str:
@@ -31,6 +33,16 @@ async def hold(key: str) -> str:
     RAN[key] += 1
     await GATES.setdefault(key, asyncio.Event()).wait()
     return key
+
+
+async def counted(key: str, of: str) -> str:
+    """Run until its gate is opened, and know how many do at once."""
+    NOW_AT_ONCE[of] += 1
+    MOST_AT_ONCE[of] = max(MOST_AT_ONCE[of], NOW_AT_ONCE[of])
+    try:
+        return await hold(key)
+    finally:
+        NOW_AT_ONCE[of] -= 1
 
 
 def open_gate(key: str) -> None:
@@ -50,6 +62,7 @@ class Lab:
         self.server = server
         self.connection = connection
         self.lane = f"lab{uuid4().hex[:12]}"
+        self.openers: list[Opener] = []
 
     @asynccontextmanager
     async def host(
@@ -58,6 +71,7 @@ class Lab:
         """Serve the lane; at the end the host is lost as when its process is killed: nothing is given up."""
         connection = await open_connection(url or self.server.url, self.server.token)
         opener = Opener(connection, Settings(nats_url=self.server.url, **settings), call_in_thread)
+        self.openers.append(opener)
         serving = await opener.open(name or self.lane, Lanes(lanes or (self.lane,)))
         running = asyncio.create_task(_served(serving))
         try:

@@ -1,4 +1,4 @@
-"""A durable subscriber in a process of its own, to be killed: it says the id of each event before it acknowledges it."""
+"""A durable subscriber in a process of its own, to be killed: it says the id of each event, and acknowledges it."""
 
 import asyncio
 import os

@@ -1,190 +1,258 @@
-"""Batches: what they reach, what they record, their pace, and going on after a crash."""
+"""Quick calls that travel together: with actors in this process, and every word to Ray counted."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from histories import append, start
+from hypothesis import given
+from hypothesis import strategies as st
+from quick_tools import GATES, MADE
+from ray.exceptions import ActorDiedError
 
-import perdure
-from perdure import Settings
-from perdure.cluster.batches import Batches
-from perdure.cluster.batch_records import Batch
-from perdure.cluster.client import AsyncClient
-from perdure.cluster.run import AsyncRun
-from perdure.errors import BadInput, TakenOver
-from perdure.events.vocabulary import Error, ExecutionFailed
+from perdure.actors.batches import LENGTH, MOST, Pace
+from perdure.actors.context import Context
+from perdure.actors.demands import Demand
+from perdure.actors.keeper import Granted, Heard, NotGranted
+from perdure.actors.node_actors import NodeActors
+from perdure.actors.node_process import NodeProcess
+from perdure.actors.time_limits import Timeout
+from perdure.actors.work import ToolFailed, Work, WorkerLost
+from perdure.definitions.loading import load
 
-WAITS: dict[str, Any] = {
-    "name": "waits",
-    "search": {"tenant": "input.tenant"},
-    "nodes": {"go": {"wait": {"signal": "go"}}, "then": {"wait": {"signal": "never"}, "needs": ["go"]}},
-}
-
-
-@pytest.fixture(scope="module")
-async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
-    settings = Settings(store=tmp_path_factory.mktemp("batches") / "store", user="ann")
-    async with await perdure.connect_async(settings, local=True) as client:
-        yield client
+HERE = "quick_tools:"
 
 
-async def waiting(client: AsyncClient, count: int) -> tuple[str, list[AsyncRun]]:
-    tenant = uuid4().hex[:8]
-    runs = await client.start_many(WAITS, [{"tenant": tenant}] * count)
-    while sum((await client.count(where={"tenant": tenant}, at="go")).values()) < count:
+class Remote:
+    """What is called as a Ray actor is, in this process; `words` counts the calls by name."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.words: list[str] = []
+        self.lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.actor, name)
+
+        class Method:
+            @staticmethod
+            def remote(*given: Any) -> Awaitable[Any]:
+                self.words.append(name)
+                return asyncio.ensure_future(self._answer(method, given))
+
+        return Method
+
+    async def _answer(self, method: Callable[..., Awaitable[Any]], given: tuple[Any, ...]) -> Any:
         await asyncio.sleep(0)
-    return tenant, runs
+        if self.lost:
+            raise ActorDiedError
+        return await method(*given)
 
 
-async def signals(run: AsyncRun) -> int:
-    """Return how many commands of batches were answered."""
-    return sum(cause.startswith("batch/") for recorded in await run.history() for cause in recorded.entry.causes)
+class Keeper:
+    """A keeper of some actors of one pool, which hears what it is asked for."""
+
+    def __init__(self, place: str, actors: int) -> None:
+        self.actors = [Remote(NodeProcess(Demand(place))) for _ in range(actors)]
+        self.free: asyncio.Queue[Remote] = asyncio.Queue()
+        self.asked: list[tuple[str, int]] = []
+        self.held: dict[str, Remote] = {}
+        self.spoiled: list[Remote] = []
+        for each in self.actors:
+            self.free.put_nowait(each)
+
+    async def ask(self, ticket: str, holder: str, demand: Demand, alone: bool, *whose: Any) -> Granted | NotGranted:
+        self.asked.append(whose)
+        self.held[ticket] = await self.free.get()
+        return Granted(self.held[ticket], True)  # type: ignore[arg-type]
+
+    async def release(self, ticket: str, spoiled: bool) -> None:
+        if (actor := self.held.pop(ticket, None)) is not None:
+            (self.spoiled.append if spoiled else self.free.put_nowait)(actor)
+
+    async def hear(self, holder: str, runs: dict[str, str], more: dict[str, int], losses: int) -> Heard:
+        return Heard({}, [], 0, {})
+
+    @property
+    def words(self) -> list[str]:
+        return [word for actor in self.actors for word in actor.words]
 
 
-class Killed(BaseException):
-    pass
+class World:
+    """A host whose calls go to the actors of a keeper in this process."""
+
+    def __init__(self, name: str = "quick", actors: int = 1) -> None:
+        MADE.clear()
+        GATES.clear()
+        self.place = f"{HERE}{name}"
+        self.keeper = Keeper(self.place, actors)
+        self.calls = NodeActors(self._find)
+
+    async def _find(self) -> Any:
+        return Remote(self.keeper)
+
+    def call(
+        self, arguments: dict[str, Any], execution: str = "e", priority: int = 5, own: dict[str, Any] | None = None
+    ) -> "asyncio.Task[Any]":
+        plan = load({"name": "x", "nodes": {"a": {"tool": self.place, "run_on": "actor", **(own or {})}}}).plan
+        path = f"a[{len(asyncio.all_tasks())}]"
+        work = Work(execution, path, plan.node("a"), 1, arguments, plan, self.place, priority=priority)
+        return asyncio.ensure_future(self.calls(work))
+
+    async def close(self) -> None:
+        await self.calls.close()
 
 
-async def test_a_dry_run_says_what_would_be_done_and_does_nothing(client: AsyncClient) -> None:
-    tenant, runs = await waiting(client, 3)
-    planned = await client.batch("cancel", where={"tenant": tenant}, dry_run=True)
-    assert (planned.status, planned.matched, planned.by) == ("preview", 3, "ann")
-    assert sorted(planned.first) == sorted(run.id for run in runs)
-    assert planned.query["status"] == ["running", "paused", "compensating"]
-    assert [await run.status() for run in runs] == ["running"] * 3
-    with pytest.raises(BadInput, match="there is no batch"):
-        await client.get_batch(planned.id)
+async def settled(*calls: "asyncio.Task[Any]") -> list[Any]:
+    async with asyncio.timeout(20):
+        return await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def test_a_batch_does_what_its_preview_showed_and_records_who_when_what_and_how_it_went(
-    client: AsyncClient,
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not what():
+            await asyncio.sleep(0)
+
+
+async def test_a_thousand_quick_calls_take_few_words() -> None:
+    world = World(actors=2)
+    assert await settled(*(world.call({"n": n}) for n in range(1000))) == [2 * n for n in range(1000)]
+    assert len(world.keeper.words) < 100
+    assert sorted(MADE) == list(range(1000))
+    await world.close()
+
+
+async def test_errors_are_those_of_their_own_calls() -> None:
+    world = World()
+    came = await settled(*(world.call({"n": n if n % 3 else -n - 1}) for n in range(60)))
+    for n, each in enumerate(came):
+        if n % 3:
+            assert each == 2 * n
+        else:
+            assert isinstance(each, ToolFailed)
+            assert (each.error.type, each.error.message) == ("ValueError", f"{-n - 1} is below zero")
+    await world.close()
+
+
+async def test_a_call_that_takes_long_holds_back_neither_results_nor_the_calls_behind_it() -> None:
+    world = World("gated", actors=2)
+    await settled(*(world.call({"n": n}) for n in range(50)))  # they are known to be quick
+    calls = [world.call({"n": n, "gate": "g" if n == 3 else ""}) for n in range(100)]
+    rest = [each for n, each in enumerate(calls) if n != 3]
+    assert await settled(*rest) == [2 * n for n in range(100) if n != 3]
+    assert not calls[3].done()
+    assert MADE.count(3) == 2
+    GATES["g"].set()
+    assert await settled(calls[3]) == [6]
+    await world.close()
+
+
+async def test_what_takes_long_is_never_sent_together() -> None:
+    world = World("gated")
+    first = world.call({"n": 1, "gate": "g"})
+    others = [world.call({"n": n}) for n in range(2, 5)]
+    await until(lambda: "finish" in world.keeper.words)
+    GATES["g"].set()
+    await settled(first, *others)
+    assert world.keeper.words.count("batch") == 1
+    assert world.keeper.words.count("call") == 3
+    await world.close()
+
+
+async def test_a_call_that_nobody_waits_for_any_more_is_stopped_and_its_actor_goes_on() -> None:
+    world = World("gated")
+    await settled(*(world.call({"n": n}) for n in range(20)))
+    calls = [world.call({"n": n, "gate": "never" if n == 1 else ""}) for n in range(8)]
+    await until(lambda: MADE.count(1) == 2)
+    calls[1].cancel()
+    calls[6].cancel()
+    came = await settled(*calls)
+    assert [each for each in came if not isinstance(each, asyncio.CancelledError)] == [0, 4, 6, 8, 10, 14]
+    assert world.keeper.spoiled == []
+    await world.close()
+
+
+async def test_a_timeout_counts_for_its_own_call_only() -> None:
+    world = World("gated")
+    await settled(*(world.call({"n": n}) for n in range(20)))
+    calls = [world.call({"n": n, "gate": "never" if n == 2 else ""}, own={"timeout": "1s"}) for n in range(6)]
+    came = await settled(*calls)
+    assert isinstance(came[2], Timeout)
+    assert [each for n, each in enumerate(came) if n != 2] == [0, 2, 6, 8, 10]
+    await world.close()
+
+
+async def test_all_calls_of_a_batch_are_lost_with_their_process_and_none_of_it_is_used_again() -> None:
+    world = World(actors=1)
+    await settled(*(world.call({"n": n}) for n in range(20)))
+    world.keeper.actors[0].lost = True
+    came = await settled(*(world.call({"n": n}) for n in range(1)))
+    assert isinstance(came[0], WorkerLost)
+    assert world.keeper.spoiled == world.keeper.actors
+    await world.close()
+
+
+async def test_a_call_that_was_lost_before_or_must_give_heartbeats_goes_alone() -> None:
+    world = World()
+    await settled(*(world.call({"n": n}) for n in range(30)))
+    before = len(world.keeper.words)
+    await settled(*(world.call({"n": n}, own={"heartbeat": "30s"}) for n in range(30)))
+    words = world.keeper.words[before:]
+    assert words.count("call") == 30
+    await world.close()
+
+
+async def test_calls_go_by_priority_and_by_turns_and_the_keeper_is_told_whose_they_are() -> None:
+    world = World("gated")
+    first = world.call({"n": 0, "gate": "g"}, "a")
+    await until(lambda: MADE == [0])
+    mine = [world.call({"n": n}, "a") for n in range(1, 31)]
+    mine.append(world.call({"n": 300}, "a", own={"priority": 8}))  # as its node says
+    other, urgent = world.call({"n": 100}, "b"), world.call({"n": 200}, "c", priority=9)
+    await until(lambda: len(world.keeper.asked) > 18)
+    GATES["g"].set()
+    await settled(first, *mine, other, urgent)
+    assert MADE[1:3] == [200, 300]
+    assert MADE.index(100) <= 4
+    assert ("b", 5) in world.keeper.asked
+    assert ("c", 9) in world.keeper.asked
+    await world.close()
+
+
+async def test_an_actor_makes_of_a_batch_what_fits_into_its_time() -> None:
+    actor, context = NodeProcess(Demand(f"{HERE}gated")), Context("e", "a", 1, "e/a", None)
+    MADE.clear()
+    calls: list[Any] = [("1", {"n": 1}, context), ("2", {"n": 2, "gate": "h"}, context), ("3", {"n": 3}, context)]
+    came = await actor.batch(calls, LENGTH)
+    assert (came.outcomes, came.going_on) == ([(2, None)], "2")
+    assert came.seconds >= LENGTH * 0.9
+    assert MADE == [1, 2]
+    going_on = asyncio.ensure_future(actor.finish("2"))
+    await asyncio.sleep(0)
+    GATES["h"].set()
+    assert await going_on == (4, None)
+    result, error = await actor.finish("2")
+    assert error is not None
+    assert (result, error.type) == (None, "Cancelled")
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 1)), max_size=20), st.integers(1, 5000), st.integers(0, 64))
+def test_no_batch_is_longer_than_it_may_be_or_leaves_an_actor_without_calls(
+    seen: list[tuple[int, float]], waiting: int, actors: int
 ) -> None:
-    tenant, runs = await waiting(client, 4)
-    planned = await client.batch("cancel", where={"tenant": tenant}, reason="not needed", rate=1000, dry_run=True)
-    late = await client.start(WAITS, {"tenant": tenant})
-    done = await client.begin_batch(planned)
-    assert (done.status, done.outcomes, done.matched) == ("finished", {"done": 4}, 4)
-    for run in runs:
-        with pytest.raises(perdure.ExecutionStopped, match="cancelled: not needed"):
-            await run.result(10)
-    assert await late.status() == "running"  # it began after the preview
-    recorded = await client.get_batch(done.id)
-    assert (recorded.action, recorded.by, recorded.reason, recorded.query["where"]) == (
-        "cancel", "ann", "not needed", {"tenant": tenant},
-    )  # fmt: skip
-    assert recorded.began < (recorded.ended or recorded.began)
-    assert (await client.batches())[0].id == done.id
+    pace = Pace()
+    assert pace.together(waiting, actors) == 1
+    for calls, seconds in seen:
+        pace.saw(calls, seconds)
+    many = pace.together(waiting, actors)
+    assert 1 <= many <= MOST
+    assert (many - 1) * max(1, actors) < waiting
+    if len({round(seconds / calls, 9) for calls, seconds in seen}) == 1 and many > 1:
+        assert many * seen[0][1] / seen[0][0] <= LENGTH + 1e-6
 
 
-async def test_what_refuses_is_counted_with_its_reason(client: AsyncClient) -> None:
-    tenant, runs = await waiting(client, 2)
-    await runs[0].cancel()
-    with pytest.raises(perdure.ExecutionStopped):
-        await runs[0].result(10)
-    done = await client.batch("signal", signal="go", where={"tenant": tenant}, status=["running", "cancelled"], rate=1000)
-    assert done.outcomes == {"done": 1, "refused": 1}
-    assert done.refusals == {runs[0].id: f"execution {runs[0].id!r} has ended: it is cancelled"}
-    assert await signals(runs[1]) == 1
-
-
-async def test_a_batch_that_is_broken_off_goes_on_and_each_execution_is_told_once(
-    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("perdure.cluster.batches._PAGE", 5)
-    tenant, runs = await waiting(client, 12)
-    planned = await client.batch("signal", signal="go", where={"tenant": tenant}, rate=1000, dry_run=True)
-    real, given = AsyncRun.tell, list[str]()
-
-    async def dies(run: AsyncRun, command: Any) -> bool:
-        told = await real(run, command)
-        given.append(run.id)
-        if len(given) == 8:
-            raise Killed  # as a kill: in the midst of the second page
-        return told
-
-    monkeypatch.setattr(AsyncRun, "tell", dies)
-    with pytest.raises(Killed):
-        await client.begin_batch(planned)
-    broken = await client.get_batch(planned.id)
-    assert (broken.status, broken.outcomes) == ("running", {"done": 5})
-    monkeypatch.setattr(AsyncRun, "tell", real)
-    done = await client.resume_batch(planned.id)
-    assert (done.status, done.outcomes) == ("finished", {"done": 12})
-    assert [await signals(run) for run in runs] == [1] * 12
-    with pytest.raises(BadInput, match="is finished already"):
-        await client.resume_batch(planned.id)
-
-
-async def test_a_batch_can_be_stopped_and_taken_over(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.cluster.batches._PAGE", 2)
-    tenant, runs = await waiting(client, 6)
-    planned = await client.batch("signal", signal="go", where={"tenant": tenant}, rate=1000, dry_run=True)
-    real, stopping = Batches._page, list[Batch]()
-
-    async def page(batches: Batches, batch: Batch, executions: list[str], pace: Any) -> list[tuple[str, str]]:
-        if batch.outcomes and not stopping:
-            stopping.append(await client.stop_batch(batch.id))
-        return await real(batches, batch, executions, pace)
-
-    monkeypatch.setattr(Batches, "_page", page)
-    with pytest.raises(TakenOver, match=f"batch {planned.id} was stopped"):
-        await client.begin_batch(planned)
-    assert sum([await signals(run) for run in runs]) == 4
-    assert (await client.resume_batch(planned.id)).outcomes == {"done": 6}
-    assert [await signals(run) for run in runs] == [1] * 6
-
-
-async def test_failed_ones_are_retried_and_ended_ones_purged(client: AsyncClient) -> None:
-    tenant = uuid4().hex[:8]
-    flow = {**WAITS, "nodes": {"a": {"fail": {"type": "Boom", "message": "x"}}}}
-    runs = await client.start_many(flow, [{"tenant": tenant}] * 3)
-    for run in runs:
-        with pytest.raises(perdure.ExecutionFailed):
-            await run.result(10)
-    retried = await client.batch("retry", where={"tenant": tenant}, rate=1000)
-    assert retried.outcomes == {"done": 3}
-    while (await client.count(where={"tenant": tenant})) != {"failed": 3}:
-        await asyncio.sleep(0)
-    assert (await client.batch("purge", where={"tenant": tenant}, rate=1000)).outcomes == {"done": 3}
-    assert await client.count(where={"tenant": tenant}) == {}
-    assert len(await runs[0].history()) == 1
-
-
-async def test_a_batch_keeps_its_pace(client: AsyncClient) -> None:
-    tenant, _ = await waiting(client, 5)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    assert (await client.batch("signal", signal="x", where={"tenant": tenant}, rate=20)).outcomes == {"done": 5}
-    assert loop.time() - began >= 4 / 20
-
-
-@pytest.mark.parametrize(
-    ("action", "given", "why"),
-    [
-        ("cancel", {}, "this would be all executions; say which"),
-        ("explode", {"workflow": "x"}, "a batch cannot 'explode'; it can cancel"),
-        ("cancel", {"workflow": "x", "rate": 0}, "rate 0"),
-        ("signal", {"workflow": "x"}, "a signal has a name"),
-        ("cancel", {"workflow": "x", "limit": 3}, "cannot be asked for by 'limit'"),
-        ("cancel", {"status": "done"}, "status 'done': it is one of"),
-    ],
-)
-async def test_a_batch_that_makes_no_sense_is_refused(
-    client: AsyncClient, action: Any, given: dict[str, Any], why: str
-) -> None:
-    with pytest.raises(BadInput, match=why):
-        await client.batch(action, **given)
-
-
-async def test_more_than_a_page_of_executions_is_gone_through(client: AsyncClient) -> None:
-    log, workflow = client._connection.log, uuid4().hex[:8]
-    for number in range(250):
-        await append(log, f"{workflow}-{number}", start(workflow), ExecutionFailed(Error("Boom", "x"), None, 1))
-    told: list[Batch] = []
-    done = await client.batch("purge", workflow=workflow, rate=10_000, told=told.append)
-    assert done.outcomes == {"done": 250}
-    assert [sum(each.outcomes.values()) for each in told] == [100, 200, 250]
+@pytest.mark.parametrize(("seconds", "many"), [(0.0001, 64), (0.001, 30), (0.004, 7), (0.006, 1), (1.0, 1)])
+def test_the_quicker_the_calls_the_more_go_together(seconds: float, many: int) -> None:
+    pace = Pace()
+    pace.saw(1, seconds)
+    assert pace.together(1000, 1) == many

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import perdure
+from perdure.definitions.agent_parts import Agent
 from perdure.definitions.expressions import evaluate, parse
 from perdure.definitions.loading import load
 from perdure.definitions.model import Workflow
-from perdure.definitions.parts import Agent, Retry
+from perdure.definitions.parts import Retry
 from perdure.definitions.plan import digest_of
 from perdure.definitions.references import Reference
 from perdure.errors import BadInput, DefinitionError

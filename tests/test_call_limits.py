@@ -10,8 +10,8 @@ import pytest
 from scenario import plan_of
 
 from perdure import Context, tool
-from perdure.actors.agents import Endpoint
 from perdure.actors.context import Beats, idempotency_key
+from perdure.actors.models import Models
 from perdure.actors.time_limits import HeartbeatLost, Timeout, alive
 from perdure.actors.tools import call, find
 from perdure.actors.work import ToolFailed, Work, call_in_thread, error_of, worker
@@ -76,7 +76,7 @@ async def do(name: str, given: dict[str, Any] | None = None, **limits: Any) -> A
     """Make one call with the real worker."""
     plan = plan_of({"a": {"tool": f"limits.{name}", **limits}})
     work = Work("x-1", "a", plan.node("a"), 2, given or {}, plan, f"{__name__}:{name}", 1, DEADLINE)
-    return await worker(Endpoint(), call_in_thread)(work)
+    return await worker(Models(), call_in_thread)(work)
 
 
 @pytest.mark.parametrize("name", ["told", "told_in_thread"])

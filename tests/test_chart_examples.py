@@ -14,7 +14,7 @@ from test_cli import environment, perdure  # noqa: F401 (a fixture)
 from perdure import ExecutionFailed, Settings, connect_async
 from perdure.cluster.client import AsyncClient
 from perdure.errors import BadInput, ExecutionStopped, StateNotReached
-from perdure.testing import ScriptedModel, cancel, fails, play, signal, takes
+from perdure.testing import Model, cancel, fails, play, signal, takes
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ORDER = EXAMPLES / "order.yaml"
@@ -71,7 +71,7 @@ def test_an_order_that_is_cancelled_before_it_is_paid_needs_no_refund() -> None:
 
 @pytest.fixture
 async def client(tmp_path: Path) -> Any:
-    with ScriptedModel.from_file(EXAMPLES / "approval.replies.yaml") as model:
+    with Model.from_file(EXAMPLES / "approval.replies.yaml") as model:
         settings = Settings(store=tmp_path / "store", openai_base_url=model.base_url)
         async with await connect_async(settings, local=True) as client:
             yield client

@@ -19,7 +19,7 @@ from perdure.cluster.ownership import Ownership
 from perdure.definitions.loading import load
 from perdure.errors import BadInput, ExecutionExists, ExecutionNotFound, ModelUnavailable, ToolNotFound, WaitTimeout
 from perdure.events.vocabulary import ExecutionStarted, ExecutionSucceeded, TimerFired
-from perdure.testing import Reply, ScriptedModel
+from perdure.testing import Model, Reply
 
 HELLO: dict[str, Any] = {
     "name": "hello",
@@ -204,7 +204,7 @@ async def test_agents_without_an_endpoint_are_refused_with_both_ways_on(client: 
 
 
 async def test_an_agent_node_asks_the_model_once(server: NatsServer, settings: Settings, tmp_path: Path) -> None:
-    with ScriptedModel([Reply("A fine day.", match="weather")]) as model:
+    with Model([Reply("A fine day.", match="weather")]) as model:
         with_model = settings.model_copy(
             update={
                 "openai_base_url": model.base_url,

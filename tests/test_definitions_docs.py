@@ -10,7 +10,7 @@ from test_docs import generator
 from perdure.definitions.loading import load
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import KINDS
-from perdure.testing import Played, ScriptedModel, approve, fails, play, signal
+from perdure.testing import Model, Played, approve, fails, play, signal
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "definitions.md").read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def test_the_replies_of_the_page_answer_each_agent_of_the_refund_desk(tmp_path: 
     (replies,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     file = tmp_path / "replies.yaml"
     file.write_text(replies, encoding="utf-8")
-    with ScriptedModel.from_file(file):
+    with Model.from_file(file):
         matches = re.findall(r"match: (.+)", replies)
     agents = load(DESK).workflow.agents.values()
     assert [[match for match in matches if re.search(match, each.instructions)] for each in agents] == [

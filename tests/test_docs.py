@@ -12,7 +12,7 @@ from scenario import Given, start
 
 import perdure
 from perdure.definitions.loading import load
-from perdure.testing import ScriptedModel
+from perdure.testing import Model
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +43,7 @@ def test_every_workflow_in_the_readme_and_the_examples_loads() -> None:
             load(block)
     for file in (ROOT / "examples").rglob("*.yaml"):
         if file.name.endswith("replies.yaml"):
-            ScriptedModel.from_file(file)._server.server_close()
+            Model.from_file(file)._server.server_close()
         else:
             load(file)
 

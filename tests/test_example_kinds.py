@@ -14,7 +14,7 @@ from perdure.cluster.run import AsyncRun
 from perdure.definitions.loading import load
 from perdure.definitions.nodes import KINDS, kind_of
 from perdure.events.vocabulary import Error
-from perdure.testing import ScriptedModel, play, signal
+from perdure.testing import Model, play, signal
 
 FOLDER = Path(__file__).parent.parent / "examples/kinds"
 OUTPUTS: dict[str, Any] = {
@@ -47,7 +47,7 @@ TOLD = {"wait", "approval", "statechart"}
 
 @pytest.fixture(scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
-    with ScriptedModel.from_file(FOLDER / "replies.yaml") as model:
+    with Model.from_file(FOLDER / "replies.yaml") as model:
         settings = Settings(store=tmp_path_factory.mktemp("kinds"), openai_base_url=model.base_url)
         async with await perdure.connect_async(settings, local=True) as client:
             yield client

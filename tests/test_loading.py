@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.definitions.agent_parts import Agent
 from perdure.definitions.loading import load
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import AgentNode, SetNode, ToolNode
-from perdure.definitions.parts import Agent
 from perdure.definitions.plan import digest_of, find_cycle
 from perdure.errors import BadInput, DefinitionError
 

@@ -85,6 +85,12 @@ def die(how: str) -> None:
       "kill": lambda: os.kill(os.getpid(), signal.SIGKILL)}}[how]()
 
 @tool
+def unlucky(n: int) -> int:
+    if n == 150:
+        os._exit(3)
+    return n
+
+@tool
 def surroundings() -> list:
     import added
     return [added.WORD, os.environ["COLOUR"], Path("data.txt").read_text(), Path.cwd() != HERE]
@@ -280,3 +286,12 @@ async def test_tool_files_are_found_where_they_are_not(local_ray: None, tmp_path
     assert output["a"] == output["b"]
     assert output["a"].endswith("/tools.py")
     assert "perdure-code-" in output["a"]
+
+
+def test_quick_calls_go_together_and_one_that_kills_its_process_takes_no_other_down_with_it(
+    start: Callable[..., Run],
+) -> None:
+    each = {"items": "range(200)", "as": "n", "max_parallel": 200, "on_failure": "continue"}
+    many = {"foreach": each, "tool": "unlucky", "with": {"n": "${{ n }}"}}
+    run = start({"many": many}, output="${{ nodes.many.output }}")
+    assert run.result(timeout=60) == [None if n == 150 else n for n in range(200)]

@@ -9,9 +9,9 @@ import pytest
 from scenario import plan_of
 
 from perdure import CallCancelled, Context, tool
-from perdure.actors.agents import Endpoint
 from perdure.actors.context import Beats
 from perdure.actors.demands import Demand, demand_of
+from perdure.actors.models import Models
 from perdure.actors.packages import LIMIT, digest_of, folder_of, pack, signature_of, unpack
 from perdure.actors.tools import find
 from perdure.actors.work import Work, call_in_thread, runs_apart, worker
@@ -190,14 +190,14 @@ async def test_a_tool_that_went_down_with_its_host_twice_runs_apart_from_then_on
 
     plan = plan_of({"a": {"tool": "t"}})
     for resumed in range(4):
-        await worker(Endpoint(), call_elsewhere)(Work("x-1", "a", plan.node("a"), 1, {}, plan, QUICK, resumed=resumed))
+        await worker(Models(), call_elsewhere)(Work("x-1", "a", plan.node("a"), 1, {}, plan, QUICK, resumed=resumed))
     assert apart == [2, 3]
 
 
 async def test_without_ray_a_class_is_made_once_and_takes_as_many_calls_at_once_as_its_pool_says() -> None:
     made = Loaded.made
     plan = plan_of({"a": {"tool": "t", "pool": {"concurrency": 2}}})
-    do = worker(Endpoint(), call_in_thread)
+    do = worker(Models(), call_in_thread)
     works = [Work("x-1", "a", plan.node("a"), 1, {"text": "t"}, plan, LOADED) for _ in range(6)]
     results = await asyncio.gather(*(do(work) for work in works))
     assert results[-1] == ["model", "t", 2]

@@ -26,11 +26,16 @@ class Cluster:
         self.granted: dict[str, str] = {}
         self.tickets = 0
 
-    def ask(self, wanted: Demand, holder: str = "h", *, alone: bool = False) -> str:
+    def ask(self, wanted: Demand, holder: str = "h", *, alone: bool = False, share: str = "", priority: int = 5) -> str:
         self.tickets += 1
         ticket = f"t{self.tickets}"
-        self.do(self.pools.ask(ticket, holder, wanted, self.now, alone=alone))
+        self.do(self.pools.ask(ticket, holder, wanted, self.now, alone=alone, share=share, priority=priority))
         return ticket
+
+    def know(self) -> Self:
+        """Have the pools know how much the cluster has."""
+        self.pools.totals = {"gpu": self.gpus}
+        return self
 
     def do(self, actions: list[Any]) -> Self:
         for action in actions:
@@ -48,7 +53,7 @@ class Cluster:
     def start(self) -> Self:
         """Let Ray start what it has room for, and let that load its tool."""
         for actor, wanted in list(self.pending.items()):
-            if self.used + wanted.amounts.get("gpu", 0) <= self.gpus:
+            if actor in self.pending and self.used + wanted.amounts.get("gpu", 0) <= self.gpus:
                 self.alive[actor] = self.pending.pop(actor)
                 self.do(self.pools.placed(actor, self.now))
                 self.do(self.pools.ready(actor, self.now))
@@ -256,19 +261,80 @@ def test_pools_report_how_they_stand(gpu: int) -> None:
     assert list(cluster.pools.reports()) == []
 
 
+def test_calls_of_one_pool_go_on_by_priority_and_by_turns_of_executions() -> None:
+    cluster = Cluster()
+    one = demand(max=1)
+    first = cluster.ask(one, share="a")
+    cluster.start()
+    mine = [cluster.ask(one, share="a") for _ in range(3)]
+    other, urgent = cluster.ask(one, share="b"), cluster.ask(one, share="a", priority=9)
+    order = []
+    for _ in range(5):
+        cluster.end(next(iter(cluster.granted)))
+        order.append(next(iter(cluster.granted)))
+    assert order == [urgent, other, *mine]
+    assert first not in order
+
+
+def test_what_becomes_free_is_the_more_urgent_pools_and_the_others_are_not_even_asked_of_ray() -> None:
+    cluster = Cluster(gpus=1).know()
+    busy = cluster.ask(demand("m:busy", gpu=1))
+    cluster.start()
+    low = [cluster.ask(demand("m:low", gpu=1), priority=2) for _ in range(3)]
+    cluster.wait(1)
+    assert len(cluster.pending) == 3
+    high = cluster.ask(demand("m:high", gpu=1), priority=8)
+    assert [each.place for each in cluster.pending.values()] == ["m:high"]
+    cluster.end(busy).wait(1).start()
+    assert high in cluster.granted
+    assert not set(low) & cluster.granted.keys()
+    assert cluster.pools.why(low[0]) == "waiting for gpu=1"
+    cluster.end(high).wait(1).start()
+    assert low[0] in cluster.granted
+
+
+def test_a_pool_that_is_less_urgent_takes_the_room_that_there_is() -> None:
+    cluster = Cluster(gpus=3).know()
+    cluster.ask(demand("m:big", gpu=4), priority=9)
+    small = [cluster.ask(demand("m:small", gpu=1)) for _ in range(5)]
+    assert [each.place for each in cluster.pending.values()] == ["m:big", "m:small", "m:small", "m:small"]
+    cluster.start()
+    assert sum(each in cluster.granted for each in small) == 3
+
+
+def test_one_that_can_never_be_placed_keeps_nobody_from_his_turn() -> None:
+    cluster = Cluster(gpus=1).know()
+    cluster.ask(demand("m:impossible", gpu=2), priority=9)
+    mine = [cluster.ask(demand("m:busy", gpu=1)) for _ in range(2)]
+    cluster.start()
+    other = cluster.ask(demand("m:other", gpu=1))
+    for _ in range(int(FAIRNESS) + 5):
+        assert other not in cluster.granted
+        mine.append(cluster.ask(demand("m:busy", gpu=1)))
+        cluster.end(mine.pop(0)).wait(1).start()
+        if other in cluster.granted:
+            break
+    assert other in cluster.granted
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcs"), st.integers(0, 5), st.booleans()), max_size=60),
     st.integers(1, 3),
+    st.booleans(),
+    st.lists(st.integers(0, 9), min_size=1),
 )
 def test_whatever_happens_every_call_is_granted_in_the_end_within_all_bounds(
-    steps: list[tuple[str, int, bool]], gpus: int
+    steps: list[tuple[str, int, bool]], gpus: int, known: bool, priorities: list[int]
 ) -> None:
     demands = {"a": demand(gpu=1, max=2, concurrency=2), "b": demand("m:g", gpu=1), "c": demand("m:h", min=1)}
     cluster, open_tickets = Cluster(gpus=gpus, places=2), list[str]()
+    if known:
+        cluster.know()
     served = set[str]()
-    for kind, number, flag in steps:
+    for step, (kind, number, flag) in enumerate(steps):
         if kind in demands:
-            open_tickets.append(cluster.ask(demands[kind], alone=flag))
+            priority = priorities[step % len(priorities)]
+            open_tickets.append(cluster.ask(demands[kind], alone=flag, share=f"e{number}", priority=priority))
         elif flag:
             cluster.start()
         held = [each for each in open_tickets if each in cluster.granted]

@@ -55,7 +55,7 @@ async def test_a_runner_that_is_killed_again_and_again_during_load_counts_every_
         await load
     projections = Projections(database, [Counted()])
     await projections.catch_up(log)
-    events = [item async for recorded in log.read_all() for item in recorded.unpack()]
+    events = [item async for recorded in log.read_all() for item in (await log.with_events(recorded)).unpack()]
     counted = await projections.read(lambda connection: connection.scalar(select(Counted.table.c.events)))
     assert counted == len(events)
     statuses = dict[str, str]()

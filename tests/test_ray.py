@@ -14,7 +14,8 @@ import ray
 
 import perdure
 from perdure import ExecutionFailed, Settings
-from perdure.testing import Reply, ScriptedModel
+from perdure.model_answers import Answer
+from perdure.testing import Model, Reply
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -62,17 +63,17 @@ def effects(folder: Path) -> list[tuple[str, int]]:
     return [(name, int(pid)) for name, pid in (line.split() for line in lines)]
 
 
-class GatedModel(ScriptedModel):
+class GatedModel(Model):
     """Answers as the example's script does, but holds the drafts back until the gate opens."""
 
     def __init__(self, gate: Path) -> None:
-        script = ScriptedModel.from_file(EXAMPLES / "customer_support.replies.yaml")
+        script = Model.from_file(EXAMPLES / "customer_support.replies.yaml")
         super().__init__(script._replies)
         script._server.server_close()
         self.gate = gate
 
-    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], Mapping[str, str]]:
-        answer = super()._answer(path, body)
+    def answer(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> Answer | None:
+        answer = super().answer(path, body, headers)
         while "Draft a reply" in str(body) and not self.gate.exists():
             time.sleep(0.01)
         return answer
@@ -145,7 +146,7 @@ def test_an_agent_node_on_ray_asks_the_endpoint_of_the_settings(local_ray: None,
         "agents": {"a": {"model": "m", "instructions": "i"}},
         "nodes": {"n": {"agent": "a", "with": {"message": "weather"}}},
     }
-    with ScriptedModel([Reply("Fine.")]) as model:
+    with Model([Reply("Fine.")]) as model:
         settings = Settings(store=tmp_path / "store", openai_base_url=model.base_url)
         with perdure.connect(settings) as client:
             assert client.start(definition).result(timeout=60) == {"n": "Fine."}

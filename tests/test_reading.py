@@ -17,7 +17,10 @@ from perdure.events.reading import Place, chosen
 from perdure.events.vocabulary import ExecutionSucceeded, NodeScheduled, NodeSucceeded
 
 
-async def read(log: MemoryLog, choice: Choice, place: Place = Place()) -> list[Happened]:
+START = Place()
+
+
+async def read(log: MemoryLog, choice: Choice, place: Place = START) -> list[Happened]:
     return [item async for entry in chosen(log, choice, place, await log.last()) for item in entry.events]
 
 

@@ -6,16 +6,23 @@ from typing import Any
 import pytest
 from scenario import NOW, running
 
-from perdure.actors.agents import Endpoint, RateLimited, Unavailable, ask
+from perdure.actors import agents
 from perdure.actors.inputs import ReportFailure
+from perdure.actors.models import Endpoint, Models, RateLimited, Unavailable
 from perdure.actors.retry_after import LONGEST, seconds_in
 from perdure.actors.work import error_of
-from perdure.definitions.parts import Agent
+from perdure.definitions.agent_parts import Agent
 from perdure.errors import RetryLater
 from perdure.events.vocabulary import Error, NodeAttemptFailed, NodeScheduled, TimerArmed
-from perdure.testing import Reply, ScriptedModel, fails, play
+from perdure.testing import Model, Reply, fails, play
 
 AGENT = Agent(model="m", instructions="i")
+
+
+async def ask(endpoint: Endpoint, name: str, agent: Agent, question: Any) -> Any:
+    return (await agents.ask(Models(endpoint), None, name, agent, question, lambda _piece: None)).value
+
+
 RETRY = {"attempts": 3, "delay": 10, "backoff": 1, "jitter": False}
 
 
@@ -63,7 +70,7 @@ def test_headers_say_how_long_to_wait(headers: dict[str, str], seconds: float | 
 @pytest.mark.parametrize(("status", "error"), [(429, RateLimited), (503, Unavailable)])
 async def test_an_endpoint_that_asks_to_wait_is_recorded_with_it(status: int, error: type[Exception]) -> None:
     busy = Reply("busy", status=status, headers={"Retry-After": "2"}, times=1)
-    with ScriptedModel([busy, Reply("Fine.")]) as model:
+    with Model([busy, Reply("Fine.")]) as model:
         with pytest.raises(error) as caught:
             await ask(Endpoint(model.base_url), "a", AGENT, {"message": "hello"})
         assert await ask(Endpoint(model.base_url), "a", AGENT, {"message": "hello"}) == "Fine."
@@ -73,7 +80,7 @@ async def test_an_endpoint_that_asks_to_wait_is_recorded_with_it(status: int, er
 
 
 async def test_an_endpoint_that_does_not_ask_to_wait_is_recorded_without() -> None:
-    with ScriptedModel([Reply("busy", status=429)]) as model, pytest.raises(RateLimited) as caught:
+    with Model([Reply("busy", status=429)]) as model, pytest.raises(RateLimited) as caught:
         await ask(Endpoint(model.base_url), "a", AGENT, {"message": "hello"})
     assert error_of(caught.value).data is None
 

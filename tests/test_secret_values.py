@@ -10,8 +10,8 @@ import pytest
 from scenario import EXECUTION, plan_of, start
 
 from perdure import tool
-from perdure.actors.agents import Endpoint
 from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.models import Models
 from perdure.actors.secret_values import Secrets
 from perdure.actors.tools import locate
 from perdure.actors.work import ToolFailed, call_in_thread, error_of, worker
@@ -130,7 +130,7 @@ async def run(nodes: dict[str, Any], value: Any = None, secrets: Secrets | None 
         return plan
 
     secrets = secrets or Secrets({"TOKEN": TOKEN}.__getitem__)
-    around = Surroundings(log, plan_for, worker(Endpoint(), call_in_thread), _NoTimers(), secrets=secrets)
+    around = Surroundings(log, plan_for, worker(Models(), call_in_thread), _NoTimers(), secrets=secrets)
     command = start(plan, value)
     names = [node.target for node in plan.main.nodes.values()]
     command.tools.update(locate(names, [], None, shared=False))

@@ -127,7 +127,7 @@ def test_the_table_of_joins_is_generated() -> None:
 
 
 def test_every_event_and_every_status_of_a_node_is_explained() -> None:
-    named = set(re.findall(r"`(\w+)`", PAGE))
+    named = set(re.findall(r"`(\w+)`", PAGE + (PAGE_AT.parent / "schedules.md").read_text(encoding="utf-8")))
     assert {each.__name__ for each in Event.__args__} <= named
     rows = {row[0].strip("`"): row[1] for row in table("Nodes")[1:]}
     assert rows.keys() == set(NodeStatus.__args__) | {"pending"}  # type: ignore[attr-defined]

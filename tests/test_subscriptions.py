@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from histories import append, start
-from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, create_engine, select
+from sqlalchemy import Column, Engine, MetaData, String, Table, create_engine, select
 from subscriber_process import subscribe_for_ever
 
 import perdure
@@ -141,7 +141,7 @@ async def test_the_newest_subscriber_of_a_name_goes_on_and_the_older_one_is_told
         await older.ack()
         async with await client.subscribe(**options) as newer:
             await older.next(10)
-            with pytest.raises(TakenOver, match="was taken over by .* process"):
+            with pytest.raises(TakenOver, match=r"was taken over by .* process"):
                 await older.ack()
             with pytest.raises(TakenOver):
                 await older.next(10)
@@ -209,7 +209,7 @@ async def test_a_subscriber_that_is_killed_again_and_again_misses_nothing(
 async def test_what_was_imported_comes_only_to_those_who_ask(client: AsyncClient, log: JetStreamLog) -> None:
     execution, before = name(), await log.last()
     source = await append(log, f"{execution}-source", start())
-    data = [recorded.data async for recorded in log.read_all(source - 1, 1)][0]
+    (data,) = [recorded.data async for recorded in log.read_all(source - 1, 1)]
     await log.append_stored(execution, "an-import", data, 0, {IMPORTED: "1"})
     await append(log, f"{execution}-behind", start())
     assert [each.execution for each in await taken(client, 2, from_=before)] == [

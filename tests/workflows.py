@@ -34,11 +34,13 @@ def _optional(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, An
 WITH = st.dictionaries(TEXT, JSON, max_size=3)
 MODIFIERS = _optional(
     description=TEXT, if_=CONDITIONS, join=st.sampled_from(["all_done", "none_failed"]), output=JSON, timeout=DURATIONS,
-    priority=st.integers(0, 9),
-    limit=st.sampled_from(["scarce", [{"name": "scarce"}]]),
     retry=_optional(attempts=st.integers(1, 9), delay=DURATIONS, jitter=st.booleans(), on=ERRORS),
     catch=st.lists(st.fixed_dictionaries({"on": ERRORS, "output": JSON}), max_size=1),
 )  # fmt: skip
+OF_CALLS = _optional(
+    priority=st.integers(0, 9),
+    limit=st.sampled_from(["scarce", {"name": "scarce"}, [{"name": "scarce", "key": "input.n", "cost": 2}]]),
+)
 PLACEMENT = _optional(
     run_on=st.just("actor"),
     resources=_optional(
@@ -98,8 +100,10 @@ def kinds(bodies: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[s
         TEXT.map(lambda text: {"fail": {"type": "no", "message": text}}),
     ]  # fmt: skip
     return st.builds(
-        lambda kind, rest, where: {**rest, **kind, **(where if "tool" in kind else {})},
-        st.one_of(one_of), MODIFIERS, PLACEMENT,
+        lambda kind, rest, how, where: {
+            **rest, **kind, **(how if {"tool", "agent"} & kind.keys() else {}), **(where if "tool" in kind else {})
+        },
+        st.one_of(one_of), MODIFIERS, OF_CALLS, PLACEMENT,
     )  # fmt: skip
 
 

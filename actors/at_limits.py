@@ -1,0 +1,89 @@
+"""The attempts of one execution that wait at limits: what they claim, and whether nothing else of it is at work."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from perdure.actors.agents import Answered
+from perdure.actors.claims import spent_of
+from perdure.actors.draft import Draft
+from perdure.actors.state import NodeState, Started
+from perdure.definitions.plan import Plan
+from perdure.definitions.plan_nodes import PlanNode
+from perdure.errors import ExpressionError
+from perdure.events.vocabulary import LimitClaim
+
+_log = logging.getLogger("perdure.execution")
+
+LimitedParts = tuple[int, Sequence[LimitClaim], float, Callable[[bool], None], Callable[[Any], dict[str, float]]]
+"""The parts of a Work that are about limits: priority, claims, began, parked, spent."""
+
+
+class AtLimits:
+    """Knows which attempts wait; tell: told when all that is at work does, and when not any more."""
+
+    def __init__(self, at_work: Callable[[], Callable[[], int]], tell: Callable[[bool], None]) -> None:
+        self._at_work = at_work
+        self._tell = tell
+        self._waiting: dict[asyncio.Task[Any], None] = {}
+        self._parked = False
+        self._leaving = False
+
+    def park(self, *, on: bool) -> None:
+        """Take note that the current attempt waits, or does not any more."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (attempts are tasks)
+        if on:
+            self._waiting[task] = None
+            if self._leaving:
+                task.cancel()
+        else:
+            self._waiting.pop(task, None)
+        self.look()
+
+    def look(self) -> None:
+        """See whether anything is at work that does not wait."""
+        if not self._waiting and not self._parked:
+            return
+        parked = bool(self._waiting) and len(self._waiting) >= self._at_work()()
+        if parked != self._parked:
+            self._parked = parked
+            self._tell(parked)
+
+    def leave(self) -> None:
+        """Stop those that wait, which have not begun: the next owner lets them wait."""
+        self._leaving = True
+        for task in self._waiting:
+            task.cancel()
+
+    def forget(self) -> None:
+        """Take note that this is over."""
+        self._waiting.clear()
+        if self._parked:
+            self._parked = False
+            self._tell(False)
+
+
+def limited_parts(
+    execution: str, state: Started, plan: Plan, path: str, planned: PlanNode, node: NodeState, at_limits: AtLimits
+) -> LimitedParts | tuple[int]:
+    """Return the parts of an attempt's work that are about limits; its priority alone where it claims nothing."""
+    own, began = planned.model.priority, state.started.began
+    priority = state.started.priority if own is None else own
+    if not node.limits:
+        return (priority,)
+
+    def parked(on: bool) -> None:
+        at_limits.park(on=on)
+
+    def spent(result: Any) -> dict[str, float]:
+        try:
+            value, usage = (result.value, result.usage) if isinstance(result, Answered) else (result, None)
+            return spent_of(Draft(plan, execution, state, datetime.now(UTC)), path, value, usage)
+        except ExpressionError as error:
+            _log.warning("execution %s, node %s: what it took of a limit is not known: %s", execution, path, error)
+            return {}
+
+    return priority, node.limits, began.timestamp() if began is not None else 0.0, parked, spent

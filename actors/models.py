@@ -1,0 +1,196 @@
+"""The models that agents ask: where each is reached, what it costs, and the ones that stand in for it."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from perdure.actors.memories import SessionLog
+from perdure.actors.replies import AskedFor, InvalidReply, Reply
+from perdure.actors.transcripts import Said
+from perdure.definitions import agent_parts
+from perdure.definitions.agent_parts import Agent
+from perdure.definitions.json_values import clean_text
+from perdure.errors import ModelUnavailable, PerdureError, SecretMissing
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where models are reached. Without a base URL it is OpenAI's own; without a key, none is sent that counts.
+
+    model: stands in for the one that an agent names.
+    """
+
+    base_url: str | None = None
+    api_key: str | None = None
+    model: str | None = None
+    api: str = "chat"
+    structured: str = "native"
+    stream: bool = True
+
+
+OPENAI = Endpoint()
+
+
+class _Busy(PerdureError):
+    """The endpoint may answer later. retry_after: the seconds that it asks to wait."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(_Busy):
+    """The endpoint asks to slow down."""
+
+
+class Unavailable(_Busy):
+    """The endpoint cannot be reached, or is failing."""
+
+
+class Refused(PerdureError):
+    """The endpoint refuses the request: credentials, model name, or content."""
+
+
+class ReplyTooLarge(InvalidReply):
+    """A model's reply is larger than the setting `reply_bytes` allows; it was broken off there."""
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """A tool as a model sees it."""
+
+    name: str
+    description: str
+    input: dict[str, Any]
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """One request to a model: all that goes into it, whichever API it is put by.
+
+    name: the agent's. most: bytes that the reply may have.
+    """
+
+    name: str
+    model: str
+    instructions: str
+    said: list[Said]
+    tools: list[Offered] = []
+    schema: dict[str, Any] | None = None
+    temperature: float | None = None
+    options: dict[str, Any] = {}
+    stream: bool = True
+    most: int = 1_000_000
+
+
+Hear = Callable[[str], None]
+"""Takes a piece of a reply's text as it comes."""
+
+
+def _unheard(_piece: str) -> None:
+    """Take a piece that nobody listens to."""
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _no_key(name: str) -> str:
+    raise SecretMissing(f"there is no secret {name!r}: no secrets are given here")
+
+
+async def _no_file(file: Mapping[str, Any]) -> str:
+    if "url" in file:
+        return str(file["url"])
+    raise ModelUnavailable("files by reference need a store, and there is none here")
+
+
+@dataclass(frozen=True)
+class Models:
+    """All that is needed to ask models: endpoints, keys, prices, what is remembered, and who listens.
+
+    named: the endpoints of the settings. key: gives the value of a secret. file: gives the URL, or data URL, of a file.
+    most: bytes of one reply. redact: takes secrets out of what is remembered.
+    """
+
+    default: Endpoint = OPENAI
+    named: Mapping[str, agent_parts.Endpoint] = field(default_factory=dict)
+    prices: Mapping[str, agent_parts.Price] = field(default_factory=dict)
+    key: Callable[[str], str] = _no_key
+    file: Callable[[Mapping[str, Any]], Awaitable[str]] = _no_file
+    sessions: SessionLog | None = None
+    redact: Callable[[Any], Any] = _as_it_is
+    most: int = 1_000_000
+
+    async def ask(
+        self, own: Mapping[str, agent_parts.Endpoint], agent: Agent, asked: Asked, hear: Hear = _unheard
+    ) -> tuple[Reply, dict[str, Any]]:
+        """Return the reply of the first model that answers, and what it took.
+
+        own: the endpoints of the workflow. Raises RateLimited, Unavailable, Refused, ReplyTooLarge or InvalidReply.
+        """
+        from perdure.actors import chat, responses
+
+        failed: list[PerdureError] = []
+        for endpoint, model in self._candidates(own, agent):
+            put = responses.put if endpoint.api == "responses" else chat.put
+            request = _for(endpoint, msgspec.structs.replace(asked, model=model, most=self.most))
+            try:
+                reply, (taken, given) = await put(endpoint, request, self.file, lambda piece: hear(_text(piece)))
+            except (_Busy, Refused) as error:
+                failed.append(error)
+            else:
+                return _clean(reply), self._usage(model, taken, given)
+        raise _worst(failed)
+
+    def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
+        wanted = [
+            (agent.endpoint, agent.model),
+            *((each.endpoint or agent.endpoint, each.model) for each in agent.fallback),
+        ]
+        found = ((self._endpoint(own, name), self.default.model or model) for name, model in wanted)
+        yield from dict.fromkeys(found)
+
+    def _endpoint(self, own: Mapping[str, agent_parts.Endpoint], name: str | None) -> Endpoint:
+        if name is None:
+            return self.default
+        given = own.get(name) or self.named.get(name)
+        if given is None:
+            raise ModelUnavailable(f"there is no endpoint {name!r}: name it under 'endpoints', or in that setting")
+        key = self.key(given.secret) if given.secret is not None else None
+        return Endpoint(given.base_url, key, None, given.api, given.structured, given.stream)
+
+    def _usage(self, model: str, taken: int, given: int) -> dict[str, Any]:
+        usage: dict[str, Any] = {"model": model, "input": taken, "output": given}
+        if (price := self.prices.get(model)) is not None:
+            usage["cost"] = round((taken * price.input + given * price.output) / 1e6, 9)
+        return usage
+
+
+def _clean(reply: Reply) -> Reply:
+    """Return a reply without what no UTF-8 can hold."""
+    calls = [AskedFor(_text(each.id), _text(each.name), _text(each.arguments)) for each in reply.calls]
+    return Reply(_text(reply.text), calls)
+
+
+def _text(text: str) -> str:
+    return clean_text(text, len(text))
+
+
+def _for(endpoint: Endpoint, asked: Asked) -> Asked:
+    """Return the request as an endpoint takes it: one that knows no schemas is asked for JSON in words."""
+    asked = msgspec.structs.replace(asked, stream=asked.stream and endpoint.stream)
+    if asked.schema is None or endpoint.structured == "native":
+        return asked
+    schema = msgspec.json.encode(asked.schema).decode()
+    told = f"{asked.instructions}\n\nReply with nothing but JSON that fits this JSON Schema:\n{schema}"
+    return msgspec.structs.replace(asked, instructions=told, schema=None)
+
+
+def _worst(failed: list[PerdureError]) -> PerdureError:
+    """Return the error of a request that no model answered: one after which another try may help, if there is one."""
+    busy = [error for error in failed if isinstance(error, _Busy)]
+    if len(failed) == 1 or not busy:
+        return failed[0]
+    waits = [error.retry_after or 0.0 for error in busy]
+    soonest = min(waits) or None
+    return type(busy[0])("; ".join(map(str, failed)), soonest)

@@ -1,0 +1,135 @@
+"""What models say, told as they say it to who listens and to nobody else; nothing of it is in the log."""
+
+import asyncio
+from collections.abc import Callable
+from uuid import uuid4
+
+import msgspec
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from perdure.actors.secret_values import Secrets
+from perdure.events.subjects import token_of
+
+_EVERY = 0.05  # seconds between the pieces of one reply
+
+
+class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of what a model says: `text` behind the first `at` characters of the reply `reply` of a node."""
+
+    node: str
+    attempt: int
+    reply: str
+    at: int = 0
+    text: str = ""
+
+
+def stream_subject(execution: str) -> str:
+    """Return the subject on which an execution's models are heard."""
+    return f"perdure.stream.{token_of(execution)}"
+
+
+def join_subject(execution: str) -> str:
+    """Return the subject on which who joins late asks for what was said so far."""
+    return f"perdure.join.{token_of(execution)}"
+
+
+class Streams:
+    """The replies that are under way in this process, told on the subjects of their executions."""
+
+    def __init__(self, nats: Nats, secrets: Secrets) -> None:
+        self._nats = nats
+        self._secrets = secrets
+        self._open: dict[str, list[_Stream]] = {}
+        self._listening: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def begin(self, execution: str, node: str, attempt: int) -> "_Stream":
+        """Begin to tell a reply; whoever begins one closes it."""
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen())
+        stream = _Stream(
+            Piece(node, attempt, uuid4().hex[:12]), self._secrets, lambda piece: self._tell(execution, piece)
+        )
+        self._open.setdefault(execution, []).append(stream)
+        stream.closed = lambda: self._forget(execution, stream)
+        return stream
+
+    def _forget(self, execution: str, stream: "_Stream") -> None:
+        left = self._open.get(execution, [])
+        if stream in left:
+            left.remove(stream)
+        if not left:
+            self._open.pop(execution, None)
+
+    async def _listen(self) -> None:
+        """Answer who joins late with what was said so far."""
+
+        async def joined(message: Msg) -> None:
+            token = message.subject.rpartition(".")[2]
+            for execution in [each for each in self._open if token_of(each) == token]:
+                self._say_again(execution)
+
+        try:
+            await self._nats.subscribe("perdure.join.*", cb=joined)
+            for execution in list(self._open):  # somebody may have asked before
+                self._say_again(execution)
+        except (NatsError, OSError):
+            self._listening = None  # the next reply tries again
+
+    def _say_again(self, execution: str) -> None:
+        for stream in self._open.get(execution, ()):
+            stream.say_again()
+
+    def _tell(self, execution: str, piece: Piece) -> None:
+        task = asyncio.create_task(self._publish(execution, piece))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _publish(self, execution: str, piece: Piece) -> None:
+        try:
+            await self._nats.publish(stream_subject(execution), msgspec.json.encode(piece))
+        except (NatsError, OSError):
+            return  # nobody is owed it
+
+
+class _Stream:
+    """One reply as it comes: told a few times a second, without secrets."""
+
+    def __init__(self, about: Piece, secrets: Secrets, tell: Callable[[Piece], None]) -> None:
+        self._about = about
+        self._secrets = secrets
+        self._tell = tell
+        self._said: list[str] = []
+        self._told = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed: Callable[[], None] = lambda: None
+
+    def hear(self, piece: str) -> None:
+        """Take a piece of the reply."""
+        self._said.append(piece)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_EVERY, self._flush)
+
+    def close(self) -> None:
+        """Tell the rest, and no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell_up_to(self._secrets.redact("".join(self._said)))
+        self.closed()
+
+    def say_again(self) -> None:
+        """Tell all that was told so far."""
+        self._tell(msgspec.structs.replace(self._about, text=self._told))
+
+    def _flush(self) -> None:
+        self._timer = None
+        text = "".join(self._said)
+        self._said = [text]
+        self._tell_up_to(self._secrets.redact_begun(text))
+
+    def _tell_up_to(self, text: str) -> None:
+        if len(text) > len(self._told):
+            self._tell(msgspec.structs.replace(self._about, at=len(self._told), text=text[len(self._told) :]))
+            self._told = text

@@ -1,0 +1,58 @@
+"""What models say, as the command line shows it while they say it: line by line, or its end in the table of nodes."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from perdure.cluster.listening import Heard
+
+_TAIL = 100  # characters of a reply under way that the table shows
+
+
+class Saying:
+    """What was heard of each node's reply so far."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def take(self, heard: Heard) -> list[str]:
+        """Take in what was heard; return the lines that are whole now."""
+        if heard.kind == "progress":
+            self._said[heard.node] = text = json.dumps(heard.data, ensure_ascii=False)
+            return [f"{heard.node}  {text}"]
+        if heard.kind != "text":
+            return self.end(heard.node)
+        begun = "" if heard.again else self._said.get(heard.node, "")
+        *lines, self._said[heard.node] = (begun + heard.text).split("\n")
+        return [f"{heard.node}> {line}" for line in lines]
+
+    def end(self, node: str) -> list[str]:
+        """Forget a node that has ended; return the line that was not whole yet."""
+        text = self._said.pop(node, "")
+        return [f"{node}> {text}"] if text else []
+
+    def tail(self, node: str) -> str:
+        """Return the end of what a node says now."""
+        return self._said.get(node, "")[-_TAIL:]
+
+
+@asynccontextmanager
+async def hearing(
+    heard: AsyncIterator[Heard] | None, saying: Saying, tell: Callable[[list[str]], None]
+) -> AsyncIterator[None]:
+    """Listen while the block runs; `tell` takes the lines that come, none where only the table changes."""
+
+    async def listen() -> None:
+        if heard is not None:
+            async for each in heard:
+                tell(saying.take(each))
+
+    listening = asyncio.create_task(listen())
+    try:
+        yield
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
