@@ -2,26 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.cluster.connection import Connection
-from perdure.cluster.settings import Settings
+from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.users import user_of
 from perdure.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.cluster.batch_records import Action, Batch
     from perdure.cluster.batches import Batches, Told
-    from perdure.projections.runner import Projections
 
 RATE = 50.0
 """Executions a second, where nothing else is said."""
 
 
-class AsyncBatching:
+class AsyncBatching(AsyncQueries):
     """The batches of a client."""
-
-    _settings: Settings
-    _connection: Connection
-    _projections: "Projections"
 
     async def batch(
         self,

@@ -27,7 +27,6 @@ from perdure.cluster.files import Files
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.letting_in import let_in, was_refused
 from perdure.cluster.opening import Mode, open_store
-from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
@@ -52,7 +51,7 @@ async def connect_async(settings: Settings | None = None, *, local: bool = False
     return await AsyncClient.open(settings or Settings(), "local" if local else "ray")
 
 
-class AsyncClient(AsyncQueries, AsyncSubscribing, AsyncBatching):
+class AsyncClient(AsyncSubscribing, AsyncBatching):
     """A client of one store. Use it as an async context manager, or call `close`."""
 
     def __init__(

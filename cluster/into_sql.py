@@ -87,13 +87,13 @@ class IntoSql:
         return True
 
     def _prepare(self, first: Place, log: str) -> None:
-        for table_or_row in (lambda: positions.create(self._engine, checkfirst=True), lambda: self._begin(first, log)):
-            try:
-                table_or_row()
-            except DBAPIError:
-                table_or_row()  # another process made it at the same moment; a second time it is there
+        try:
+            self._begin(first, log)
+        except DBAPIError:
+            self._begin(first, log)  # another process made table or row at the same moment; now they are there
 
     def _begin(self, first: Place, log: str) -> None:
+        positions.create(self._engine, checkfirst=True)
         with self._engine.begin() as connection:
             found = connection.scalar(select(positions.c.log).where(positions.c.name == self._name))
             if found is None:

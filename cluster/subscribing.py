@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from perdure.cluster import cursors
-from perdure.cluster.connection import Connection
 from perdure.cluster.cursors import Cursor
-from perdure.cluster.settings import Settings
+from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.subscriptions import Ack, AsyncSubscription, From, first_place
 from perdure.errors import SinkUnavailable
 from perdure.events.choice import choice_of
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from perdure.cluster.into_sql import Handle
     from perdure.cluster.webhooks import AsyncWebhooks
-    from perdure.projections.runner import Projections
 
 Names = str | Iterable[str]
 _BATCH = 500
@@ -28,12 +26,8 @@ _LONGEST_WAIT = 60.0  # seconds
 _log = logging.getLogger("perdure.sinks")
 
 
-class AsyncSubscribing:
+class AsyncSubscribing(AsyncQueries):
     """The subscriptions of a client."""
-
-    _settings: Settings
-    _connection: Connection
-    _projections: "Projections"
 
     @property
     def webhooks(self) -> "AsyncWebhooks":

@@ -18,6 +18,10 @@ class Batching:
         """Do something to the executions that a query finds; see AsyncBatching.batch."""
         return self._work(self._batching.batch(action, **given))
 
+    def begin_batch(self, planned: "Batch") -> "Batch":
+        """Do what a preview has shown; return how it went."""
+        return self._work(self._batching.begin_batch(planned))
+
     def batches(self) -> "list[Batch]":
         """Return the batches that are recorded, newest first."""
         found: list[Batch] = self._loop.run(self._batching.batches())

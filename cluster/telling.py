@@ -69,7 +69,7 @@ class Teller:
         )
         answers = await asyncio.gather(*map(self._tried, rows))
         if rows:
-            await self._write(lambda sql: [self._settle(sql, *each) for each in zip(rows, answers, strict=True)])
+            await self._write(partial(self._settle, rows=rows, answers=answers))
         await self._note()
         return len(rows)
 
@@ -105,7 +105,11 @@ class Teller:
         except (PerdureError, ValueError) as error:
             return Answer(str(error))
 
-    def _settle(self, sql: Sql, row: Any, answer: Answer) -> None:
+    def _settle(self, sql: Sql, rows: list[Any], answers: list[Answer]) -> None:
+        for row, answer in zip(rows, answers, strict=True):
+            self._settle_one(sql, row, answer)
+
+    def _settle_one(self, sql: Sql, row: Any, answer: Answer) -> None:
         hook, attempt, due = self._hooks[row.webhook], row.attempts + 1, None
         if answer.why is not None:
             if attempt < hook.attempts and not answer.gone:

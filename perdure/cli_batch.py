@@ -34,7 +34,8 @@ _Id = Annotated[str, typer.Argument(help="The batch's id.", show_default=False)]
 def _command(action: "Action", does: str) -> Callable[..., None]:
     def command(
         status: _Names = None, workflow: _Names = None, where: _Where = None, filter: _Filter = None,
-        tag: _Names = None, at: _At = None, error: _Error = None, started_before: _Time = None, started_after: _Time = None,
+        tag: _Names = None, at: _At = None, error: _Error = None, started_before: _Time = None,
+        started_after: _Time = None,
         ended_before: _Time = None, every: _All = False, dry_run: _DryRun = False, yes: _Yes = False,
         rate: _Rate = 50.0, reason: _Reason = "", by: _By = "", store: Store = None, as_json: AsJson = False,
     ) -> None:  # fmt: skip

@@ -159,7 +159,8 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
 def first_open(connection: Connection, webhook: str) -> int | None:
     """Return the position of the first delivery that is pending; None where there is none."""
     mine = (deliveries.c.webhook == webhook) & (deliveries.c.status == "pending")
-    return connection.scalar(select(func.min(deliveries.c.position)).where(mine))
+    found: int | None = connection.scalar(select(func.min(deliveries.c.position)).where(mine))
+    return found
 
 
 def forget(connection: Connection, webhook: str) -> None:

@@ -16,7 +16,6 @@ from perdure.events.memory_log import MemoryLog
 from perdure.events.reading import Place, chosen
 from perdure.events.vocabulary import ExecutionSucceeded, NodeScheduled, NodeSucceeded
 
-
 START = Place()
 
 
