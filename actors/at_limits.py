@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +13,8 @@ from perdure.actors.state import NodeState, Started
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import LimitClaim
 
 _log = logging.getLogger("perdure.execution")
-
-LimitedParts = tuple[int, Sequence[LimitClaim], float, Callable[[bool], None], Callable[[Any], dict[str, float]]]
-"""The parts of a Work that are about limits: priority, claims, began, parked, spent."""
 
 
 class AtLimits:
@@ -68,12 +64,12 @@ class AtLimits:
 
 def limited_parts(
     execution: str, state: Started, plan: Plan, path: str, planned: PlanNode, node: NodeState, at_limits: AtLimits
-) -> LimitedParts | tuple[int]:
-    """Return the parts of an attempt's work that are about limits; its priority alone where it claims nothing."""
+) -> dict[str, Any]:
+    """Return the parts of an attempt's `Work` that are about limits; its priority alone where it claims nothing."""
     own, began = planned.model.priority, state.started.began
     priority = state.started.priority if own is None else own
     if not node.limits:
-        return (priority,)
+        return {"priority": priority}
 
     def parked(on: bool) -> None:
         at_limits.park(on=on)
@@ -86,4 +82,7 @@ def limited_parts(
             _log.warning("execution %s, node %s: what it took of a limit is not known: %s", execution, path, error)
             return {}
 
-    return priority, node.limits, began.timestamp() if began is not None else 0.0, parked, spent
+    return {
+        "priority": priority, "claims": node.limits, "parked": parked, "spent": spent,
+        "began": began.timestamp() if began is not None else 0.0,
+    }  # fmt: skip

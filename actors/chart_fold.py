@@ -117,7 +117,7 @@ def call_begun(state: Started, path: str) -> Started:
 
 def around(state: Started, path: str) -> ChartState | None:
     """Return the chart that a node is a call of; None where it is a call of none."""
-    if not body_of(path).endswith("]"):
+    if "]" not in path or not body_of(path).endswith("]"):  # it is asked for each event, and seldom is one
         return None
     body = state.body(chart_of(path))
     return body.chart if body is not None else None

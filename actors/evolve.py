@@ -78,15 +78,16 @@ _replace = msgspec.structs.replace
 
 def evolve(state: ExecutionState, event: Event) -> ExecutionState:
     """Return the state after one event."""
+    change = _EVOLVE.get(type(event))
+    if change is not None and isinstance(state, Started):
+        return change(state, event)
     if isinstance(event, CommandRefused):
         return state
     if isinstance(event, ExecutionStarted):
         return Started(event)
     if isinstance(event, ExecutionPurged):
         return Purged(event)
-    if not isinstance(state, Started):
-        raise ValueError(f"{type(event).__name__} before ExecutionStarted")  # noqa: TRY004 (a wrong order, not type)
-    return _EVOLVE[type(event)](state, event)
+    raise ValueError(f"{type(event).__name__} before ExecutionStarted")
 
 
 def _scheduled(state: Started, event: NodeScheduled) -> Started:

@@ -19,7 +19,6 @@ from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
-    Command,
     CompensateExecution,
     Continue,
     Control,
@@ -31,6 +30,7 @@ from perdure.actors.inputs import (
     ReportQueued,
     ReportSuccess,
     StartExecution,
+    is_command,
 )
 from perdure.actors.limiting import Limits
 from perdure.actors.loading import load
@@ -240,9 +240,10 @@ class Execution:
             folded = self._folded or await self._load()
             at = datetime.now(UTC)
             fresh = _fresh(inputs, folded)
-            causes = [given.id for given in fresh if isinstance(given, Command)]
+            commands = [given for given in fresh if is_command(given)]
+            causes = [command.id for command in commands]
             events = await self._decide(folded.state, fresh, at)
-            told = isinstance(folded.state, Started) and any(isinstance(given, Control) for given in fresh)
+            told = isinstance(folded.state, Started) and any(isinstance(command, Control) for command in commands)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
                 return
             entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
@@ -329,9 +330,7 @@ class Execution:
         nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}
         places, apart = state.started.tools, self._around.apart
         return frozenset(
-            path
-            for path, (node, resumed) in nodes.items()
-            if state.running[path].waits_for or apart(plan, node, places.get(node.target), resumed)
+            path for path, (node, resumed) in nodes.items() if apart(plan, node, places.get(node.target), resumed)
         )
 
     async def _plan_for(self, state: ExecutionState, given: Input) -> Plan | None:
@@ -406,7 +405,8 @@ class Execution:
             work = Work(
                 self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
-                self._around.outside, *limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
+                self._around.outside,
+                **limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
             )  # fmt: skip
             result, usage = await self._told(work), None
             if isinstance(result, Answered):
@@ -486,7 +486,7 @@ def _fresh(inputs: list[Input], folded: Folded) -> list[Input]:
     fresh: list[Input] = []
     seen: set[str] = set()
     for given in inputs:
-        if isinstance(given, Command):
+        if is_command(given):
             if given.id in seen or folded.knows(given.id):
                 continue
             seen.add(given.id)

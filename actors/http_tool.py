@@ -8,6 +8,7 @@ import zlib
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from perdure.actors import addresses, retry_after
@@ -35,6 +36,7 @@ async def http(call: HttpCall, context: Context) -> HttpReply:
 
     Raises RateLimited, Unavailable or Refused by the status, TooLarge, AddressRefused, or BadInput for a bad address.
     """
+    await asyncio.to_thread(import_module, "httpx2")  # the first time it takes long
     try:
         async with asyncio.timeout(call.timeout):
             return await _answered(call, context.outside)

@@ -1,7 +1,7 @@
 """What an execution can be told: commands from outside, and reports of its own nodes and timers."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard, get_args
 
 import msgspec
 
@@ -287,8 +287,15 @@ Report = ReportSuccess | ReportFailure | ReportLoss | ReportQueued | ReportProgr
 
 Input = Command | Report | Recover | Continue
 
+_COMMANDS = frozenset(get_args(Command))
+
 _decoder = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()
+
+
+def is_command(given: Input) -> TypeGuard[Command]:
+    """Say whether an input is a command: quicker than to compare its type with each of theirs."""
+    return type(given) in _COMMANDS
 
 
 def encode_command(command: Command) -> bytes:

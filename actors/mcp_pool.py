@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -179,13 +180,18 @@ class _Connection:
 
     async def _hold(self) -> None:
         """Open it, and hold it open until it is to be closed."""
-        from mcp import Client
-
         try:
+            await asyncio.to_thread(import_module, "mcp")  # it takes long
+            from mcp import Client
+
             async with asyncio.timeout(self._server.connect_timeout) as patience, Client(self._transport()) as client:
                 patience.reschedule(None)
                 self._client.set_result(client)
                 await self._closing.wait()
+        except ModuleNotFoundError:
+            self._failed(
+                EnvironmentProblem(f"MCP server {self._name!r} needs the package mcp: pip install 'perdure[mcp]'")
+            )
         except FileNotFoundError as error:
             self._failed(EnvironmentProblem(f"MCP server {self._name!r} cannot be started: {error}"))
         except TimeoutError:

@@ -131,13 +131,22 @@ class Models:
         from perdure.actors import chat, responses
 
         failed: list[PerdureError] = []
+        heard = False
+
+        def take(piece: str) -> None:
+            nonlocal heard
+            heard = True
+            hear(_text(piece))
+
         for endpoint, model in self._candidates(own, agent):
             put = responses.put if endpoint.api == "responses" else chat.put
             request = _for(endpoint, msgspec.structs.replace(asked, model=model, most=self.most))
             try:
-                reply, (taken, given) = await put(endpoint, request, self.file, lambda piece: hear(_text(piece)))
+                reply, (taken, given) = await put(endpoint, request, self.file, take)
             except (_Busy, Refused) as error:
                 failed.append(error)
+                if heard:
+                    take("\n")  # another reply follows
             else:
                 return _clean(reply), self._usage(model, taken, given)
         raise _worst(failed)

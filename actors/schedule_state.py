@@ -34,7 +34,7 @@ class Fire(msgspec.Struct, frozen=True):
     """What became of one fire time. execution: "" where none was started. text: why not, or how it ended."""
 
     at: datetime
-    outcome: Literal["running", "succeeded", "failed", "skipped", "missed"]
+    outcome: Literal["running", "succeeded", "failed", "cancelled", "skipped", "missed"]
     execution: str = ""
     text: str = ""
 
@@ -162,8 +162,10 @@ def _fired(state: Schedule, event: Any) -> Schedule:
 
 def _ended(state: Schedule, event: FireEnded) -> Schedule:
     text = f"{event.error}: {event.message}" if event.message else event.error
+    stopped = event.error in ("Cancelled", "Terminated")
+    outcome = "cancelled" if stopped else "failed" if event.error else "succeeded"
     last = tuple(
-        _replace(each, outcome="failed" if event.error else "succeeded", text=text)
+        _replace(each, outcome=outcome, text=text)
         if each.execution == event.execution and each.outcome == "running"
         else each
         for each in state.last

@@ -31,7 +31,7 @@ async def sql(call: SqlCall, context: Context) -> SqlReply:
 
     Raises BadInput, SqlFailed, Unavailable where the database does not answer, or EnvironmentProblem.
     """
-    engine = _engine(call, context.outside)
+    engine = await asyncio.to_thread(_engine, call, context.outside)  # the driver is loaded for it
     asking = _Asking(call, engine)
     work = asyncio.get_running_loop().run_in_executor(None, asking.run)
     try:

@@ -13,8 +13,11 @@ GROUP = "perdure.tools"
 
 VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
 
-Versions = dict[str, set[str]]
-"""The places of one tool by version; more than one of a version is a mistake that is told when it is called."""
+Versions = dict[str, dict[str, str]]
+"""The places of one tool by version, with the code that is there.
+
+One file may be imported under two names; two pieces of code of one version are a mistake, told when that is called.
+"""
 
 
 class Shelf:
@@ -23,13 +26,13 @@ class Shelf:
     def __init__(self) -> None:
         self._tools: dict[str, Versions] = {}
 
-    def put(self, name: str, version: str, place: str) -> None:
-        """Add a tool, or say again where it is."""
-        self._tools.setdefault(name, {}).setdefault(version, set()).add(place)
+    def put(self, name: str, version: str, place: str, code: str = "") -> None:
+        """Add a tool, or say again where it is; code: what names what is there, where the place is not enough."""
+        self._tools.setdefault(name, {}).setdefault(version, {})[place] = code or place
 
     def only(self, name: str, place: str) -> None:
         """Say that a name means this place, in any version."""
-        self._tools[name] = {"1": {place}}
+        self._tools[name] = {"1": {place: place}}
 
     def take(self, name: str, version: str | None) -> str | None:
         """Return the place of a version, or of the newest one; None where there is none of this name.
@@ -43,13 +46,14 @@ class Shelf:
         if chosen not in versions:
             there = ", ".join(sorted(versions, key=_as_numbers))
             raise BadInput(f"tool {name!r} has no version {chosen}; there is {there}")
-        places = {each for each in versions[chosen] if not each.startswith("__main__:")} or versions[chosen]
-        if len(places) > 1:
+        found = versions[chosen]
+        places = [each for each in found if not each.startswith("__main__:")] or list(found)
+        if len({found[each] for each in places}) > 1:
             both = " and ".join(sorted(places))
             raise BadInput(
                 f"{both} are both tool {name!r} in version {chosen}; give one of them another name or version"
             )
-        return next(iter(places))
+        return places[-1]
 
     def names(self) -> list[str]:
         """Return the names of all tools."""

@@ -64,7 +64,9 @@ def tool(
         check_name(label.name, version)
         target.__perdure_tool__ = label  # type: ignore[attr-defined]
         if not _in_file.get():  # a definition's own files are searched by file, so that two may share a name
-            _registered.put(label.name, version, f"{of.__module__}:{of.__qualname__}")
+            file = getattr(sys.modules.get(of.__module__), "__file__", None) or of.__module__
+            place = f"{of.__module__}:{of.__qualname__}"
+            _registered.put(label.name, version, place, f"{file}:{of.__qualname__}")
         return target
 
     return register(function) if function is not None else register

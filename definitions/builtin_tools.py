@@ -12,7 +12,8 @@ from perdure.definitions.parts import Names, Part, SomeNames
 from perdure.definitions.parts import Tool as Declared
 
 Scalar = str | int | float | bool
-_Timeout = Annotated[Duration, Field(gt=0, le=600)]
+CallTimeout = Annotated[Duration, Field(gt=0, le=600)]
+"""Seconds that one call may take."""
 
 
 class Auth(Part):
@@ -42,7 +43,7 @@ class HttpCall(Part):
     text: str | None = Field(default=None, description="The body as text, in place of 'json'.")
     form: dict[str, Scalar] | None = Field(default=None, description="The body as a form, in place of 'json'.")
     auth: Auth | None = Field(default=None, description="Who asks.")
-    timeout: _Timeout = Field(default=30.0, description="Seconds for everything, redirects too; at most 600.")
+    timeout: CallTimeout = Field(default=30.0, description="Seconds for everything, redirects too; at most 600.")
     max_bytes: int = Field(
         default=1_000_000, ge=0, le=50_000_000, description="Bytes that the answer's body may have, unpacked."
     )
@@ -78,7 +79,7 @@ class SqlCall(Part):
     params: dict[str, Any] = Field(default={}, description="The values by name, each bound and never part of the text.")
     write: bool = Field(default=False, description="Whether it may change data; the database's setting must allow it.")
     max_rows: int = Field(default=1000, ge=1, le=100_000, description="Rows that are returned at most.")
-    timeout: _Timeout = Field(default=30.0, description="Seconds that it may take; at most 600.")
+    timeout: CallTimeout = Field(default=30.0, description="Seconds that it may take; at most 600.")
 
 
 class SqlReply(Part):
@@ -99,7 +100,7 @@ class EmailCall(Part):
     cc: Names = Field(default=[], description="Who gets a copy.")
     bcc: Names = Field(default=[], description="Who gets a copy that nobody sees.")
     reply_to: str | None = Field(default=None, description="Where answers go.")
-    timeout: _Timeout = Field(default=60.0, description="Seconds that it may take; at most 600.")
+    timeout: CallTimeout = Field(default=60.0, description="Seconds that it may take; at most 600.")
 
 
 class EmailReply(Part):
@@ -116,7 +117,7 @@ class NatsPublish(Part):
     data: Any = Field(default=None, description="The message: text as it is, anything else as JSON.")
     headers: dict[str, str] = Field(default={}, description="Headers.")
     stream: bool = Field(default=False, description="Whether a JetStream stream must have stored it.")
-    timeout: _Timeout = Field(default=10.0, description="Seconds that it may take.")
+    timeout: CallTimeout = Field(default=10.0, description="Seconds that it may take.")
 
 
 class NatsPublished(Part):
@@ -133,7 +134,7 @@ class NatsRequest(Part):
     subject: str = Field(description="The subject; not one of perdure's own.")
     data: Any = Field(default=None, description="The message: text as it is, anything else as JSON.")
     headers: dict[str, str] = Field(default={}, description="Headers.")
-    timeout: _Timeout = Field(default=10.0, description="Seconds to wait for the answer.")
+    timeout: CallTimeout = Field(default=10.0, description="Seconds to wait for the answer.")
 
 
 class NatsReply(Part):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from perdure.definitions.agent_parts import AgentTool
 from perdure.definitions.calls import tool_places
 from perdure.definitions.findings import Finding
 from perdure.definitions.model import Workflow
@@ -50,6 +51,7 @@ def runtime_envs(workflow: Workflow) -> Iterator[tuple[RuntimeEnv, Path]]:
     for index, tool in enumerate(workflow.tools):
         if isinstance(tool, Tool) and tool.runtime_env is not None:
             yield tool.runtime_env, ("tools", index, "runtime_env")
+    yield from ((tool.runtime_env, (*at, "runtime_env")) for tool, at in _of_agents(workflow) if tool.runtime_env)
     for body in bodies_of(workflow):
         for node, at in body.nodes.values():
             if node.runtime_env is not None:
@@ -63,6 +65,7 @@ def tools_elsewhere(workflow: Workflow) -> set[str]:
     if workflow.runtime_env is not None:
         return {name for _, name in tool_places(workflow)}
     found = {tool.name for tool in workflow.tools if isinstance(tool, Tool) and tool.runtime_env is not None}
+    found |= {tool.target for tool, _ in _of_agents(workflow) if tool.runtime_env is not None}
     for body in bodies_of(workflow):
         for node, _ in body.nodes.values():
             called = node.aggregate if isinstance(node, AggregateNode) else node
@@ -78,6 +81,18 @@ def tool_placement_findings(workflow: Workflow) -> Iterator[Finding]:
     for index, tool in enumerate(workflow.tools):
         if isinstance(tool, Tool):
             yield from _part_findings(tool, ("tools", index))
+    for called, at in _of_agents(workflow):
+        yield from _part_findings(called, at)
+        if called.run_on == "loop":
+            yield from _kept_out(called, at)
+
+
+def _of_agents(workflow: Workflow) -> Iterator[tuple[AgentTool, Path]]:
+    """Yield the tools of agents with their places."""
+    for name, agent in workflow.agents.items():
+        for index, tool in enumerate(agent.tools):
+            if tool.tool is not None:
+                yield tool, ("agents", name, "tools", index)
 
 
 def placement_findings(node: Node, at: Path) -> Iterator[Finding]:
@@ -95,12 +110,14 @@ def placement_findings(node: Node, at: Path) -> Iterator[Finding]:
         return
     yield from _part_findings(node, at)
     if node.run_on == "loop":
-        for key in _POOLED:
-            if getattr(node, key) is not None:
-                what = (
-                    f"{key!r} is for a node actor, and 'run_on: loop' keeps the node out of one; take one of them out"
-                )
-                yield Finding((*at, key), what, key=True)
+        yield from _kept_out(node, at)
+
+
+def _kept_out(part: Node | AgentTool, at: Path) -> Iterator[Finding]:
+    for key in _POOLED:
+        if getattr(part, key) is not None:
+            what = f"{key!r} is for a node actor, and 'run_on: loop' keeps the node out of one; take one of them out"
+            yield Finding((*at, key), what, key=True)
 
 
 def _calls_tool(node: Node) -> bool:
@@ -109,7 +126,7 @@ def _calls_tool(node: Node) -> bool:
     return isinstance(node, ToolNode)
 
 
-def _part_findings(part: Node | Tool, at: Path) -> Iterator[Finding]:
+def _part_findings(part: Node | Tool | AgentTool, at: Path) -> Iterator[Finding]:
     if part.resources is not None:
         yield from _resource_findings(part.resources, (*at, "resources"))
     pool = part.pool

@@ -38,7 +38,7 @@ class PlanCatch:
     output: Template
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PlanNode:
     """One compiled node.
 
@@ -67,17 +67,17 @@ class PlanNode:
     mixed_needs: tuple[str, ...] = ()
     called: AgentTool | None = None
 
-    @property
+    @cached_property
     def waits_for(self) -> tuple[str, ...]:
         """Its needs without the switch or the caught node that leads here: those that its join is about."""
         return tuple(need for need in self.needs if need not in (self.arm_of, self.handler_of))
 
-    @property
+    @cached_property
     def takes_turns(self) -> bool:
         """Whether it is an agent's work that is done in recorded steps, within it."""
         return "do" in self.bodies and self.bodies["do"].turn
 
-    @property
+    @cached_property
     def calls(self) -> Literal["agent", "tool", "custom", "send", "model", "session"] | None:
         """What a worker does for it: ask an agent, call a tool, do an own kind's work, send a signal; or nothing."""
         if self.takes_turns:
@@ -99,7 +99,7 @@ class PlanNode:
                 return "session"
         return None
 
-    @property
+    @cached_property
     def target(self) -> str:
         """The name of the agent or tool that it calls, or of its own kind; "" where it calls none."""
         if isinstance(self.model, CustomNode):
@@ -107,32 +107,32 @@ class PlanNode:
         called = self.model.aggregate if isinstance(self.model, AggregateNode) else self.model
         return getattr(called, self.calls, "") if self.calls else ""
 
-    @property
+    @cached_property
     def given(self) -> str:
         """The key of the template of its input."""
         return key_of_input(self.model)
 
-    @property
+    @cached_property
     def join(self) -> Join:
         """How its needs must have ended."""
         return self.model.join
 
-    @property
+    @cached_property
     def timeout(self) -> float | None:
         """Seconds that one attempt may take."""
         return self.model.timeout
 
-    @property
+    @cached_property
     def heartbeat(self) -> float | None:
         """Seconds of silence after which an attempt counts as lost."""
         return self.model.heartbeat
 
-    @property
+    @cached_property
     def queue_timeout(self) -> float | None:
         """Seconds that it may wait for capacity."""
         return self.model.queue_timeout
 
-    @property
+    @cached_property
     def run_on(self) -> Literal["loop", "actor"] | None:
         """Where it is asked to run."""
         return self.model.run_on

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from model_tables import reference
+from model_tables import builtins, reference
 
 from perdure.cli_definitions import file_name
 from perdure.cluster.settings import Settings
@@ -74,6 +74,11 @@ def definitions_page(page: str) -> str:
     return _with_part(page, "reference", reference())
 
 
+def tools_page(page: str) -> str:
+    """Return the page of tools with what perdure's own take and give written anew from their models."""
+    return _with_part(page, "builtins", builtins())
+
+
 def semantics_page(page: str) -> str:
     """Return the page of the semantics with the table of joins written anew from joins.csv."""
     rows = list(csv.DictReader((HERE / "joins.csv").read_text(encoding="utf-8").splitlines()))
@@ -114,7 +119,10 @@ def _table(functions: Iterable[Function]) -> str:
     return "\n".join(["| form | what it gives | example | result |", "|---|---|---|---|", *rows])
 
 
-PAGES = {"expressions.md": expressions_page, "definitions.md": definitions_page, "semantics.md": semantics_page}
+PAGES = {
+    "expressions.md": expressions_page, "definitions.md": definitions_page, "semantics.md": semantics_page,
+    "tools.md": tools_page,
+}  # fmt: skip
 """The pages that are written by hand, with generated parts."""
 
 

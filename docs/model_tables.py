@@ -7,12 +7,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from perdure.actors.outside import Database, Smtp
 from perdure.definitions import agent_parts, model, nodes, parts, states
+from perdure.definitions.builtin_tools import BUILTINS, Auth, CallTimeout, Scalar
 from perdure.definitions.durations import Duration
 from perdure.definitions.mcp_servers import McpServer
 
 _WORDS: list[tuple[Any, str]] = [
     (Duration, "duration"),
+    (CallTimeout, "duration"),
     (parts.DurationOrExpression, "duration, or expression"),
     (parts.Condition, "condition"),
     (parts.Names, "name, or list of names"),
@@ -23,6 +26,9 @@ _WORDS: list[tuple[Any, str]] = [
     (states.Actions, "[action](#action), or list of them"),
     (states.Transitions, "target, [transition](#transition), or list of them"),
     (states.Invocations, "[invocation](#invoke), or list of them"),
+    (Scalar, "text, number, or true or false"),
+    (Scalar | list[Scalar], "text, number, true or false, or list of them"),
+    (list[dict[str, Any]], "list of objects"),
     (dict[str, Any], "object"),
     (str, "text"),
     (int, "whole number"),
@@ -93,6 +99,16 @@ def reference() -> str:
     ).rstrip()
 
 
+def builtins() -> str:
+    """Return what perdure's own tools take and give, and the settings that they reach things by, as Markdown."""
+    lines: list[str] = []
+    for name, tool in BUILTINS.items():
+        lines += [*_part(3, f"{name} takes", tool.takes), *_part(3, f"{name} gives", tool.gives)]
+    for part in (Auth, Database, Smtp):
+        lines += _part(3, part.__name__, part)
+    return "\n".join(lines).rstrip()
+
+
 def _kind(kind: str) -> list[str]:
     part = nodes.KINDS[kind]
     own = sorted(
@@ -133,7 +149,7 @@ def _default(field: FieldInfo, hint: Any) -> str:
         return "required"
     if isinstance(field.default, BaseModel):
         return ""
-    if hint == Duration and field.default is not None:
+    if hint in (Duration, CallTimeout) and field.default is not None:
         return f"`{field.default:g}s`"
     return (
         "" if field.default in (None, [], {}, "") and field.default is not False else f"`{json.dumps(field.default)}`"

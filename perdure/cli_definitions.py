@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli_support import Store, only_data_on_stdout, print_json, say, settings_of_existing
+from perdure.cli_support import Store, only_data_on_stdout, print_json, say, settings_from, settings_of_existing
 from perdure.errors import BadInput, DefinitionError, Problem
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _of_tools(file: Path, definition: "Definition", *, strict: bool, code: bool)
     findings = list(missing_files(definition))
     if code and not findings:
         with only_data_on_stdout():
-            findings = list(code_findings(definition))
+            findings = list(code_findings(definition, settings_from({})))
     if not findings:
         return []
     source = read_source(file, str(file))  # once more: what is loaded has forgotten its lines

@@ -24,8 +24,10 @@ From_ = Annotated[str, typer.Option("--from", help="now, beginning, or a positio
 
 def first(given: str) -> "From":
     """Return what --from means; raise BadInput."""
-    if given == "now" or given == "beginning":
-        return given
+    if given == "now":
+        return "now"
+    if given == "beginning":
+        return "beginning"
     if not given.isdecimal():
         raise BadInput(f"--from {given}: it is now, beginning, or a position of the log")
     return int(given)

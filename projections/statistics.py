@@ -136,10 +136,10 @@ def _began(counting: _Counting, item: Happened, event: Any) -> None:
 
 
 def _node_succeeded(counting: _Counting, item: Happened, event: NodeSucceeded) -> None:
-    sums, usage = counting.of(item, event.node), getattr(event, "usage", None)
-    if sums is not None and usage:
+    sums = counting.of(item, event.node)
+    if sums is not None and event.usage:
         for name, key in (("tokens_in", "input"), ("tokens_out", "output"), ("cost", "cost")):
-            sums.counts[name] += usage.get(key) or 0
+            sums.counts[name] += event.usage.get(key) or 0
     counting.end(item, event.node, "succeeded")
 
 

@@ -127,6 +127,8 @@ class _Batch:
 def _node_settled(batch: _Batch, event: Any) -> None:
     """End what a node was at; one that did nothing that takes time gets a span of no length."""
     outcome, error = SETTLES[type(event)], error_of(event)
+    if usage := getattr(event, "usage", None):
+        batch.note("attempt", event.node, {"usage": usage})
     found = [batch.end(kind, event.node, outcome, error) for kind in (*_OF_NODE, "node")]
     if not any(found):
         batch.instant("node", event.node, getattr(event, "attempt", 0), outcome, error)

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from scenario import EXECUTION, NOW, Given, due, failure, output, plan_of, running, start
 
+from perdure.actors.claims import spent_of
+from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
     AdmitExecution,
     CancelExecution,
@@ -174,6 +176,26 @@ def test_a_key_of_a_single_call_in_a_foreach_may_read_the_item() -> None:
     claims = [each.limits for each in given.events if isinstance(each, NodeScheduled)]
     assert claims == [[LimitClaim("gpu", NOW, "x")], [LimitClaim("gpu", NOW, "y")]]
     assert given.plan.node("a[0]/do").model.priority == 7
+
+
+def test_each_question_of_an_agent_that_takes_turns_is_under_its_limits_and_those_of_its_node() -> None:
+    parts = {
+        "limits": {"site": {"concurrency": 2, "key": "input"}, "tokens": {"rate": 9}, "mail": {"concurrency": 1}},
+        "agents": {
+            "desk": {"model": "m", "instructions": "x", "limit": {"name": "tokens", "cost": 4, "spent": "usage.output"},
+                     "tools": [{"tool": "t:send", "limit": "mail"}]},
+        },
+    }  # fmt: skip
+    given = running({"a": {"agent": "desk", "limit": "site", "priority": 8}}, "bonn", **parts)
+    (scheduled,) = [each for each in given.events if isinstance(each, NodeScheduled)]
+    assert scheduled.limits == [LimitClaim("site", NOW, "bonn"), LimitClaim("tokens", NOW, cost=4.0)]
+    planned = given.plan.node(scheduled.node)
+    assert planned.model.priority == 8
+    assert [use.limit.group for use in given.plan.uses_of(given.plan.node("a").bodies["do"].nodes["t_send"])] == [
+        "mail"
+    ]
+    draft = Draft(given.plan, EXECUTION, given.now, NOW)
+    assert spent_of(draft, scheduled.node, {"text": "hi"}, {"input": 90, "output": 7}) == {"tokens": 7.0}
 
 
 @pytest.mark.parametrize("key", ["input", "input.gone"])

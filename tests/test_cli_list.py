@@ -126,7 +126,7 @@ def test_approvals_dead_letters_and_statistics_are_shown(cli: Cli) -> None:
 def test_projections_are_listed_rebuilt_and_caught_up(cli: Cli) -> None:
     rows = json.loads(cli("projections", "list", "--json").stdout)
     assert [row["name"] for row in rows] == [
-        "executions", "timeline", "statistics", "definitions", "approvals", "dead_letters",
+        "approvals", "dead_letters", "definitions", "executions", "statistics", "timeline",
     ]  # fmt: skip
     assert "all projections are at position" in cli("projections", "catch-up").stderr
     assert {row["lag"] for row in json.loads(cli("projections", "list", "--json").stdout)} == {0}

@@ -11,12 +11,10 @@ import pytest
 
 import perdure
 from perdure import ExecutionFailed, Settings, tool
-from perdure.cluster.checks import checked
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.inbox import STREAM, Lanes, lane_of
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.ownership import Ownership
-from perdure.definitions.loading import load
 from perdure.errors import BadInput, ExecutionExists, ExecutionNotFound, ModelUnavailable, ToolNotFound, WaitTimeout
 from perdure.events.vocabulary import ExecutionStarted, ExecutionSucceeded, TimerFired
 from perdure.testing import Model, Reply
@@ -343,18 +341,3 @@ def test_the_synchronous_client_does_the_same(sync_store: Settings, tmp_path: Pa
         assert client.get("sync-1").result() == "Hello, Ann!"
         with pytest.raises(ExecutionExists):
             client.start(HELLO, {"name": "Bob"}, id="sync-1")
-
-
-@pytest.mark.parametrize(
-    ("parts", "where"),
-    [
-        ({"nodes": {"a": {"tool": "t:f", "priority": 3}}}, "nodes.a.priority"),
-        ({"nodes": {"a": {"set": 1}}, "concurrency": 3}, "concurrency"),
-        ({"nodes": {"a": {"workflow": "w"}}, "workflows": {"w": {"name": "w", "limits": {"l": {"concurrency": 1}},
-                                                                 "nodes": {"b": {"set": 1}}}}}, "workflows.w.limits"),
-    ],
-)  # fmt: skip
-def test_what_this_release_would_leave_undone_is_refused_at_the_start(parts: dict[str, Any], where: str) -> None:
-    definition = load({"name": "w", **parts})
-    with pytest.raises(BadInput, match=f"cannot be started: {where}: "):
-        checked(Settings(), definition, None, "x")

@@ -261,6 +261,12 @@ def test_a_server_of_the_settings_is_looked_up_where_the_call_is_made() -> None:
         )
 
 
+async def test_without_the_package_it_says_what_to_install(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    with pytest.raises(EnvironmentProblem, match=r"pip install 'perdure\[mcp\]'"):
+        await desk.call("pid")
+
+
 def test_a_server_of_the_definition_starts_in_the_folder_of_the_definition(tmp_path: Path) -> None:
     places = locate(["desk.a"], [], str(tmp_path), shared=True, mcp={"desk": McpServer(command="x", cwd="in")})
     assert f'"cwd":"{tmp_path}/in"' in places["desk.a"]

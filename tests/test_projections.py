@@ -19,6 +19,8 @@ from perdure.errors import BadInput, EnvironmentProblem
 from perdure.events.entry import Happened
 from perdure.events.memory_log import MemoryLog
 from perdure.events.vocabulary import (
+    BodyStarted,
+    BodySucceeded,
     ExecutionCancelled,
     ExecutionCancelling,
     ExecutionCompensated,
@@ -35,6 +37,7 @@ from perdure.events.vocabulary import (
     Microstep,
     NodeAttemptFailed,
     NodeFailed,
+    NodeOpened,
     NodeScheduled,
     NodeStuck,
     NodeSucceeded,
@@ -480,6 +483,29 @@ async def test_statistics_count_how_nodes_ended_and_how_long_they_took(projectio
     assert [(row["node"], row["hour"], row["failed"]) for row in await projections.read(ask)] == [
         ("", NOON, 0), ("check", NOON, 0),
     ]  # fmt: skip
+
+
+async def test_what_agents_use_up_is_in_the_timeline_and_in_the_statistics(projections: Projections) -> None:
+    log = MemoryLog()
+    usage = {"model": "m", "input": 100, "output": 20, "cost": 0.5}
+    await append(log, "x-1", start(), NodeOpened("draft", 1), BodyStarted("draft[0]"))
+    await append(log, "x-1", NodeScheduled("draft[0]/model", 1, {"agent": "writer"}), n=2)
+    await append(log, "x-1", NodeSucceeded("draft[0]/model", 1, "...", usage), NodeScheduled("draft[0]/find", 1), n=3)
+    await append(log, "x-1", NodeSucceeded("draft[0]/find", 1), BodySucceeded("draft[0]"), BodyStarted("draft[1]"), n=4)
+    await append(log, "x-1", NodeScheduled("draft[1]/model", 1), NodeSucceeded("draft[1]/model", 1, "", usage), n=5)
+    await projections.catch_up(log)
+    spans = await projections.read(partial(inboxes.timeline, execution="x-1"))
+    assert [(each["kind"], each["path"], each["detail"]) for each in spans[1:]] == [
+        ("node", "draft", None),
+        ("body", "draft[0]", None),
+        ("attempt", "draft[0]/model", {"usage": usage}),
+        ("attempt", "draft[0]/find", None),
+        ("body", "draft[1]", None),
+        ("attempt", "draft[1]/model", {"usage": usage}),
+    ]
+    ask = partial(inboxes.summed, workflow="flow", after=None, before=None, hourly=False)
+    used = {row["node"]: (row["tokens_in"], row["tokens_out"], row["cost"]) for row in await projections.read(ask)}
+    assert used["draft/model"] == (200, 40, 1.0)
 
 
 async def test_what_was_purged_is_gone_from_lists_and_still_counted_after_a_rebuild(projections: Projections) -> None:

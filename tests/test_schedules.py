@@ -151,6 +151,7 @@ def test_cancel_has_the_old_one_end_before_the_newest_starts() -> None:
         FireEnded(run(1), "Cancelled", "it was cancelled"), FireStarted(at(3), run(3))
     )
     assert told.state.cancelling == ()
+    assert [each.outcome for each in told.state.last] == ["cancelled", "skipped", "running"]
 
 
 def test_allow_starts_beside_what_runs() -> None:

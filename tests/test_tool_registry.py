@@ -97,6 +97,14 @@ def test_two_tools_of_one_name_and_version_are_told_when_that_is_called() -> Non
         place("registry.twice")
 
 
+def test_one_file_that_is_imported_under_two_names_is_one_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/both.py").write_text("from perdure import tool\n@tool(name='registry.both')\ndef both(): ...\n")
+    for folder in (tmp_path, tmp_path / "inner"):
+        monkeypatch.syspath_prepend(str(folder))
+    assert place("registry.both", installed=("inner.both", "both")) == "both:both"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -304,6 +312,19 @@ def test_the_command_lists_tools_of_a_definition_and_of_its_servers(
     assert "'gone' cannot be started" in found["gone.*"]["problem"]
     shown = command(environment, "tools", str(tmp_path / "x.yaml")).stderr
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("mine ")] == ["a"]
+
+
+def test_validate_asks_mcp_servers_what_their_tools_take(environment: dict[str, str], tmp_path: Path) -> None:
+    program = Path(__file__).parent / "mcp_program.py"
+    (tmp_path / "x.yaml").write_text(
+        f"name: x\nmcp: {{desk: {{command: {sys.executable}, args: [{program}]}}}}\nnodes:\n"
+        "  a: {tool: desk.add, with: {a: 1}}\n  b: {tool: desk.add, with: {c: 1}}\n  c: {tool: desk.ad}\n"
+    )
+    said = command(environment, "validate", str(tmp_path / "x.yaml"), "--tools", code=2).stderr
+    assert "x.yaml:5:29: tool 'desk.add' needs 'a'" in said
+    assert "x.yaml:5:30: warning: tool 'desk.add' takes no 'c'" in said
+    assert "x.yaml:6:13: MCP server 'desk' has no tool 'ad'; it has add" in said
+    assert "2 errors, 1 warning" in said
 
 
 # --- what a definition may say of them

@@ -215,9 +215,8 @@ async def test_a_runner_that_died_in_the_midst_tells_the_rest_and_lost_read_mode
     with pytest.raises(ConnectionError):
         await first.once()
     first.close()
-    await client._projections.read(lambda sql: None)
     with client._projections.store.writing() as sql:  # as when its claim has run out
-        sql.exec_driver_sql("UPDATE webhook_deliveries SET due = '2026-01-01 00:00:00'")
+        sql.exec_driver_sql("UPDATE webhook_deliveries SET due = '2026-01-01 00:00:00.000000'")
     second = Teller(client._connection, client._settings)
     await all_told(second)
     second._noted = float("-inf")
