@@ -47,13 +47,12 @@ class Shelf:
             there = ", ".join(sorted(versions, key=_as_numbers))
             raise BadInput(f"tool {name!r} has no version {chosen}; there is {there}")
         found = versions[chosen]
-        places = [each for each in found if not each.startswith("__main__:")] or list(found)
-        if len({found[each] for each in places}) > 1:
-            both = " and ".join(sorted(places))
+        if len({*found.values()}) > 1:
+            both = " and ".join(sorted(found))
             raise BadInput(
                 f"{both} are both tool {name!r} in version {chosen}; give one of them another name or version"
             )
-        return places[-1]
+        return max(found, key=lambda each: not each.startswith("__main__:"))  # which others cannot import
 
     def names(self) -> list[str]:
         """Return the names of all tools."""

@@ -24,7 +24,7 @@ from perdure.projections.queries import Query
 
 Action = Literal["cancel", "terminate", "pause", "resume", "retry", "signal", "purge"]
 
-_GOING = ("running", "paused", "compensating")
+_GOING = ("queued", "running", "paused", "compensating")
 ACTIONS: dict[str, tuple[str, ...]] = {
     "cancel": _GOING,
     "terminate": (*_GOING, "cancelling"),

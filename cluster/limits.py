@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -33,6 +33,7 @@ from perdure.actors.time_limits import QueueTimeout
 from perdure.actors.work import Work, WorkerLost
 from perdure.cluster.connection import Connection
 from perdure.cluster.limit_log import LimitLogs
+from perdure.cluster.limit_tickets import Entry, Leases
 from perdure.cluster.limiter import ASK_AGAIN, Limiter, lease_subject, subject_of
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
@@ -48,57 +49,6 @@ _SHOWN_AFTER = 2.0  # seconds of waiting from which an execution records it
 Answer = TypeVar("Answer")
 
 
-class _Entry:
-    """One ticket of this process. settled: done once it is held, or with the error for which it never will be.
-
-    lost: gets the error for which an attempt has to stop.
-    """
-
-    def __init__(self, ticket: Ticket, rule: Rule) -> None:
-        self.ticket, self.rule = ticket, rule
-        self.held = False
-        self.before = 0
-        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def hold(self) -> None:
-        self.held = True
-        if not self.settled.done():
-            self.settled.set_result(None)
-
-    def end(self, error: Exception) -> None:
-        """Let whoever waits, or works, hear that it is over."""
-        for each in (self.lost, self.settled):
-            if not each.done():
-                each.set_exception(error)
-                each.exception()  # whoever does not look has gone
-
-
-class _Leases:
-    """What one attempt holds; see Leases."""
-
-    def __init__(self, limits: "ClusterLimits") -> None:
-        self._limits = limits
-        self.entries: list[tuple[str, _Entry]] = []
-
-    @property
-    def lost(self) -> Awaitable[None]:
-        """See Leases."""
-        return self._first_lost()
-
-    async def _first_lost(self) -> None:
-        done, _ = await asyncio.wait(
-            {entry.lost for _, entry in self.entries}, return_when=asyncio.FIRST_COMPLETED
-        )  # fmt: skip
-        for each in done:
-            each.result()
-
-    def give_back(self, spent: dict[str, float]) -> None:
-        """See Leases."""
-        for group, entry in self.entries:
-            self._limits.let_go(group, entry, spent.get(group))
-
-
 class ClusterLimits:
     """The limits of a store; see Limits. Nothing is opened for them before the first one is asked for."""
 
@@ -111,7 +61,7 @@ class ClusterLimits:
         self._logs = LimitLogs(connection.nats, settings.log_timeout, settings.replicas)
         self._ours: dict[str, Limiter] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._entries: dict[str, dict[str, _Entry]] = {}
+        self._entries: dict[str, dict[str, Entry]] = {}
         self._returning: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._hearing: asyncio.Task[None] | None = None
@@ -126,9 +76,9 @@ class ClusterLimits:
         """Give back what an execution holds; see Limits."""
         await self._ask(limit, GiveBack(ticket), Standing)
 
-    async def acquire(self, work: Work) -> _Leases:
+    async def acquire(self, work: Work) -> Leases:
         """Return what an attempt claims, once it has all of it; see Limits."""
-        leases, told = _Leases(self), bool(work.waits_for)
+        leases, told = Leases(self.let_go), bool(work.waits_for)
         try:
             for claim in work.claims:
                 told |= await self._have(leases, work, claim)
@@ -145,7 +95,7 @@ class ClusterLimits:
         """Say whether this process decides about a limit, as far as it knows."""
         return limit in self._ours and not self._ours[limit].closed
 
-    def let_go(self, group: str, entry: _Entry, cost: float | None) -> None:
+    def let_go(self, group: str, entry: Entry, cost: float | None) -> None:
         """Give a ticket back, for as long as it takes."""
         ticket = entry.ticket.id
         if self._entries.get(group, {}).get(ticket) is not entry:
@@ -162,7 +112,7 @@ class ClusterLimits:
         for limiter in list(self._ours.values()):
             await limiter.close()
 
-    async def _have(self, leases: _Leases, work: Work, claim: LimitClaim) -> bool:
+    async def _have(self, leases: Leases, work: Work, claim: LimitClaim) -> bool:
         """Wait until a claim is held; say whether the execution was told that it waits."""
         entry = self._entry(work, claim)
         if (returning := self._returning.get((claim.limit, entry.ticket.id))) is not None:
@@ -177,7 +127,7 @@ class ClusterLimits:
         work.parked(True)
         return await self._waited(work, claim, entry)
 
-    async def _waited(self, work: Work, claim: LimitClaim, entry: _Entry) -> bool:
+    async def _waited(self, work: Work, claim: LimitClaim, entry: Entry) -> bool:
         patience, told = work.node.queue_timeout, False
         began = asyncio.get_running_loop().time()
         while not entry.settled.done():
@@ -193,13 +143,13 @@ class ClusterLimits:
         entry.settled.result()
         return told
 
-    def _entry(self, work: Work, claim: LimitClaim) -> _Entry:
+    def _entry(self, work: Work, claim: LimitClaim) -> Entry:
         limit = work.plan.limits[claim.limit]
         ticket = Ticket(
             f"{work.execution}/{work.path}#{work.attempt}", work.execution, claim.since.timestamp(), claim.key,
             claim.share, claim.cost, work.priority, work.path, self._holder,
         )  # fmt: skip
-        return _Entry(ticket, self._rule(limit, work.began))
+        return Entry(ticket, self._rule(limit, work.began))
 
     def _rule(self, limit: PlanLimit, began: float) -> Rule:
         """Return the rule that counts: what the settings say goes before what any definition says."""
@@ -211,7 +161,7 @@ class ClusterLimits:
             )
         return rule_of(limit.given, (0, began))
 
-    async def _ask_for(self, group: str, entry: _Entry) -> None:
+    async def _ask_for(self, group: str, entry: Entry) -> None:
         while True:
             try:
                 standing = await self._ask(group, Ask(entry.ticket, entry.rule), Standing)
@@ -223,7 +173,7 @@ class ClusterLimits:
             entry.end(LimitReached(f"limit {group!r} has nothing left, and rejects whoever comes then"))
         self._take(entry, standing)
 
-    def _take(self, entry: _Entry, standing: Standing) -> None:
+    def _take(self, entry: Entry, standing: Standing) -> None:
         entry.before = standing.before
         if standing.state == "held":
             entry.hold()

@@ -47,7 +47,9 @@ def settings_from(given: dict[str, Any]) -> "Settings":
         return Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors()
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            + (f" (got {item['input']!r})" if item["loc"][0] != "endpoints" else "")  # it may hold a key
+            for item in error.errors()
         )
         raise BadInput(
             f"a setting cannot be used: {problems}; options and PERDURE_* variables are listed in docs/settings.md"

@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.actors import mcp_tools
 from perdure.actors.mcp_pool import McpPool
 from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside
 from perdure.actors.tools import find, locate, why_silent
-from perdure.cluster.secret_sources import secrets_in
-from perdure.cluster.settings import Settings
 from perdure.definitions.call_checks import call_findings
 from perdure.definitions.calls import heartbeats, tool_places
 from perdure.definitions.findings import Finding
@@ -22,6 +20,9 @@ from perdure.definitions.parts import Tool
 from perdure.definitions.placement import runtime_envs, tools_elsewhere
 from perdure.definitions.tool_rules import mcp_servers
 from perdure.errors import BadInput, EnvironmentProblem, ToolNotFound
+
+if TYPE_CHECKING:
+    from perdure.cluster.settings import Settings
 
 
 def missing_files(definition: Definition) -> Iterator[Finding]:
@@ -40,11 +41,13 @@ def missing_files(definition: Definition) -> Iterator[Finding]:
                 yield Finding((*at, *where), f"{written} does not exist")
 
 
-def code_findings(definition: Definition, settings: Settings | None = None) -> Iterator[Finding]:
+def code_findings(definition: Definition, settings: "Settings | None" = None) -> Iterator[Finding]:
     """Yield the calls of tools that are not there, and those that do not fit what the tool takes.
 
     MCP servers are asked what theirs take. settings: name tools and servers beside those of the definition.
     """
+    from perdure.cluster.settings import Settings
+
     settings = settings or Settings()
     workflow, found = definition.workflow, dict[str, Tool]()
     elsewhere = tools_elsewhere(workflow)
@@ -72,7 +75,7 @@ def code_findings(definition: Definition, settings: Settings | None = None) -> I
         yield each if each.lack or each.key else replace(each, warning=True)
 
 
-def _arguments(place: str, settings: Settings) -> dict[str, Any] | None:
+def _arguments(place: str, settings: "Settings") -> dict[str, Any] | None:
     """Return the JSON Schema of what a tool takes; None where it cannot be said in one."""
     if place.startswith(mcp_tools.PREFIX):
         return asyncio.run(_of_server(place, settings))
@@ -80,7 +83,9 @@ def _arguments(place: str, settings: Settings) -> dict[str, Any] | None:
     return None if face is None else face.parameters
 
 
-async def _of_server(place: str, settings: Settings) -> dict[str, Any]:
+async def _of_server(place: str, settings: "Settings") -> dict[str, Any]:
+    from perdure.cluster.secret_sources import secrets_in
+
     pool = McpPool()
     try:
         outside = Outside(settings.reach, secrets_in(settings.secrets_dir), mcp=pool)

@@ -13,6 +13,7 @@ from perdure.actors.work import call_in_thread
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.inbox import STREAM, Lanes
 from perdure.cluster.nats_server import NatsServer
+from perdure.cluster.ownership import Ownership
 from perdure.cluster.run import AsyncRun
 from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
@@ -93,6 +94,12 @@ class Lab:
         )
         await self.connection.inbox.start(command)
         return AsyncRun(execution, self.connection)
+
+    async def forget(self) -> None:
+        """Remove what is left on the lane."""
+        await Ownership(self.connection.nats, self.connection.registry, self.lane).move(Lanes((self.lane,)))
+        for subject in (f"perdure.cmd.{self.lane}.*", f"perdure.start.*.{self.lane}.*"):
+            await self.connection.nats.jetstream().purge_stream(STREAM, subject=subject)
 
     async def send(self, command: Command) -> None:
         """Queue a command on the lane."""

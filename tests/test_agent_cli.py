@@ -37,3 +37,10 @@ def test_what_a_model_says_is_followed_and_its_session_is_listed_shown_and_forgo
     ]  # fmt: skip
     assert perdure(environment, "sessions", "forget", "ann 1").stderr == "session ann 1 is forgotten\n"
     assert json.loads(perdure(environment, "sessions", "list", "--json").stdout) == {}
+
+
+def test_a_key_in_the_setting_of_endpoints_is_refused_and_not_shown(environment: dict[str, str]) -> None:  # noqa: F811
+    keyed = {**environment, "PERDURE_ENDPOINTS": '{"mine": {"key": "k-12345678"}}'}
+    said = perdure(keyed, "list", code=2).stderr
+    assert "endpoints.mine: a key is a secret: write it as '${{ secrets.NAME }}'" in said
+    assert "k-12345678" not in said

@@ -173,6 +173,17 @@ async def test_a_session_is_remembered_across_executions_until_it_is_forgotten(
     assert await third.result(20) == {"n": "I do not know."}
 
 
+async def test_a_session_holds_no_secret_that_its_question_had(client: AsyncClient, model: Model) -> None:
+    SCRIPT.append(Reply("I will not tell tok-1234567.", match="my token is tok-1234567"))
+    name = uuid4().hex
+    node = {"session": name, "with": {"message": "my token is ${{ secrets.PAY_TOKEN }}"}}
+    run = await client.start(flow("-", node=node))
+    assert await run.result(20) == {"n": "I will not tell [secret PAY_TOKEN]."}
+    assert [each.text for each in await client.session(name)] == [
+        "my token is [secret PAY_TOKEN]", "I will not tell [secret PAY_TOKEN].",
+    ]  # fmt: skip
+
+
 async def test_a_long_session_is_summed_up_by_an_agent_once(client: AsyncClient, model: Model) -> None:
     SCRIPT.extend([Reply("They spoke of oak.", match="Sum it up"), Reply("Oak " * 100, match="tell me of oak"),
                    Reply("Of oak.", match=r"(?s)before: They spoke of oak\..*of what")])  # fmt: skip

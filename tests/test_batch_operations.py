@@ -53,7 +53,7 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(client: AsyncC
     planned = await client.batch("cancel", where={"tenant": tenant}, dry_run=True)
     assert (planned.status, planned.matched, planned.by) == ("preview", 3, "ann")
     assert sorted(planned.first) == sorted(run.id for run in runs)
-    assert planned.query["status"] == ["running", "paused", "compensating"]
+    assert planned.query["status"] == ["queued", "running", "paused", "compensating"]
     assert [await run.status() for run in runs] == ["running"] * 3
     with pytest.raises(BadInput, match="there is no batch"):
         await client.get_batch(planned.id)

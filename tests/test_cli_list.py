@@ -96,7 +96,7 @@ def test_list_shows_people_a_table(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--status", "done"], "status 'done': it is one of running"),
+        (["--status", "done"], "status 'done': it is one of queued, running"),
         (["--where", "tenant"], "--where tenant: write name=value"),
         (["--started-after", "soon"], "--started-after: 'soon' is no time"),
         (["--order", "name"], "order 'name'"),

@@ -13,10 +13,8 @@ from hosts_lab import GATES, MOST_AT_ONCE, RAN, SET, Lab, begun, open_gate, unti
 from perdure import ExecutionFailed as Failed
 from perdure import ExecutionStopped
 from perdure.cluster.connection import Connection
-from perdure.cluster.inbox import Lanes
 from perdure.cluster.limit_log import LimitLogs
 from perdure.cluster.nats_server import NatsServer
-from perdure.cluster.ownership import Ownership
 from perdure.cluster.queue_report import limit_report
 from perdure.cluster.run import AsyncRun
 from perdure.cluster.serving import Serving
@@ -88,9 +86,7 @@ async def labs(server: NatsServer, connection: Connection) -> AsyncIterator[Labs
     for stack in labs.stacks:
         await stack.aclose()
     for lab in labs.labs:
-        await Ownership(connection.nats, connection.registry, lab.lane).move(Lanes((lab.lane,)))
-        for subject in (f"perdure.cmd.{lab.lane}.*", f"perdure.start.*.{lab.lane}.*"):
-            await connection.nats.jetstream().purge_stream("PERDURE_INBOX", subject=subject)
+        await lab.forget()
 
 
 async def test_three_hosts_share_one_limit_on_nodes(labs: Labs) -> None:

@@ -2,19 +2,18 @@
 
 import asyncio
 import contextlib
-import json
 import multiprocessing
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from chosen_events import name, nodes
 from histories import append, start
-from sqlalchemy import Column, Engine, MetaData, String, Table, create_engine, select
+from sqlalchemy import create_engine
 from subscriber_process import subscribe_for_ever
 
 import perdure
@@ -22,12 +21,10 @@ from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.connection import Connection
 from perdure.cluster.nats_server import NatsServer
-from perdure.errors import BadInput, SinkUnavailable, TakenOver, WaitTimeout
+from perdure.errors import BadInput, TakenOver, WaitTimeout
 from perdure.events.blobs import VALUE_LIMIT
-from perdure.events.cloud_events import Message
 from perdure.events.entry import Happened
 from perdure.events.jetstream_log import IMPORTED, JetStreamLog
-from perdure.events.sinks import MemorySink, open_sink
 from perdure.events.vocabulary import ExecutionSucceeded, NodeScheduled, NodeSucceeded
 
 _forks = multiprocessing.get_context("forkserver")
@@ -42,17 +39,6 @@ async def client(settings: Settings, server: NatsServer) -> AsyncIterator[AsyncC
 @pytest.fixture
 def log(connection: Connection) -> JetStreamLog:
     return connection.log
-
-
-def name() -> str:
-    return f"s-{uuid4().hex[:8]}"
-
-
-async def nodes(log: JetStreamLog, execution: str, count: int, workflow: str = "flow") -> None:
-    """Append a start and so many entries of one event."""
-    await append(log, execution, start(workflow))
-    for n in range(2, count + 2):
-        await append(log, execution, NodeScheduled(f"n{n}", 1), n=n)
 
 
 async def nodes_behind(log: JetStreamLog, execution: str, n: int, count: int) -> None:
@@ -217,154 +203,6 @@ async def test_what_was_imported_comes_only_to_those_who_ask(client: AsyncClient
     ]  # fmt: skip
     assert [each.execution for each in await taken(client, 3, from_=before, imports=True)][1] == execution
     assert (await taken(client, 1, execution=execution, from_="beginning", imports=True))[0].execution == execution
-
-
-BILLS = Table("bills", MetaData(), Column("execution", String(50)), Column("node", String(50)))
-
-
-def bill(connection: Any, happened: Happened) -> None:
-    node = getattr(happened.event, "node", "")
-    connection.execute(BILLS.insert().values(execution=happened.execution, node=node))
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    url = f"sqlite:///{tmp_path}/mine.sqlite"
-    if request.param == "postgresql":
-        url = str(request.getfixturevalue("postgres_url")).replace("postgresql://", "postgresql+psycopg://")
-    engine = create_engine(url)
-    BILLS.create(engine)
-    yield engine
-    engine.dispose()
-
-
-def billed(engine: Engine, execution: str) -> list[str]:
-    with engine.connect() as connection:
-        return list(connection.scalars(select(BILLS.c.node).where(BILLS.c.execution == execution)))
-
-
-async def test_events_go_into_sql_exactly_once_though_the_handler_fails_in_between(
-    client: AsyncClient, log: JetStreamLog, engine: Engine
-) -> None:
-    execution, calls = name(), list[int]()
-    await nodes(log, execution, 6)
-    options: dict[str, Any] = {
-        "types": "NodeScheduled",
-        "execution": execution,
-        "from_": "beginning",
-        "stop_at_end": True,
-    }
-
-    def fails_once(connection: Any, happened: Happened) -> None:
-        bill(connection, happened)
-        calls.append(1)
-        if len(calls) == 4:
-            raise ConnectionError("the power went")
-
-    with pytest.raises(ConnectionError):
-        await client.into_sql(fails_once, engine, "bills", **options)
-    assert billed(engine, execution) == ["n2", "n3", "n4"]
-    assert await client.into_sql(fails_once, engine, "bills", **options) == 3
-    assert await client.into_sql(fails_once, engine, "bills", **options) == 0
-    assert billed(engine, execution) == [f"n{n}" for n in range(2, 8)]
-
-
-async def test_several_that_go_into_sql_under_one_name_share_the_events(
-    client: AsyncClient, log: JetStreamLog, postgres_url: str
-) -> None:
-    engine = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
-    BILLS.create(engine)
-    execution = name()
-    await nodes(log, execution, 40)
-    options: dict[str, Any] = {
-        "types": "NodeScheduled",
-        "execution": execution,
-        "from_": "beginning",
-        "stop_at_end": True,
-    }
-    counts = await asyncio.gather(*(client.into_sql(bill, engine, "shared", **options) for _ in range(3)))
-    assert sum(counts) == 40
-    assert billed(engine, execution) == [f"n{n}" for n in range(2, 42)]
-    engine.dispose()
-
-
-async def test_a_position_of_another_log_is_refused(client: AsyncClient, tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path}/mine.sqlite")
-    await client.into_sql(bill, engine, "mine", stop_at_end=True)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE perdure_positions SET log = 'another'")
-    with pytest.raises(BadInput, match="is of another log"):
-        await client.into_sql(bill, engine, "mine", stop_at_end=True)
-    engine.dispose()
-
-
-async def until(said: Callable[[], bool]) -> None:
-    while not said():
-        await asyncio.sleep(0)
-
-
-class FailsFirst(MemorySink):
-    async def put(self, messages: Any) -> None:
-        if not hasattr(self, "failed"):
-            self.failed = True
-            raise SinkUnavailable("not now")
-        await super().put(messages)
-
-
-async def forwarded(client: AsyncClient, sink: Any, count: int, messages: list[Message], **options: Any) -> None:
-    work = asyncio.create_task(client.forward(sink, **options))
-    waiting = asyncio.create_task(until(lambda: len(messages) >= count))
-    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    assert not work.done(), work.exception()
-    behind = int(json.loads(messages[-1].body)["perdureposition"]) - 1
-    while not any(
-        each["position"] >= behind for each in await client.subscriptions() if each["name"] == options["name"]
-    ):
-        pass
-    work.cancel()
-    await asyncio.wait({work})
-
-
-async def test_events_are_handed_on_to_a_sink_that_was_away_and_not_again(
-    client: AsyncClient, log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    execution, sink = name(), FailsFirst()
-    await nodes(log, execution, 3, "sunk")
-    options: dict[str, Any] = {"name": name(), "execution": execution, "from_": "beginning"}
-    await forwarded(client, sink, 4, sink.messages, **options)
-    assert [message.type for message in sink.messages] == ["ExecutionStarted", *["NodeScheduled"] * 3]
-    assert json.loads(sink.messages[0].body)["perdureworkflow"] == "sunk"
-    await append(log, execution, ExecutionSucceeded(1), n=5)
-    await forwarded(client, sink, 5, sink.messages, **options)
-    assert sink.messages[4].type == "ExecutionSucceeded"
-
-
-async def test_the_nats_sink_hands_on_to_a_stream_and_says_when_there_is_none(
-    client: AsyncClient, log: JetStreamLog, server: NatsServer, connection: Connection
-) -> None:
-    from perdure.events.sinks import NatsSink
-
-    subject, execution = f"out-{uuid4().hex[:6]}", "a.b"
-    js, sink = connection.nats.jetstream(), NatsSink(server.url, subject, server.token)
-    messages = [Message(f"log/{number}", "NodeScheduled", execution, b"{}") for number in range(3)]
-    with pytest.raises(SinkUnavailable, match=rf"does a stream there take {subject}\.>"):
-        await sink.put(messages)
-    await js.add_stream(name=subject, subjects=[f"{subject}.>"])
-    await sink.put(messages[:2])
-    await sink.put(messages)  # the first two again
-    info = await js.stream_info(subject, subjects_filter=">")
-    assert info.state.subjects == {f"{subject}.NodeScheduled.a=2eb": 3}
-    await sink.close()
-    await js.delete_stream(subject)
-
-
-async def test_sinks_by_url_are_checked() -> None:
-    with pytest.raises(BadInput, match="no sink is known for 'amqp://x/y'"):
-        await open_sink("amqp://x/y")
-    with pytest.raises(BadInput, match=r"names no topic; write it as kafka://host:9092/topic"):
-        await open_sink("kafka://localhost:9092")
-    with pytest.raises(BadInput, match="names no subject"):
-        await open_sink("nats://localhost:4222/")
 
 
 PAGE = Path(__file__).parent.parent / "docs/subscriptions.md"

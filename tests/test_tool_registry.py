@@ -102,7 +102,7 @@ def test_one_file_that_is_imported_under_two_names_is_one_tool(tmp_path: Path, m
     (tmp_path / "inner/both.py").write_text("from perdure import tool\n@tool(name='registry.both')\ndef both(): ...\n")
     for folder in (tmp_path, tmp_path / "inner"):
         monkeypatch.syspath_prepend(str(folder))
-    assert place("registry.both", installed=("inner.both", "both")) == "both:both"
+    assert place("registry.both", installed=("inner.both", "both")) == "inner.both:both"
 
 
 @pytest.mark.parametrize(
