@@ -1,5 +1,7 @@
 """Events as other systems get them: CloudEvents 1.0 in JSON, one for each event of the log."""
 
+import hashlib
+
 import msgspec
 
 from perdure.events.entry import Happened
@@ -23,7 +25,7 @@ def message_of(happened: Happened, workflow: str, log: str) -> Message:
     data.pop("type")
     event = {
         "specversion": "1.0",
-        "id": f"{log}/{happened.id}",
+        "id": f"{hashlib.sha256(log.encode()).hexdigest()[:12]}-{happened.position}-{happened.i}",
         "source": "perdure",
         "type": f"perdure.{kind}",
         "subject": happened.execution,

@@ -54,9 +54,9 @@ async def test_a_type_that_does_not_exist_is_refused_with_the_one_that_was_meant
 def test_every_event_can_become_a_cloud_event() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     message = message_of(Happened("x-1", 2, 7, at, ExecutionSucceeded({"a": 1}), 3), "order", "log-1")
-    assert (message.id, message.type, message.execution) == ("log-1/7.3", "ExecutionSucceeded", "x-1")
+    assert (message.id, message.type, message.execution) == ("b8260cf725d5-7-3", "ExecutionSucceeded", "x-1")
     assert message.body == (
-        b'{"specversion":"1.0","id":"log-1/7.3","source":"perdure","type":"perdure.ExecutionSucceeded",'
+        b'{"specversion":"1.0","id":"b8260cf725d5-7-3","source":"perdure","type":"perdure.ExecutionSucceeded",'
         b'"subject":"x-1","time":"2026-01-01T00:00:00+00:00","datacontenttype":"application/json",'
         b'"perdureworkflow":"order","perdureposition":"7","data":{"output":{"a":1}}}'
     )
