@@ -75,7 +75,8 @@ class Recorded(msgspec.Struct, frozen=True):
         """Return the events of the entry, each with where and when it happened."""
         entry = self.entry
         return [
-            Happened(self.execution, entry.n, self.position, entry.at, event, i) for i, event in enumerate(entry.events)
+            Happened(self.execution, entry.n, self.position, entry.at, event, i, self.imported)
+            for i, event in enumerate(entry.events)
         ]
 
     @property
@@ -87,7 +88,7 @@ class Recorded(msgspec.Struct, frozen=True):
 class Happened(msgspec.Struct, frozen=True):
     """One event as subscribers see it. n: number of its entry within the execution; at: UTC time; i: which of it.
 
-    position: of its entry in the whole log.
+    position: of its entry in the whole log. imported: whether it happened elsewhere, before.
     """
 
     execution: str
@@ -96,6 +97,7 @@ class Happened(msgspec.Struct, frozen=True):
     at: datetime
     event: Event
     i: int = 0
+    imported: bool = False
 
     @property
     def id(self) -> str:

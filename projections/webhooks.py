@@ -73,6 +73,7 @@ class Outbox(Projection):
             item
             for item in events
             if item.position > begin
+            and (choice.imports or not item.imported)
             and (not kinds or isinstance(item.event, kinds))
             and choice.execution in (None, item.execution)
         ]

@@ -1,11 +1,15 @@
 """Batches: what they reach, what they record, their pace, and going on after a crash."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from batch_process import signal_all
 from histories import append, start
 
 import perdure
@@ -17,6 +21,7 @@ from perdure.cluster.run import AsyncRun
 from perdure.errors import BadInput, TakenOver
 from perdure.events.vocabulary import Error, ExecutionFailed
 
+_forks = multiprocessing.get_context("forkserver")
 WAITS: dict[str, Any] = {
     "name": "waits",
     "search": {"tenant": "input.tenant"},
@@ -118,6 +123,30 @@ async def test_a_batch_that_is_broken_off_goes_on_and_each_execution_is_told_onc
     assert [await signals(run) for run in runs] == [1] * 12
     with pytest.raises(BadInput, match="is finished already"):
         await client.resume_batch(planned.id)
+
+
+async def test_a_batch_whose_process_is_killed_goes_on_elsewhere(client: AsyncClient) -> None:
+    tenant, runs = await waiting(client, 25)
+    hears, says = _forks.Pipe(duplex=False)
+    process = _forks.Process(target=signal_all, args=(client._settings, tenant, says))
+
+    def kill() -> None:
+        process.start()
+        says.close()
+        for _ in range(14):  # in the midst of the second page
+            assert hears.poll(30), "nothing was done"
+            pid = hears.recv()
+        os.kill(pid, signal.SIGKILL)
+        process.join(10)
+
+    await asyncio.to_thread(kill)
+    assert process.exitcode == -signal.SIGKILL
+    broken = (await client.batches())[0]
+    assert broken.status == "running"
+    assert 10 <= broken.outcomes["done"] < 25
+    assert (await client.resume_batch(broken.id)).outcomes == {"done": 25}
+    assert [await signals(run) for run in runs] == [1] * 25
+    hears.close()
 
 
 async def test_a_batch_can_be_stopped_and_taken_over(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

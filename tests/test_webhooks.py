@@ -19,6 +19,7 @@ from perdure.cluster.settings import Settings
 from perdure.cluster.telling import Teller
 from perdure.cluster.webhook_http import signature
 from perdure.errors import BadInput
+from perdure.events.jetstream_log import IMPORTED
 from perdure.events.vocabulary import Error, ExecutionFailed, ExecutionSucceeded, NodeSucceeded
 
 PAGE = (Path(__file__).parent.parent / "docs/subscriptions.md").read_text(encoding="utf-8")
@@ -103,6 +104,16 @@ async def test_the_chosen_events_are_posted_signed_and_only_from_the_declaration
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     mac = base64.b64encode(hmac.new(b"s3cret", signed, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{mac}"
+
+
+async def test_what_was_imported_is_not_told(client: AsyncClient, teller: Teller, receiver: Receiver) -> None:
+    await client.webhooks.add("pager", receiver.url, secret="HOOK", types="ExecutionStarted")
+    log = client._connection.log
+    source = await append(log, "source", start())
+    (data,) = [recorded.data async for recorded in log.read_all(source - 1, 1)]
+    await log.append_stored("copy", "an-import", data, 0, {IMPORTED: "1"})
+    await all_told(teller)
+    assert [json.loads(body)["subject"] for _, body in receiver.got] == ["source"]
 
 
 async def test_the_check_of_the_docs_takes_what_is_ours_and_nothing_else(
