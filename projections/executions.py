@@ -9,9 +9,13 @@ from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
     ChildRequested,
     Event,
+    ExecutionAdmitted,
+    ExecutionCancelling,
     ExecutionCompensating,
     ExecutionFailed,
+    ExecutionPaused,
     ExecutionPurged,
+    ExecutionQueued,
     ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
@@ -36,6 +40,7 @@ class Executions(BuiltIn):
     """Folds the tables executions, attributes, tags, current and timers."""
 
     name = "executions"
+    version = 2
     tables = (executions, attributes, tags, current, timers)
 
     def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
@@ -76,7 +81,7 @@ def _started(batch: _Batch, item: Happened, event: ExecutionStarted) -> None:
         began=item.position, id=item.execution, workflow=event.workflow, digest=event.digest, status="running",
         priority=event.priority, parent=parent and parent.execution, parent_node=parent and parent.node,
         started_at=item.at, ended_at=None, changed_at=item.at, failed_node=None, error_type=None, error_message=None,
-        search=event.search, tags=event.tags, compensating=False,
+        search=event.search, tags=event.tags, **_NO_FLAGS,
     )  # fmt: skip
     for name, value in event.search.items():
         batch.attributes.put(execution=item.execution, name=name, began=item.position, **_typed(value))
@@ -98,22 +103,37 @@ def _changed(batch: _Batch, item: Happened, event: Event) -> None:
     row = batch.executions.get(item.execution)
     if row is None:
         return
-    values: Row = {"status": STATUS[type(event)], "changed_at": item.at}
+    values: Row = {"changed_at": item.at, **_FLAGS.get(type(event), {})}
     if isinstance(event, ExecutionRetried | ExecutionCompensating):
         values |= dict.fromkeys(("ended_at", "failed_node", "error_type", "error_message"))
-    if isinstance(event, ExecutionCompensating):
-        values["compensating"] = True
-    elif isinstance(event, ExecutionResumed):
-        if row["status"] != "paused":
-            return  # a pause does not show while it is cancelled, and neither does its end
-        values["status"] = "compensating" if row["compensating"] else "running"
     elif type(event) in ENDS:
-        values |= {"ended_at": item.at, "compensating": False, **_why(event)}
+        values |= {"ended_at": item.at, **_NO_FLAGS, **_why(event)}
         batch.current.clear(item.execution)
         batch.timers.clear(item.execution)
-    elif row["status"] == "cancelling":
-        return
+    values["status"] = _status({**row, **values}, event)
     batch.executions.change(row, **values)
+
+
+_NO_FLAGS = dict.fromkeys(("queued", "paused", "compensating"), False)
+_FLAGS: dict[type, Row] = {
+    ExecutionQueued: {"queued": True},
+    ExecutionAdmitted: {"queued": False},
+    ExecutionPaused: {"paused": True},
+    ExecutionResumed: {"paused": False},
+    ExecutionCancelling: {"paused": False},
+    ExecutionCompensating: {"compensating": True},
+    ExecutionRetried: _NO_FLAGS,
+}
+"""What shows again when what hides it is over."""
+
+
+def _status(row: Row, event: Event) -> str:
+    """Return the status as the state has it: what is being cancelled stays so until it ends."""
+    if type(event) in ENDS or isinstance(event, ExecutionCancelling):
+        return STATUS[type(event)]
+    if row["status"] == "cancelling" and not isinstance(event, ExecutionRetried):
+        return "cancelling"
+    return next((status for status in _NO_FLAGS if row[status]), "running")
 
 
 def _why(event: Any) -> Row:

@@ -21,7 +21,7 @@ ORDERS = {
 }
 """What a list may be ordered by; with `-` before it the other way round."""
 
-_SHOWN = [column for column in executions.columns if column.name not in ("began", "compensating")]
+_SHOWN = [column for column in executions.columns if column.name not in ("began", "compensating", "paused", "queued")]
 _CURRENT = 100  # of one execution in a list
 
 

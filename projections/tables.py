@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, UniqueConstraint, false
 
 from perdure.projections.types import Json, Moment, Position, Words
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration."""
 
 metadata = MetaData()
@@ -50,7 +50,9 @@ executions = Table(
     Column("failed_node", Words),
     Column("error_type", Words),
     Column("error_message", Words),
-    Column("compensating", Boolean, nullable=False),  # shows when a pause is over
+    Column("compensating", Boolean, nullable=False),  # these three: what shows again when what hides it is over
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("queued", Boolean, nullable=False, server_default=false()),
     Column("search", Json, nullable=False),
     Column("tags", Json, nullable=False),
     UniqueConstraint("id", name="executions_id"),

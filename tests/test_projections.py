@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -21,6 +22,7 @@ from perdure.events.memory_log import MemoryLog
 from perdure.events.vocabulary import (
     BodyStarted,
     BodySucceeded,
+    ExecutionAdmitted,
     ExecutionCancelled,
     ExecutionCancelling,
     ExecutionCompensated,
@@ -28,11 +30,13 @@ from perdure.events.vocabulary import (
     ExecutionFailed,
     ExecutionPaused,
     ExecutionPurged,
+    ExecutionQueued,
     ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
     ExecutionSucceeded,
     ExecutionTerminated,
+    LimitClaim,
     MacrostepTaken,
     Microstep,
     NodeAttemptFailed,
@@ -53,6 +57,8 @@ from perdure.projections.runner import Projections, built_in
 from perdure.projections.statistics import counted
 from perdure.projections.store import _MIGRATIONS
 from perdure.projections.tables import SCHEMA, executions, metadata, tracking
+
+CLAIM = LimitClaim("few", NOON)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -126,6 +132,11 @@ async def test_an_execution_is_a_row_that_ends(projections: Projections) -> None
          "compensating"),
         ([ExecutionSucceeded(), ExecutionCompensating("c", BOOM), ExecutionCompensated()], "compensated"),
         ([ExecutionFailed(BOOM), ExecutionRetried()], "running"),
+        ([ExecutionQueued(CLAIM)], "queued"),
+        ([ExecutionQueued(CLAIM), ExecutionPaused()], "queued"),
+        ([ExecutionQueued(CLAIM), ExecutionPaused(), ExecutionAdmitted("few")], "paused"),
+        ([ExecutionQueued(CLAIM), ExecutionAdmitted("few")], "running"),
+        ([ExecutionQueued(CLAIM), ExecutionCancelling(), ExecutionAdmitted("few")], "cancelling"),
         ([ExecutionCancelling("no"), ExecutionCancelled("no")], "cancelled"),
         ([ExecutionTerminated("stop")], "terminated"),
     ],
@@ -370,6 +381,19 @@ def test_tables_of_a_newer_release_are_left_alone(projections: Projections) -> N
         connection.execute(text("UPDATE perdure_schema SET version_num = '9999'"))
     with pytest.raises(EnvironmentProblem, match="of another release of perdure"):
         projections.store.migrate()
+
+
+async def test_a_database_of_the_first_release_with_migrations_is_brought_up_to_date(projections: Projections) -> None:
+    log = MemoryLog()
+    await append(log, "x-1", start())
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with projections.store.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        old = {"projection": "executions", "version": 1, "log": await log.identity(), "position": 1}
+        connection.execute(tracking.insert().values(old))
+    assert (await one(projections, log))["id"] == "x-1"  # its rows were made again, for its version has grown
 
 
 def test_a_file_of_a_release_without_migrations_is_made_anew(file: Path) -> None:
