@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -64,9 +65,10 @@ class Teller:
         )
         now = datetime.now(UTC)
         until = now + timedelta(seconds=2 * max(hook.timeout for hook in self._hooks.values()) + 10)
-        rows = await self._write(
-            partial(webhooks.claim, webhooks=list(self._hooks), now=now, until=until, limit=_AT_ONCE)
-        )
+        found = partial(webhooks.due, webhooks=list(self._hooks), now=now, limit=_AT_ONCE)
+        rows = await self._projections.read(found)
+        if rows:  # else nothing is written: a writer of SQLite keeps others waiting
+            rows = await self._write(partial(webhooks.claim, rows=rows, until=until))
         answers = await asyncio.gather(*map(self._tried, rows))
         if rows:
             await self._write(partial(self._settle, rows=rows, answers=answers))
@@ -105,7 +107,7 @@ class Teller:
         except (PerdureError, ValueError) as error:
             return Answer(str(error))
 
-    def _settle(self, sql: Sql, rows: list[Any], answers: list[Answer]) -> None:
+    def _settle(self, sql: Sql, rows: Sequence[Any], answers: Sequence[Answer]) -> None:
         for row, answer in zip(rows, answers, strict=True):
             self._settle_one(sql, row, answer)
 

@@ -110,12 +110,16 @@ def _workflows(connection: Connection, events: Sequence[Happened]) -> dict[str, 
     return found
 
 
-def claim(connection: Connection, webhooks: Sequence[str], now: datetime, until: datetime, limit: int) -> list[Any]:
-    """Take deliveries that are due, so that nobody else tries them before `until`; each counts as an attempt."""
-    due = (deliveries.c.status == "pending") & (deliveries.c.due <= now) & deliveries.c.webhook.in_(webhooks)
-    found = connection.execute(select(deliveries).where(due).order_by(deliveries.c.due).limit(limit)).all()
+def due(connection: Connection, webhooks: Sequence[str], now: datetime, limit: int) -> Sequence[Any]:
+    """Return deliveries that are due, those first that have waited longest."""
+    wanted = (deliveries.c.status == "pending") & (deliveries.c.due <= now) & deliveries.c.webhook.in_(webhooks)
+    return connection.execute(select(deliveries).where(wanted).order_by(deliveries.c.due).limit(limit)).all()
+
+
+def claim(connection: Connection, rows: Sequence[Any], until: datetime) -> list[Any]:
+    """Take deliveries, so that nobody else tries them before `until`, and return them; each counts as an attempt."""
     taken = []
-    for row in found:
+    for row in rows:
         ours = _is(row) & (deliveries.c.due == row.due) & (deliveries.c.attempts == row.attempts)
         if connection.execute(update(deliveries).where(ours).values(due=until, attempts=row.attempts + 1)).rowcount:
             taken.append(row)

@@ -244,6 +244,24 @@ async def test_a_runner_that_died_in_the_midst_tells_the_rest_and_lost_read_mode
     assert receiver.types == ["perdure.ExecutionFailed", "perdure.ExecutionSucceeded"]
 
 
+async def test_the_outbox_is_in_postgresql_where_the_read_models_are(
+    tmp_path: Path, receiver: Receiver, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERDURE_SECRET_HOOK", "s3cret")
+    settings = Settings(store=tmp_path / "store", projections_url=postgres_url, http_allow=("127.0.0.0/8",))
+    async with await AsyncClient.open(settings, "none") as client:
+        teller = Teller(client._connection, client._settings)
+        await client.webhooks.add("pager", receiver.url, secret="HOOK", types="ExecutionFailed", attempts=1)
+        receiver.answers = ["500 No\r\n"]
+        await failed(client, "x-1")
+        await all_told(teller)
+        assert [letter["execution"] for letter in await client.webhooks.dead()] == ["x-1"]
+        assert await client.webhooks.retry("pager") == 1
+        await all_told(teller)
+        assert receiver.types == ["perdure.ExecutionFailed"] * 2
+        teller.close()
+
+
 async def test_a_webhook_that_is_removed_tells_nothing_any_more(
     client: AsyncClient, teller: Teller, receiver: Receiver
 ) -> None:
