@@ -19,6 +19,7 @@ from perdure.actors.memories import records_of
 from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
 from perdure.actors.transcripts import Said
+from perdure.cluster.batching import AsyncBatching
 from perdure.cluster.checks import check_id, check_no_schedule, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
@@ -26,10 +27,10 @@ from perdure.cluster.files import Files
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.letting_in import let_in, was_refused
 from perdure.cluster.opening import Mode, open_store
-from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
+from perdure.cluster.subscribing import AsyncSubscribing
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import EnvironmentProblem
 from perdure.events.sessions import JetStreamSessions
@@ -52,7 +53,7 @@ async def connect_async(settings: Settings | None = None, *, local: bool = False
     return await AsyncClient.open(settings or Settings(), "local" if local else "ray")
 
 
-class AsyncClient(AsyncQueries):
+class AsyncClient(AsyncSubscribing, AsyncBatching):
     """A client of one store. Use it as an async context manager, or call `close`."""
 
     def __init__(

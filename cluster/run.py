@@ -330,6 +330,14 @@ class AsyncRun:
         self._known = folded
         return folded.state, folded.position
 
+    async def tell(self, command: Control) -> bool:
+        """Give it a command with an id of yours, which counts once however often it is given; else as all commands."""
+        with contextlib.suppress(ExecutionNotFound):
+            await self._now()
+        if self._known is not None and self._known.knows(command.id):
+            return True
+        return await self._tell(command)
+
     async def _tell(self, command: Control) -> bool:
         try:
             state, position = await self._now()

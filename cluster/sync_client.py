@@ -21,7 +21,9 @@ from perdure.cluster.listening import Heard
 from perdure.cluster.progress import NodeProgress
 from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
+from perdure.cluster.sync_batching import Batching
 from perdure.cluster.sync_queries import Queries
+from perdure.cluster.sync_subscribing import Subscribing
 from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import BadInput
@@ -53,7 +55,7 @@ def connect(settings: Settings | None = None, *, local: bool = False) -> "Client
         raise
 
 
-class Client(Queries):
+class Client(Queries, Subscribing, Batching):
     """A client of one store. Use it as a context manager, or call `close`."""
 
     _client: AsyncClient

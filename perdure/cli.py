@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure import (
+    cli_batch,
     cli_cluster,
     cli_controls,
     cli_definitions,
@@ -18,7 +19,9 @@ from perdure import (
     cli_run,
     cli_schedule,
     cli_sessions,
+    cli_subscriptions,
     cli_tools,
+    cli_webhooks,
     cli_workflows,
 )
 from perdure.cli_support import (
@@ -52,6 +55,9 @@ app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
 app.add_typer(cli_projections.app, name="projections")
+app.add_typer(cli_subscriptions.app, name="subscriptions")
+app.add_typer(cli_webhooks.app, name="webhooks")
+app.add_typer(cli_batch.app, name="batch")
 app.add_typer(cli_schedule.app, name="schedule")
 app.add_typer(cli_sessions.app, name="sessions")
 
