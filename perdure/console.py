@@ -112,7 +112,8 @@ class Progress:
         seconds = ""
         if name in self.began and name in self.ended and node.status not in ("running", "waiting", "open"):
             seconds = f"{(self.ended[name] - self.began[name]).total_seconds():.2f} s"
-        remark = node.reason or (f"{node.error.type}: {node.error.message}" if node.error else _waits_for(node))
+        error = f"{node.error.type}: {node.error.message}" if node.error else ""
+        remark = "reused" if node.reused else node.reason or error or _waits_for(node)
         remark = remark or (self.saying.tail(name) if node.status == "running" else "")
         remark = harmless(remark)
         attempt = f"attempt {node.attempt}" if node.attempt else ""
