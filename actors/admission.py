@@ -46,14 +46,14 @@ def is_refused(state: Started) -> bool:
 
 
 def _begin(draft: Draft) -> None:
-    if draft.plan.timeout is not None:
+    if draft.plan.timeout is not None and "execution/" not in draft.state.timers:
         draft.arm("execution", "", draft.plan.timeout)
     chart = draft.state.main.chart
     if draft.plan.main.chart is not None and chart is None:
         draft.later("chart", "")
-    elif chart is not None:
+    elif chart is not None and draft.state.retries:
         charts.again(draft, "")
-    if draft.state.retries:
+    if draft.state.retries or draft.state.main.nodes or chart is not None:  # it is retried, or a fork with a past
         flow.wake(draft)
         return
     for name in draft.plan.main.roots:

@@ -279,9 +279,14 @@ def again(draft: Draft, body: str) -> None:
     for path, node, _ in list(calls_of(draft, body)):
         if node.status in ("failed", "cancelled"):
             start(draft, path, 1, node.input, node.secrets)
-    step = statechart.delays_again(plan_of(draft, body), state.chart, _surroundings(draft, body))
-    for delay in step.delays:
-        draft.arm("after", timer_path(body, delay.state, delay.entry, delay.number), delay.seconds)
+    for path, seconds in delays_of(draft, body, state.chart):
+        draft.arm("after", path, seconds)
+
+
+def delays_of(draft: Draft, body: str, chart: ChartState) -> Iterator[tuple[str, float]]:
+    """Yield what the timers of the active states' delays are named by, and the seconds of each."""
+    for delay in statechart.delays_again(plan_of(draft, body), chart, _surroundings(draft, body)).delays:
+        yield timer_path(body, delay.state, delay.entry, delay.number), delay.seconds
 
 
 def state_of(draft: Draft, body: str) -> ChartState:

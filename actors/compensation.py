@@ -76,6 +76,8 @@ def _in_body(draft: Draft, at: str, body: BodyState) -> list[_Found]:
 
 
 def _in_node(draft: Draft, path: str, node: NodeState, call: NodeState | None) -> list[_Found]:
+    if node.reused:
+        return []
     undo = draft.plan.node(path).undo if node.status == "succeeded" else None
     if undo is not None and (undo.kind != "compensation" or node.child):  # which stands for what is within it
         # One that could not be undone is not tried again by an error that goes out further.

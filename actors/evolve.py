@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from immutables import Map
 
-from perdure.actors import chart_fold
+from perdure.actors import chart_fold, fork_fold
 from perdure.actors.state import (
     INITIAL,
     BodyState,
@@ -39,6 +39,7 @@ from perdure.events.vocabulary import (
     ExecutionCompensating,
     ExecutionFailed,
     ExecutionFailing,
+    ExecutionForked,
     ExecutionPaused,
     ExecutionPurged,
     ExecutionQueued,
@@ -358,7 +359,14 @@ def _ended(state: Started, event: Outcome) -> Started:
     return _replace(state, outcome=event, undoing=Map(), held=())
 
 
+def _forked(state: Started, event: ExecutionForked) -> Started:
+    """Take the past of another execution for its own, but for what begins anew."""
+    past = fold(event for entry in fork_fold.entries(event) for event in entry.events)
+    return fork_fold.forked(state.started, past if isinstance(past, Started) else state, event.anew)
+
+
 _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
+    ExecutionForked: _forked,
     NodeStuck: _stuck,
     InputChanged: _input_changed,
     Intervened: _intervened,

@@ -48,6 +48,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: JSON pointers to the references to secrets in its input. child: the one that it waits for, or succeeded by.
     waits_for: what its call waits for in a queue. limits: what it claims of limits. usage: what a model took for its
     output.
+    reused: it was done in the past of a fork, whose effects are not the fork's to undo.
     """
 
     status: NodeStatus
@@ -68,6 +69,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     waits_for: str = ""
     limits: list[LimitClaim] = []
     usage: dict[str, Any] | None = None
+    reused: bool = False
 
 
 class BodyState(msgspec.Struct, frozen=True, omit_defaults=True):

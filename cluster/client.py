@@ -19,6 +19,7 @@ from perdure.actors.memories import records_of
 from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
 from perdure.actors.transcripts import Said
+from perdure.cluster.batching import AsyncBatching
 from perdure.cluster.checks import check_id, check_no_schedule, checked
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
@@ -26,16 +27,18 @@ from perdure.cluster.files import Files
 from perdure.cluster.inbox import lane_of, solo_lane
 from perdure.cluster.letting_in import let_in, was_refused
 from perdure.cluster.opening import Mode, open_store
-from perdure.cluster.queries import AsyncQueries
 from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
+from perdure.cluster.subscribing import AsyncSubscribing
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import EnvironmentProblem
 from perdure.events.sessions import JetStreamSessions
 
 if TYPE_CHECKING:
+    from perdure.cluster.evaluation import Evaluated
     from perdure.cluster.schedules import Schedules
+    from perdure.cluster.verification import Verified
     from perdure.cluster.workflows import Workflows
 
 _STARTS_IN_FLIGHT = 256
@@ -50,7 +53,7 @@ async def connect_async(settings: Settings | None = None, *, local: bool = False
     return await AsyncClient.open(settings or Settings(), "local" if local else "ray")
 
 
-class AsyncClient(AsyncQueries):
+class AsyncClient(AsyncSubscribing, AsyncBatching):
     """A client of one store. Use it as an async context manager, or call `close`."""
 
     def __init__(
@@ -117,7 +120,7 @@ class AsyncClient(AsyncQueries):
         WorkflowNotFound, WorkflowDeprecated, QuotaExceeded or LimitReached.
         """
         definition = await self.definition_of(workflow, id)
-        run = AsyncRun(uuid4().hex if id is None else id, self._connection)
+        run = self._run(uuid4().hex if id is None else id)
         command = self._command(definition, input, run.id, priority, search, tags)
         gates = definition.plan.gates
         if (
@@ -157,7 +160,7 @@ class AsyncClient(AsyncQueries):
                 await self._connection.inbox.start(replace(command, tools=places))
 
         await asyncio.gather(*map(start, commands))
-        return [AsyncRun(command.execution, self._connection) for command in commands]
+        return [self._run(command.execution) for command in commands]
 
     async def definition_of(self, workflow: WorkflowLike, id: str | None = None) -> Definition:
         """Return the definition that a start means; an execution that has begun under this id stays with its version.
@@ -231,10 +234,50 @@ class AsyncClient(AsyncQueries):
 
         return await import_(self._connection, lines)
 
+    async def evaluate(
+        self, workflow: WorkflowLike, last: int = 20, *, of: str | None = None, dry: bool = False
+    ) -> AsyncIterator["Evaluated"]:
+        """Yield what would become of the last ended executions under a changed definition; see docs/time_travel.md.
+
+        What is unchanged is answered from their records, the rest is really called here; nothing is stored. of: the
+        name of the workflow that ran; the definition's own otherwise. dry: call nothing, and say what would be called.
+        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable or SecretMissing.
+        """
+        from perdure.cluster.evaluation import Evaluation
+
+        definition = await self.definition_of(workflow)
+        name = of or definition.workflow.name
+        rows = await self.executions(("succeeded", "failed"), last, workflow=name)
+        evaluation = Evaluation(self._connection, self._settings, definition, dry=dry)
+        async for each in evaluation.each([row["id"] for row in rows]):
+            yield each
+
+    async def verify(
+        self, executions: Iterable[str] | None = None, *, projections: bool = True
+    ) -> AsyncIterator["Verified"]:
+        """Yield executions, all where none are named, each with what is wrong with its history, if anything is.
+
+        projections: hold the rows of the read models against it, too. Raises LogUnavailable, EnvironmentProblem.
+        """
+        from perdure.cluster.verification import Verification
+
+        verification = Verification(self._connection, self._projections if projections else None)
+        try:
+            await verification.open()
+            if executions is None:
+                executions = await verification.all()
+            for execution in executions:
+                yield await verification.verify(execution)
+        finally:
+            verification.close()
+
     def get(self, execution: str) -> "AsyncRun":
         """Return the handle of an execution that was started earlier, here or elsewhere."""
         check_no_schedule(execution)
-        return AsyncRun(execution, self._connection)
+        return self._run(execution)
+
+    def _run(self, execution: str) -> "AsyncRun":
+        return AsyncRun(execution, self._connection, self._settings, self._lane)
 
     async def _ship(self, definition: Definition, places: dict[str, str]) -> dict[str, str]:
         return await shipped(CodeStore(self._connection, self._settings.replicas), definition, places)

@@ -13,11 +13,11 @@ from perdure.cluster.connection import Connection
 from perdure.definitions.model import Workflow
 from perdure.errors import BadInput, ExecutionExists, ExecutionNotFound
 from perdure.events.entry import Entry, Recorded, decode
+from perdure.events.jetstream_log import IMPORTED
 from perdure.events.vocabulary import ExecutionStarted
 
 _VERSION = 1
-IMPORTED = {"Perdure-Imported": "1"}
-"""The header of imported entries: they happened before, elsewhere."""
+_IMPORTED = {IMPORTED: "1"}
 
 
 async def export(connection: Connection, execution: str) -> AsyncIterator[str]:
@@ -63,7 +63,7 @@ async def import_(connection: Connection, lines: Iterable[str]) -> str:
         await connection.log.blobs.put(name, content)
     position = await connection.log.last(execution)
     for data, entry in entries[len(there) :]:
-        position = (await connection.log.append_stored(execution, entry.id, data, position, IMPORTED)).position
+        position = (await connection.log.append_stored(execution, entry.id, data, position, _IMPORTED)).position
     if started is not None:
         await connection.inbox.send(ActivateExecution(uuid4().hex, execution), started.lane)
     return execution

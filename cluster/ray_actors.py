@@ -25,6 +25,7 @@ from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
 from perdure.cluster.standby import HostProcess
 from perdure.cluster.supervisor import Supervisor
+from perdure.cluster.telling import keep_telling
 from perdure.cluster.wiring import Opener, connect_to, keep_serving
 
 _log = logging.getLogger("perdure.host")
@@ -175,7 +176,7 @@ class ProjectionActor:
             settings = Settings(**self._config.settings)
             connection = await connect_to(settings)
             logs.to_nats(connection.nats, NAME)
-            await keep_projecting(connection, settings)
+            await asyncio.gather(keep_projecting(connection, settings), keep_telling(connection, settings))
 
 
 class RayProcesses:

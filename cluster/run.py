@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from types import UnionType
 from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
+from msgspec import UNSET
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from perdure.actors.charts import NEVER
 from perdure.actors.folded import Folded
+from perdure.actors.fork_fold import with_past
 from perdure.actors.inputs import (
     CancelExecution,
     ChangeInput,
@@ -38,10 +40,13 @@ from perdure.actors.state import Status as StateStatus
 from perdure.actors.transcripts import Said
 from perdure.cluster.chart_waits import wait_for_state
 from perdure.cluster.connection import Connection
+from perdure.cluster.history import At, History
 from perdure.cluster.hosting import is_driven
 from perdure.cluster.listening import Heard, listen
 from perdure.cluster.progress import NodeProgress, progress_subject
+from perdure.cluster.settings import Settings
 from perdure.definitions.json_values import to_json_value
+from perdure.definitions.loading import WorkflowLike
 from perdure.errors import (
     BadInput,
     CommandNotAllowed,
@@ -81,9 +86,13 @@ _log = logging.getLogger("perdure.client")
 class AsyncRun:
     """The handle of one execution: everything that it answers is read from the log."""
 
-    def __init__(self, execution: str, connection: Connection) -> None:
+    def __init__(
+        self, execution: str, connection: Connection, settings: Settings | None = None, lane: str | None = None
+    ) -> None:
         self.id = execution
         self._connection = connection
+        self._settings = settings
+        self._lane = lane
         self._known: Folded | None = None
 
     async def result(self, timeout: float | None = None) -> Any:
@@ -153,7 +162,8 @@ class AsyncRun:
 
     async def transcript(self, node: str) -> list[Said]:
         """Return what was said at an agent's node (its path), as far as it is recorded; after a failure too."""
-        return said_in((each.event for recorded in await self.history() for each in _readable(recorded)), node)
+        events = (each.event for recorded in await self.history() for each in _readable(recorded))
+        return said_in(with_past(events), node)
 
     async def state(self) -> Started:
         """Return the state as of now, folded from the log. Raises ExecutionNotFound."""
@@ -170,9 +180,27 @@ class AsyncRun:
         """Say whether a host that answers serves this execution; else it goes on when one does."""
         return await is_driven(self._connection, self.id)
 
-    async def history(self) -> list[Recorded]:
-        """Return all entries so far."""
-        return [recorded async for recorded in self._connection.log.read(self.id)]
+    def history(self) -> History:
+        """Return its past: awaited, all entries so far; `await run.history().at(17)` is the state after entry 17."""
+        return History(self.id, self._connection)
+
+    async def fork(
+        self, *, at: At | None = None, from_: str | Sequence[str] = (), input: Any = UNSET,
+        workflow: WorkflowLike | None = None, model: str | None = None, id: str | None = None,
+    ) -> "AsyncRun":  # fmt: skip
+        """Begin a new execution with the past of this one, up to a place, and let it go on from there.
+
+        at: an entry's number, or a time; all of the past where none is given. from_: nodes that begin anew, with all
+        that depends on them. input, workflow (with its input schema and tools), model (of all agents): what is to be
+        another. What was done is reused, as docs/time_travel.md says. id: the same one again, asked for in the same
+        way, is the same fork. Raises BadInput, DefinitionError, ExecutionNotFound or ExecutionExists.
+        """
+        from perdure.cluster.forks import Asked, forked
+
+        nodes = (from_,) if isinstance(from_, str) else tuple(from_)
+        asked, settings = Asked(at, nodes, input, workflow, model), self._settings or Settings()
+        new = await forked(self._connection, settings, self.id, asked, id, self._lane)
+        return AsyncRun(new, self._connection, self._settings, self._lane)
 
     async def begun(self, within: float = 0) -> ExecutionStarted | None:
         """Return the event that it began with, waiting so many seconds for it; None where it has not begun.
@@ -301,6 +329,14 @@ class AsyncRun:
             raise ExecutionNotFound(f"there is no execution {self.id!r} in this store")
         self._known = folded
         return folded.state, folded.position
+
+    async def tell(self, command: Control) -> bool:
+        """Give it a command with an id of yours, which counts once however often it is given; else as all commands."""
+        with contextlib.suppress(ExecutionNotFound):
+            await self._now()
+        if self._known is not None and self._known.knows(command.id):
+            return True
+        return await self._tell(command)
 
     async def _tell(self, command: Control) -> bool:
         try:

@@ -130,7 +130,8 @@ class Settings(BaseSettings):
         description="Modules, `module:attribute`s and Python files with tools for all workflows: `a, ./b.py`.",
     )
     http_allow: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
-        default=(), description="Private hosts and networks that the tool `http` may ask: `10.1.0.0/16, wiki.internal`."
+        default=(),
+        description="Private hosts and networks that `http` and webhooks may ask: `10.1.0.0/16, wiki.internal`.",
     )
     databases: dict[str, Database] = Field(
         default={}, description='Databases of the tool `sql`, as JSON: `{"shop": {"url": "sqlite:///shop.db"}}`.'

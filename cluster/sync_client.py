@@ -8,19 +8,26 @@ from datetime import datetime
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from msgspec import UNSET
+
+from perdure.actors.described import Difference
 from perdure.actors.pools import PoolReport
 from perdure.actors.state import Started
 from perdure.actors.transcripts import Said
 from perdure.cluster.client import AsyncClient, connect_async
+from perdure.cluster.history import At
+from perdure.cluster.history import History as AsyncHistory
 from perdure.cluster.listening import Heard
 from perdure.cluster.progress import NodeProgress
 from perdure.cluster.run import AsyncRun, Status
 from perdure.cluster.settings import Settings
+from perdure.cluster.sync_batching import Batching
 from perdure.cluster.sync_queries import Queries
+from perdure.cluster.sync_subscribing import Subscribing
 from perdure.cluster.tasks import stop
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import BadInput
-from perdure.events.entry import Happened
+from perdure.events.entry import Happened, Recorded
 
 if TYPE_CHECKING:
     from perdure.actors.schedule_state import Schedule
@@ -48,7 +55,7 @@ def connect(settings: Settings | None = None, *, local: bool = False) -> "Client
         raise
 
 
-class Client(Queries):
+class Client(Queries, Subscribing, Batching):
     """A client of one store. Use it as a context manager, or call `close`."""
 
     _client: AsyncClient
@@ -293,6 +300,18 @@ class Run:
         """Return the state as of now, folded from the log; raise ExecutionNotFound."""
         return self._loop.run(self._run.state())
 
+    def history(self) -> "History":
+        """Return its past: its entries so far, and with `at` and `diff` its states."""
+        return History(self._run.history(), self._loop)
+
+    def fork(
+        self, *, at: At | None = None, from_: str | Sequence[str] = (), input: Any = UNSET,
+        workflow: WorkflowLike | None = None, model: str | None = None, id: str | None = None,
+    ) -> "Run":  # fmt: skip
+        """Begin a new execution with the past of this one, up to a place; see AsyncRun.fork."""
+        forking = self._run.fork(at=at, from_=from_, input=input, workflow=workflow, model=model, id=id)
+        return Run(self._loop.run(forking), self._loop)
+
     def progress(self) -> Iterator[NodeProgress]:
         """Yield what tools tell of their progress from now on, live, up to the end of the execution."""
         return self._each(self._run.progress())
@@ -318,6 +337,25 @@ class Run:
                 return
         finally:
             self._loop.run(items.aclose())  # type: ignore[attr-defined]
+
+
+class History:
+    """The past of an execution; see perdure.cluster.history.History. Iterate over it for its entries."""
+
+    def __init__(self, history: AsyncHistory, loop: "_Loop") -> None:
+        self._history = history
+        self._loop = loop
+
+    def __iter__(self) -> Iterator[Recorded]:
+        return iter(self._loop.run(self._history.all()))
+
+    def at(self, at: At) -> Started:
+        """Return the state as it was after the entry number `at`, or at a time. Raises BadInput, ExecutionNotFound."""
+        return self._loop.run(self._history.at(at))
+
+    def diff(self, before: At, after: At | None = None) -> "list[Difference]":
+        """Return what changed between two places; up to now where only one is given."""
+        return self._loop.run(self._history.diff(before, after))
 
 
 async def _next(items: AsyncIterator[Item]) -> Item:

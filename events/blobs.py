@@ -25,6 +25,7 @@ ENTRY_LIMIT = 512 * 1024
 
 _BUCKET = "PERDURE_BLOBS"
 _FIELDS = ("input", "output")
+_PAST = "past"  # of a fork: whatever its size, subscribers have had it
 _ALL_EVENTS = "/events"
 
 
@@ -138,10 +139,10 @@ class _Checking:
 def spill(execution: str, entry: Entry, data: bytes) -> tuple[Entry, dict[str, bytes]]:
     """Return the entry without its large values, and those values as JSON by blob name.
 
-    data: the entry as encoded. Values of events that are over VALUE_LIMIT leave it; where it is still over ENTRY_LIMIT,
-    so do all its events.
+    data: the entry as encoded. Values of events that are over VALUE_LIMIT leave it, and the past of a fork does; where
+    it is still over ENTRY_LIMIT, so do all its events.
     """
-    if len(data) <= VALUE_LIMIT:
+    if len(data) <= VALUE_LIMIT and b'"past":' not in data:
         return entry, {}
     blobs: list[Blob] = []
     values: dict[str, bytes] = {}
@@ -155,9 +156,9 @@ def spill(execution: str, entry: Entry, data: bytes) -> tuple[Entry, dict[str, b
 
     events = list(entry.events)
     for number, event in enumerate(events):
-        for field in _FIELDS:
+        for field in (*_FIELDS, _PAST):
             value = getattr(event, field, None)
-            if value is not None and len(msgspec.json.encode(value)) > VALUE_LIMIT:
+            if value is not None and (field == _PAST or len(msgspec.json.encode(value)) > VALUE_LIMIT):
                 take(f"/events/{number}/{field}", value)
                 event = msgspec.structs.replace(event, **{field: None})
         events[number] = event

@@ -44,13 +44,14 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 class Recorded(msgspec.Struct, frozen=True):
     """A stored entry: the execution it belongs to, its position in the whole log, and its stored bytes.
 
-    values: the content of its blobs by name, where they were read too.
+    values: the content of its blobs by name, where they were read too. imported: whether it happened elsewhere, before.
     """
 
     execution: str
     position: int
     data: bytes
     values: dict[str, bytes] = {}
+    imported: bool = False
 
     @property
     def slim(self) -> Entry:
@@ -73,7 +74,10 @@ class Recorded(msgspec.Struct, frozen=True):
     def unpack(self) -> "list[Happened]":
         """Return the events of the entry, each with where and when it happened."""
         entry = self.entry
-        return [Happened(self.execution, entry.n, self.position, entry.at, event) for event in entry.events]
+        return [
+            Happened(self.execution, entry.n, self.position, entry.at, event, i, self.imported)
+            for i, event in enumerate(entry.events)
+        ]
 
     @property
     def digest(self) -> str:
@@ -82,13 +86,23 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Happened(msgspec.Struct, frozen=True):
-    """One event as subscribers see it. n: number of its entry within the execution; at: UTC time."""
+    """One event as subscribers see it. n: number of its entry within the execution; at: UTC time; i: which of it.
+
+    position: of its entry in the whole log. imported: whether it happened elsewhere, before.
+    """
 
     execution: str
     n: int
     position: int
     at: datetime
     event: Event
+    i: int = 0
+    imported: bool = False
+
+    @property
+    def id(self) -> str:
+        """What tells this event from every other in the log, however often it is delivered."""
+        return f"{self.position}.{self.i}"
 
 
 def encode(entry: Entry) -> bytes:
@@ -109,6 +123,16 @@ def decode(data: bytes) -> Entry:
             return _upcast(data)
         except (msgspec.DecodeError, KeyError, TypeError):
             raise CorruptEntry(f"{error}; a newer release may have written it") from None
+
+
+def as_data(entry: Entry) -> dict[str, Any]:
+    """Return an entry as plain JSON data, as a fork keeps it."""
+    return dict(msgspec.to_builtins(entry))
+
+
+def from_data(data: dict[str, Any]) -> Entry:
+    """Return the entry that plain data hold, brought up to today's format; raise CorruptEntry."""
+    return decode(msgspec.json.encode(data))
 
 
 def _upcast(data: bytes) -> Entry:

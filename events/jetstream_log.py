@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +21,8 @@ from perdure.events.group_writer import GroupWriter, RefusedWrite, StaleWrite, U
 from perdure.events.subjects import EVENTS, LIVE, events_subject, execution_of
 
 STREAM = "PERDURE_EVENTS"
+IMPORTED = "Perdure-Imported"
+"""The header of entries that happened before, elsewhere."""
 _T = TypeVar("_T")
 _NO_MESSAGE = 10037
 _TRY_AGAIN = 0.05  # seconds
@@ -139,13 +141,14 @@ class JetStreamLog:
     async def read_stored(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of one execution as they are stored, their large values left in blobs."""
         async for message in self._gets.read(events_subject(execution), after, limit):
-            yield Recorded(execution, int((message.headers or {})["Nats-Sequence"]), message.data)
+            headers = message.headers or {}
+            yield Recorded(execution, int(headers["Nats-Sequence"]), message.data, imported=IMPORTED in headers)
 
     async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
         """Yield the entries of all executions; see Log.read_all."""
         async for message in self._gets.read(f"{EVENTS}.>", after, limit):
             headers = message.headers or {}
-            yield _recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
+            yield _recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, headers)
 
     async def follow(self, execution: str | None = None, after: int = 0) -> AsyncIterator[Recorded]:
         """Yield entries as they come; see Log.follow."""
@@ -170,7 +173,7 @@ class JetStreamLog:
                 behind = position > after != before
                 if position > after and not behind:
                     after = position
-                    recorded = _recorded(headers["Nats-Subject"], position, copy.data)
+                    recorded = _recorded(headers["Nats-Subject"], position, copy.data, headers)
                     yield await unspill(recorded, self.blobs) if execution else recorded
         finally:
             self._followers.discard(copies)
@@ -190,6 +193,10 @@ class JetStreamLog:
     async def with_events(self, recorded: Recorded) -> Recorded:
         """Return an entry with the events that it left in a blob; see Log.with_events."""
         return await with_events(recorded, self.blobs)
+
+    async def with_values(self, recorded: Recorded) -> Recorded:
+        """Return an entry with the values that it left in blobs; see Log.with_values."""
+        return await unspill(recorded, self.blobs)
 
     async def identity(self) -> str:
         """Return when the stream was created; see Log.identity."""
@@ -246,8 +253,8 @@ class JetStreamLog:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
 
 
-def _recorded(subject: str, position: int, data: bytes) -> Recorded:
-    return Recorded(execution_of(subject.rpartition(".")[2]), position, data)
+def _recorded(subject: str, position: int, data: bytes, headers: Collection[str] = ()) -> Recorded:
+    return Recorded(execution_of(subject.rpartition(".")[2]), position, data, imported=IMPORTED in headers)
 
 
 def _find(entry_id: str, tail: list[Recorded]) -> Recorded | None:

@@ -43,6 +43,10 @@ class Log(Protocol):
         """
         ...
 
+    async def with_values(self, recorded: Recorded) -> Recorded:
+        """Return an entry that was read among those of all with all of its values; raise CorruptBlob."""
+        ...
+
     async def identity(self) -> str:
         """Return what tells this log from every other, for as long as it exists."""
         ...

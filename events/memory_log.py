@@ -59,6 +59,10 @@ class MemoryLog:
         """Return the entry, which is whole; see Log.with_events."""
         return recorded
 
+    async def with_values(self, recorded: Recorded) -> Recorded:
+        """Return the entry, which is whole; see Log.with_values."""
+        return recorded
+
     async def identity(self) -> str:
         """Return what tells this log from every other; see Log.identity."""
         return self._identity

@@ -71,6 +71,19 @@ class ExecutionAdmitted(_Event, frozen=True):
     limit: str
 
 
+class ExecutionForked(_Event, frozen=True):
+    """An execution goes on from the past of another one, as that was after its entry number `at`.
+
+    anew: the nodes of that past that begin again, by path: those under way, those that were asked for, what follows.
+    past: its entries, as they were, in a blob of their own.
+    """
+
+    execution: str
+    at: int
+    anew: list[str] = []
+    past: list[Any] | None = None
+
+
 class ChildRequested(_Event, frozen=True):
     """A node starts another workflow as an execution of its own, and waits for it unless that is detached."""
 
@@ -502,6 +515,7 @@ class ExecutionPurged(_Event, frozen=True):
 
 Event = (
     ExecutionStarted
+    | ExecutionForked
     | ExecutionQueued
     | ExecutionAdmitted
     | ChildRequested

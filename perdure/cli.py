@@ -2,21 +2,26 @@
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure import (
+    cli_batch,
     cli_cluster,
     cli_controls,
     cli_definitions,
     cli_list,
     cli_log,
+    cli_past,
     cli_projections,
     cli_run,
     cli_schedule,
     cli_sessions,
+    cli_subscriptions,
     cli_tools,
+    cli_webhooks,
     cli_workflows,
 )
 from perdure.cli_support import (
@@ -28,11 +33,10 @@ from perdure.cli_support import (
     settings_of_existing,
     until_stopped,
 )
-from perdure.errors import PerdureError
+from perdure.errors import BadInput, PerdureError
 
 if TYPE_CHECKING:
     from perdure.actors.pools import PoolReport
-    from perdure.cluster.run import AsyncRun
     from perdure.cluster.settings import Settings
 
 app = typer.Typer(
@@ -46,10 +50,14 @@ app.add_typer(cli_controls.app)
 app.add_typer(cli_definitions.app)
 app.add_typer(cli_tools.app)
 app.add_typer(cli_list.app)
+app.add_typer(cli_past.app)
 app.add_typer(cli_controls.nodes, name="node")
 app.add_typer(cli_log.app, name="log")
 app.add_typer(cli_workflows.app, name="workflows")
 app.add_typer(cli_projections.app, name="projections")
+app.add_typer(cli_subscriptions.app, name="subscriptions")
+app.add_typer(cli_webhooks.app, name="webhooks")
+app.add_typer(cli_batch.app, name="batch")
 app.add_typer(cli_schedule.app, name="schedule")
 app.add_typer(cli_sessions.app, name="sessions")
 
@@ -66,19 +74,28 @@ def show(
     definition: Annotated[
         bool, typer.Option("--definition", help="Print the definition that it runs, as YAML, and nothing else.")
     ] = False,
+    at: cli_past.Place = None,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Draw when attempts, waits and timers began and ended.")
+    ] = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one execution: its nodes, its output or error.
+    """Show one execution: its nodes, its output or error; with --at as it was then.
 
     Example: perdure show order-42 --follow
     """
     settings = settings_of_existing(store)
+    if follow + definition + timeline + (at is not None) > 1:
+        raise BadInput("say one of --follow, --definition, --timeline and --at")
+    if timeline:
+        asyncio.run(_timeline(execution, settings, as_json=as_json))
+        return
     if definition:
         cli_workflows.print_definition(asyncio.run(_ran(execution, settings)), as_json=as_json)
         return
     try:
-        until_stopped(_show(execution, settings, follow=follow, as_json=as_json))
+        until_stopped(_show(execution, settings, at, follow=follow, as_json=as_json))
     except Stopped as stopped:
         raise typer.Exit(stopped.exit_code) from None
 
@@ -108,28 +125,44 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-async def _show(execution: str, settings: "Settings", *, follow: bool, as_json: bool) -> None:
+async def _show(execution: str, settings: "Settings", at: str | None, *, follow: bool, as_json: bool) -> None:
     from perdure import console
+    from perdure.actors.described import described
     from perdure.cluster.client import AsyncClient
+    from perdure.events.vocabulary import ExecutionSucceeded
 
     async with await AsyncClient.open(settings, "none") as client:
         started = client.get(execution)
         state = await started.state()  # says so where there is none
-        if state.outcome is None and not await started.is_driven():
+        last = await started.history().step(cli_past.place_from(at))
+        if at is None and state.outcome is None and not await started.is_driven():
             say("nobody drives this execution now; it goes on with its `perdure run` command and --id, or a client")
         if follow:
             await console.follow(console.Progress(execution), started.events(), started.stream())
         progress = console.Progress(execution)
-        for recorded in await started.history():
-            for happened in recorded.unpack():
+        async for recorded in started.history():
+            for happened in recorded.unpack() if at is None or recorded.position <= last.recorded.position else ():
                 progress.feed(happened)
         if as_json:
-            typer.echo(console.as_json(await _described(started)))
+            typer.echo(console.as_json(described(execution, progress.state)))
             return
         console.show(progress)
-        state = await started.state()
-        if state.status == "succeeded":
-            print_json(getattr(state.outcome, "output", None))
+        outcome = getattr(progress.state, "outcome", None)
+        if isinstance(outcome, ExecutionSucceeded):
+            print_json(outcome.output)
+
+
+async def _timeline(execution: str, settings: "Settings", *, as_json: bool) -> None:
+    from perdure import console, console_past
+    from perdure.cluster.client import AsyncClient
+
+    async with await AsyncClient.open(settings, "none") as client:
+        await client.get(execution).state()  # says so where there is none
+        spans = await client.timeline(execution)
+    if as_json:
+        typer.echo(console.as_json(spans))
+    else:
+        console_past.show_timeline(spans, datetime.now(UTC))
 
 
 async def _pools(settings: "Settings") -> "list[PoolReport]":
@@ -146,39 +179,6 @@ async def _ran(execution: str, settings: "Settings") -> str:
     async with await AsyncClient.open(settings, "none") as client:
         state = await client.get(execution).state()
         return await client.workflows.definition(state.started.digest)
-
-
-async def _described(run: "AsyncRun") -> dict[str, Any]:
-    import msgspec
-
-    state = await run.state()
-    return {
-        "id": run.id,
-        "workflow": state.started.workflow,
-        "digest": state.started.digest,
-        "status": state.status,
-        "input": state.started.input,
-        "nodes": {path: _node_described(node) for path, node in sorted(state.nodes.items())},
-        **_chart_described(state),
-        "outcome": msgspec.to_builtins(state.outcome),
-    }
-
-
-def _chart_described(state: Any) -> dict[str, Any]:
-    """Return where the statecharts of an execution stand, if it has any."""
-    from perdure.actors.listeners import active_states
-
-    states = active_states(state)
-    context = state.main.chart.context if state.main.chart is not None else None
-    return ({"states": states} if states else {}) | ({"context": context} if context is not None else {})
-
-
-def _node_described(node: Any) -> dict[str, Any]:
-    import msgspec
-
-    described: dict[str, Any] = msgspec.to_builtins(node, enc_hook=dict)
-    described.pop("bodies", None)  # what is within has paths of its own
-    return described
 
 
 if __name__ == "__main__":

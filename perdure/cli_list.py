@@ -58,7 +58,7 @@ def list_(
         "status": status or None, "workflow": workflow or None, "filter": filter,
         "where": attributes_from(where or [], "--where"),
         "tag": tag or None, "at": at, "parent": parent, "error": error, "priority": priority, "order": order,
-        **{name: _time(value, name) for name, value in times.items()},
+        **{name: moment_of(value, name) for name, value in times.items()},
     }  # fmt: skip
     if count:
         counts = asked(store, lambda client: client.count(fresh=not stale, **query))
@@ -87,8 +87,8 @@ def approvals(
     Example: perdure approvals --assignee ann
     """
     rows = asked(store, lambda client: client.approvals(assignee, workflow, limit))
-    headings = {"execution": "execution", "workflow": "workflow", "node": "node", "title": "asks", "assignees": "of",
-                "since": "since (UTC)", "due": "until (UTC)"}  # fmt: skip
+    headings = {"execution": "execution", "workflow": "workflow", "node": "node", "title": "asks", "details": "details",
+                "assignees": "of", "since": "since (UTC)", "due": "until (UTC)"}  # fmt: skip
     show_data(
         rows, as_json=as_json, show=lambda console: console.show_rows(headings, rows, "nothing waits for anybody")
     )
@@ -119,7 +119,7 @@ def statistics(
 
     Example: perdure statistics --workflow order --after 24h
     """
-    first, last = _time(after, "after"), _time(before, "before")
+    first, last = moment_of(after, "after"), moment_of(before, "before")
     rows = asked(store, lambda client: client.statistics(workflow, first, last, hourly=hourly))
     for row in rows:
         row.pop("durations", None)
@@ -129,7 +129,7 @@ def statistics(
     show_data(rows, as_json=as_json, show=lambda console: console.show_rows(headings, rows, "nothing has ended"))
 
 
-def _time(given: str | None, name: str) -> datetime | None:
+def moment_of(given: str | None, name: str) -> datetime | None:
     """Return the time that an option means: a moment, or so long ago."""
     if given is None:
         return None

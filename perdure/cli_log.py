@@ -1,16 +1,20 @@
-"""The command line's group `log`: purge, export and import."""
+"""The command line's group `log`: purge, export, import and verify."""
 
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli_support import Store, settings_from, settings_of_existing
+from perdure.cli_support import AsJson, Store, print_json, say, settings_from, settings_of_existing
 from perdure.errors import BadInput
 
-app = typer.Typer(no_args_is_help=True, help="Look after the log: purge, export, import.")
+if TYPE_CHECKING:
+    from perdure.cluster.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Look after the log: purge, export, import, verify.")
+_TOLD_EVERY = 500  # executions
 
 
 @app.command()
@@ -68,6 +72,52 @@ def import_(
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: cannot be read: {error}") from None
     typer.echo(asyncio.run(_import(lines.splitlines(), store)))
+
+
+@app.command()
+def verify(
+    executions: Annotated[list[str] | None, typer.Argument(help="Ids of executions.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of the store, one after the other.")] = False,
+    projections: Annotated[bool, typer.Option(help="Hold the rows of the read models against the log, too.")] = True,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold histories with this release, and tell which do not fold, are altered, or differ from the read models.
+
+    Exit code 1 where there is any. The check before an upgrade, for CI.
+
+    Example: perdure log verify --all
+    """
+    if bool(executions) == everything:
+        raise BadInput("name executions, or say --all")
+    count, entries, problems = asyncio.run(
+        _verify(executions or [], settings_of_existing(store), projections=projections, as_json=as_json)
+    )
+    if as_json:
+        print_json({"executions": count, "entries": entries, "problems": problems})
+    say(f"{count} executions, {entries} entries: {len(problems) or 'no'} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+async def _verify(
+    executions: list[str], settings: "Settings", *, projections: bool, as_json: bool
+) -> tuple[int, int, list[dict[str, Any]]]:
+    import msgspec
+
+    from perdure.cluster.client import AsyncClient
+
+    count, entries, problems = 0, 0, list[dict[str, Any]]()
+    async with await AsyncClient.open(settings, "none") as client:
+        async for each in client.verify(executions or None, projections=projections):
+            count, entries = count + 1, entries + each.entries
+            problems += [msgspec.to_builtins(problem) for problem in each.problems]
+            for problem in each.problems if not as_json else ():
+                place = f", entry {problem.n}" if problem.n else ""
+                typer.echo(f"{problem.execution}{place}: {problem.kind}: {problem.message}")
+            if count % _TOLD_EVERY == 0:
+                say(f"{count} executions so far, {len(problems)} problems")
+    return count, entries, problems
 
 
 async def _purge(seconds: float, statuses: list[str], *, dry_run: bool, store: Path | None) -> list[str]:

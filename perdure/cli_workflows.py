@@ -1,8 +1,9 @@
-"""The command line's group `workflows`: register, list, show, activate and deprecate."""
+"""The command line's group `workflows`: register, list, show, activate, deprecate and evaluate."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,6 +14,7 @@ from perdure.cli_support import AsJson, Store, only_data_on_stdout, print_json, 
 from perdure.errors import BadInput
 
 if TYPE_CHECKING:
+    from perdure.cluster.evaluation import Evaluated
     from perdure.cluster.settings import Settings
     from perdure.cluster.workflow_versions import RegisteredWorkflow
     from perdure.cluster.workflows import Registration, Workflows
@@ -141,6 +143,54 @@ def deprecate(
     say(f"{found.name}@{number} takes no new starts from now on; executions of it go on")
     if found.active == number:
         say(f"{found.name} alone means it and is refused, too; see the others: perdure workflows show {found.name}")
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="The changed definition, YAML or JSON.", show_default=False)],
+    last: Annotated[int, typer.Option(min=1, help="So many of the newest executions that ended.")] = 20,
+    of: Annotated[
+        str | None, typer.Option(help="The workflow whose executions; that of FILE otherwise.", show_default=False)
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Call nothing; only say what would be called.")] = False,
+    replies: Annotated[
+        Path | None, typer.Option(help="Answer agents from this file of scripted replies.", show_default=False)
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the last executions again under a changed definition, and tell what differs: a regression test of agents.
+
+    Nodes that are made as they were and get what they got are answered from the record; the others are really called.
+    Exit code 1 where an outcome differs.
+
+    Example: perdure workflows evaluate order.yaml --last 50 --dry
+    """
+    import msgspec
+
+    from perdure import console_past
+
+    with only_data_on_stdout():
+        told = asyncio.run(_evaluate(file, last, of, replies, settings_of_existing(store), dry=dry))
+    if as_json:
+        print_json([msgspec.to_builtins(each) for each in told])
+    else:
+        console_past.show_evaluated(told, dry=dry)
+    if any(each.same is False for each in told):
+        raise typer.Exit(1)
+
+
+async def _evaluate(
+    file: Path, last: int, of: str | None, replies: Path | None, settings: "Settings", *, dry: bool
+) -> "list[Evaluated]":
+    from perdure.cluster.client import AsyncClient
+    from perdure.testing import Model
+
+    with Model.from_file(replies) if replies else nullcontext() as model:
+        if model is not None:
+            settings = settings.model_copy(update={"openai_base_url": model.base_url})
+        async with await AsyncClient.open(settings, "none") as client:
+            return [each async for each in client.evaluate(file, last, of=of, dry=dry)]
 
 
 def print_definition(text: str, *, as_json: bool) -> None:

@@ -127,6 +127,14 @@ class Deposed(PerdureError):
     """This owner was replaced by a newer one and must stop without any further effect."""
 
 
+class TakenOver(PerdureError):
+    """Another process goes on with what this one was at: a durable subscription, or a batch, has one at a time."""
+
+
+class SinkUnavailable(EnvironmentProblem):
+    """What events are handed on to does not take them now; what was not taken is handed on later."""
+
+
 class BelongsElsewhere(PerdureError):
     """The execution's workflow asks for a process of its own, and this is not one; nothing was decided."""
 

@@ -178,3 +178,10 @@ def _add_current(connection: Connection, rows: Page) -> None:
         for execution, path in connection.execute(query.order_by(current.c.execution, current.c.path)):
             if len(going[execution]["current"]) < _CURRENT:
                 going[execution]["current"].append(path)
+
+
+def begun_between(connection: Connection, query: Query, after: int, until: int, limit: int) -> list[tuple[int, str]]:
+    """Return position of the start, and id, of those asked for that began in `(after, until]`, oldest first."""
+    began = executions.c.began
+    statement = select(began, executions.c.id).where(*conditions(query), began > after, began <= until)
+    return [(row.began, row.id) for row in connection.execute(statement.order_by(began).limit(limit))]

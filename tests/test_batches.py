@@ -207,7 +207,7 @@ async def test_calls_go_by_priority_and_by_turns_and_the_keeper_is_told_whose_th
     first = world.call({"n": 0, "gate": "g"}, "a")
     await until(lambda: MADE == [0])
     mine = [world.call({"n": n}, "a") for n in range(1, 31)]
-    mine.append(world.call({"n": 300}, "a", own={"priority": 8}))  # as its node says
+    mine.append(world.call({"n": 300}, "a", priority=8))
     other, urgent = world.call({"n": 100}, "b"), world.call({"n": 200}, "c", priority=9)
     await until(lambda: len(world.keeper.asked) > 18)
     GATES["g"].set()

