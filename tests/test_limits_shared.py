@@ -149,7 +149,7 @@ async def test_shares_and_priorities_hold_in_all_processes_though_whoever_decide
 async def test_a_rate_and_a_quota_are_used_up_for_all_processes_though_whoever_decides_is_killed(
     processes: Processes,
 ) -> None:
-    quota = {"quota": {"active": 3}}
+    quota: dict[str, Any] = {"quota": {"active": 3}}
     limit = {"rate": 4, "per": "1h", "burst": 4}
     await processes.start(0, "a", 2, limit, **quota)
     await processes.begins(2)
