@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -60,7 +61,7 @@ async def limit_report(connection: Connection, logs: LimitLogs, group: str) -> d
     except (NoRespondersError, NatsTimeout):
         state, _, _, at = await logs.load(group)
         waiting = {key: sorted(keyed.queue.values(), key=lambda each: each.since) for key, keyed in state.keys.items()}
-        return {**report(group, state, waiting, at), "decided": False}
+        return {**report(group, state, waiting, max(at, time.time())), "decided": False}
     except (NatsError, OSError) as error:
         raise LogUnavailable(f"limit {group!r} does not answer: {error or type(error).__name__}") from error
     told: dict[str, Any] = json.loads(answer.data)
