@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -79,6 +80,7 @@ def main() -> None:
     for _ in range(arguments.repeat):
         with tempfile.TemporaryDirectory() as name, cluster(store := Path(name)):
             found.append(asyncio.run(measure(store, arguments.executions)))
+            print({key: round(value, 1) for key, value in found[-1].items()}, file=sys.stderr)
     print(f"{arguments.executions} executions that wait for a signal")
     for key, what, unit in (
         ("started", "begun and at rest", "executions/s"),
