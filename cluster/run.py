@@ -343,9 +343,9 @@ class AsyncRun:
             state, position = await self._now()
         except ExecutionNotFound:
             queued = await self._connection.inbox.queued_start(self.id)
-            if queued is None:
-                raise
-            return await self._sent(command, queued.lane, 0)
+            if queued is not None:
+                return await self._sent(command, queued.lane, 0)
+            state, position = await self._now()  # it may have begun, and been left, between the two looks
         status = state.status
         if (type(command), status) in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
             return True  # it has the end that is asked for
