@@ -188,6 +188,8 @@ async def test_what_cannot_be_forked_says_why(case: AsyncRun, client: AsyncClien
         await case.fork(at=99)
     with pytest.raises(BadInput, match="does not fit the input schema"):
         await case.fork(at=1, input={})
+    with pytest.raises(BadInput, match="the model to fork with has no name"):
+        await case.fork(model=" ")
     agentless = await client.start(FLOW, "a", id="agentless")
     await agentless.result(20)
     with pytest.raises(BadInput, match="no agents"):
