@@ -10,6 +10,10 @@ from perdure.errors import PerdureError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GIVEN_OUT = ipaddress.IPv6Network("2000::/3")
+"""All that is of the public internet in IPv6. What is outside is local, or leads somewhere else by translation."""
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
+"""What older Pythons take for public."""
 
 
 class AddressRefused(PerdureError):
@@ -30,7 +34,17 @@ def check_allowed(allowed: Iterable[str]) -> None:
 
 def is_public(address: Address) -> bool:
     """Say whether an address is of the public internet; one that carries another inside is as public as that."""
-    return all(each.is_global and not each.is_multicast for each in _meant(address))
+    return all(_is_public(each) for each in _meant(address))
+
+
+def _is_public(address: Address) -> bool:
+    if not address.is_global or address.is_multicast or any(_within(address, each) for each in _NOT_PUBLIC):
+        return False
+    return address.version == 4 or address in _GIVEN_OUT
+
+
+def _within(address: Address, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    return address.version == network.version and address in network
 
 
 async def resolved(host: str, port: int, allowed: Iterable[str]) -> list[str]:
@@ -59,7 +73,7 @@ def _is_among(address: Address, allowed: list[str]) -> bool:
             network = ipaddress.ip_network(each)
         except ValueError:
             continue  # the name of a host
-        if address.version == network.version and address in network:
+        if _within(address, network):
             return True
     return False
 

@@ -1,9 +1,11 @@
 """The chat-completions protocol: a request becomes its messages, and its answer, streamed or whole, a reply."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -177,9 +179,15 @@ def about(characters: int) -> int:
     return -(-characters // 4)
 
 
+_CLIENT = ("openai", "openai.resources.chat.completions", "openai.resources.responses")
+
+
 @asynccontextmanager
 async def telling(name: str) -> AsyncIterator[None]:
     """Turn what the client raises into errors that say whether another try may help."""
+    for module in _CLIENT:  # they take seconds to load, and each other execution would wait for it
+        if module not in sys.modules:
+            await asyncio.to_thread(import_module, module)
     import openai
 
     try:

@@ -21,7 +21,8 @@ def check_timing(timing: Timing, now: datetime) -> None:
     """Raise BadInput naming what keeps a schedule from ever firing so."""
     given = [name for name in ("cron", "every", "at") if getattr(timing, name)]
     if len(given) != 1:
-        raise BadInput(f"say when it fires by one of cron, every and at; given: {', '.join(given) or 'none'}")
+        told = ", ".join(given) or "none (an interval is at least 1 second)"
+        raise BadInput(f"say when it fires by one of cron, every and at; given: {told}")
     if timing.every < 0 or timing.jitter < 0:
         raise BadInput("an interval is at least 1 second, and a jitter not negative")
     _zone(timing.zone)

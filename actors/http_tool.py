@@ -16,6 +16,7 @@ from perdure.actors.context import Context
 from perdure.actors.models import RateLimited, Refused, Unavailable
 from perdure.actors.outside import Outside
 from perdure.definitions.builtin_tools import HttpCall, HttpReply
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import BadInput, PerdureError
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ async def _answered(call: HttpCall, outside: Outside) -> HttpReply:
             request = _redirected(request, response)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError, ValueError) as error:
         raise BadInput(f"{_shown(call.url)} is no address that can be asked: {error}") from None
+    except httpx2.LocalProtocolError as error:  # a header that is none
+        raise BadInput(f"{_shown(call.url)} cannot be asked like this: {error}") from None
     except httpx2.HTTPError as error:
         raise Unavailable(f"{_shown(call.url)}: {type(error).__name__}: {error}") from error
     except OSError as error:
@@ -96,6 +99,8 @@ def _check(url: "httpx2.URL") -> None:
         raise BadInput(
             f"{_shown(str(url))} is no address that can be asked: it begins with https:// or http:// and a host"
         )
+    if url.port is not None and not 0 < url.port < 65536:
+        raise BadInput(f"{_shown(str(url))} has the port {url.port}; there are 1 to 65535")
     if url.userinfo:
         raise BadInput("the url holds a user or a password, which would be recorded; give them under 'auth'")
 
@@ -167,7 +172,7 @@ def _reply(call: HttpCall, request: "httpx2.Request", response: "httpx2.Response
     }  # fmt: skip
     if kind == "application/json" or kind.endswith("+json"):
         with suppress(ValueError, RecursionError):  # then it is text
-            reply["json"] = json.loads(body)
+            reply["json"] = to_json_value(json.loads(body))
     if "json" not in reply and body:
         try:
             reply["text"] = body.decode(response.charset_encoding or "utf-8")

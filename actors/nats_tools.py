@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.actors.context import Context
 from perdure.actors.models import Unavailable
 from perdure.definitions.builtin_tools import NatsPublish, NatsPublished, NatsReply, NatsRequest
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import BadInput, EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _reply(answer: "Msg") -> NatsReply:
     except UnicodeDecodeError:
         return NatsReply(base64=base64.b64encode(answer.data).decode(), **reply)
     try:
-        return NatsReply(json_=json.loads(text), **reply)
+        return NatsReply(json_=to_json_value(json.loads(text)), **reply)
     except (ValueError, RecursionError):
         return NatsReply(text=text, **reply)
 

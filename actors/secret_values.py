@@ -1,8 +1,9 @@
 """The values of secrets: put into the input at the call, and taken out again of whatever the call gave."""
 
+import base64
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,9 @@ from perdure.errors import SecretMissing
 
 SHORTEST = 4
 """Characters of the shortest value that is redacted: shorter ones stand in everything."""
+
+_LONG_ENOUGH = 8  # bytes of a value that is redacted in base64 too
+_IN_URLS = str.maketrans("+/", "-_")
 
 
 def _none(name: str) -> str:
@@ -81,6 +85,18 @@ class Secrets:
 
 
 def _forms(value: str) -> set[str]:
-    """Return a value as it stands in text, in JSON, in Python's own notation and in a URL."""
+    """Return a value as it stands in text, in JSON, in Python's own notation, in a URL and in base64."""
     escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-    return {value, *escaped, quote(value, safe="", errors="surrogatepass")}
+    return {value, *escaped, quote(value, safe="", errors="surrogatepass"), *_in_base64(value)}
+
+
+def _in_base64(value: str) -> Iterator[str]:
+    """Yield what a value is within base64, wherever it begins there, as far as that says nothing else.
+
+    A short value is none: its few characters stand in much else.
+    """
+    data = value.encode("utf-8", "surrogatepass")
+    for before in range(3) if len(data) >= _LONG_ENOUGH else ():
+        first, end = -(-before * 8 // 6), (before + len(data)) * 8 // 6
+        packed = base64.b64encode(bytes(before) + data).decode()[first:end]
+        yield from (packed, packed.translate(_IN_URLS))

@@ -81,15 +81,15 @@ def check_name(name: str, version: str) -> None:
         raise BadInput(f"the version {version!r} of tool {name!r} is not written as numbers with points, such as '2.1'")
 
 
-def entry_point_tools(load: Callable[[str, str], object]) -> Shelf:
+def entry_point_tools(load: Callable[[str, str], object], version_at: Callable[[str], str]) -> Shelf:
     """Return the tools of entry points that name one; modules are loaded, so that they register theirs.
 
-    load: imports a module for a tool's place.
+    load: imports a module for a tool's place. version_at: the version of the tool at a place.
     """
     shelf = Shelf()
     for each in _entry_points():
         if each.attr:
-            shelf.put(each.name, "1", each.value)
+            shelf.put(each.name, version_at(each.value), each.value)
         else:
             load(each.value, each.value)
     return shelf

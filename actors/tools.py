@@ -23,7 +23,7 @@ from perdure.definitions.builtin_tools import BUILTINS
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.mcp_servers import McpServer
 from perdure.definitions.parts import Tool as Declared
-from perdure.errors import BadInput, ToolNotFound
+from perdure.errors import BadInput, PerdureError, ToolNotFound
 
 Function = TypeVar("Function")  # a function, a class, or a remote function of Ray's
 
@@ -127,8 +127,17 @@ def shelves(installed: Iterable[str] = ()) -> list[Shelf]:
     of_files = own_tools(files, None)
     for place in (each for each in modules if ":" in each):
         of_files.put(find(place).name, find(place).version, place)
-    points = entry_point_tools(_import)  # before the registered ones are looked at: some only register theirs
+    points = entry_point_tools(
+        _import, _version_at
+    )  # before the registered ones are looked at: some only register theirs
     return [_registered, of_files, points, builtin_tools()]
+
+
+def _version_at(place: str) -> str:
+    try:
+        return find(place).version
+    except PerdureError:  # told when that tool is called: it must not keep others from being found
+        return "1"
 
 
 def own_tools(given: Iterable[str | Declared], base: str | None) -> Shelf:

@@ -9,6 +9,7 @@ import msgspec
 from perdure.actors.replies import AskedFor, Reply, numbered
 from perdure.actors.state import BodyState, NodeState, Started
 from perdure.definitions.agent_parts import MODEL, RECALL
+from perdure.definitions.agent_plan import APPROVE
 from perdure.definitions.nodes import ModelNode, SessionNode
 from perdure.definitions.paths import body_of, owner_of
 from perdure.definitions.plan import Plan
@@ -85,8 +86,19 @@ def _in_turn(body: BodyState) -> list[Said]:
         told = (body.output or {}).get("told", {})
         for number, (call, name) in enumerate(zip(reply.calls, numbered(reply.calls), strict=True)):
             text = told.get(str(number))
-            said.append(Said("tool", text if text is not None else _result(body.nodes.get(name)), call=call.id))
+            text = _edit(body, name) + _result(body.nodes.get(name)) if text is None else text
+            said.append(Said("tool", text, call=call.id))
     return said
+
+
+def _edit(body: BodyState, name: str) -> str:
+    """Say with which arguments a person had a call made, where these were not the model's; else ""."""
+    tool, behind, times = name.partition("~")
+    decided = body.nodes.get(f"{tool}{APPROVE}{behind}{times}")
+    data = decided.output.get("data") if decided is not None and isinstance(decided.output, dict) else None
+    if not isinstance(data, dict) or "arguments" not in data:
+        return ""
+    return f"called, as a person decided, with {json.dumps(data['arguments'], ensure_ascii=False)}:\n"
 
 
 def _to_mend(problem: str) -> str:

@@ -9,9 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 
 from perdure.actors.inputs import AdmitExecution, CancelExecution
 from perdure.actors.limit_facts import Fact, Granted, LimitEntry, Opened, Superseded, Ticket, Told
@@ -278,3 +281,15 @@ def subject_of(group: str) -> str:
 def lease_subject(holder: str) -> str:
     """Return the subject on which a process hears of its tickets."""
     return f"perdure.lease.{holder}"
+
+
+async def answers(nats: Nats, group: str, holder: str, timeout: float) -> bool:
+    """Say whether somebody decides about a limit: who got no answer may have been too busy itself to hear it."""
+    try:
+        request: Request = Beat(holder)
+        answer = await nats.request(subject_of(group), msgspec.json.encode(request), timeout=timeout)
+    except (NoRespondersError, NatsTimeout):
+        return False
+    except (NatsError, OSError) as error:
+        raise LogUnavailable(f"limit {group!r} does not answer: {error or type(error).__name__}") from error
+    return answer.data != ASK_AGAIN

@@ -34,7 +34,7 @@ from perdure.actors.work import Work, WorkerLost
 from perdure.cluster.connection import Connection
 from perdure.cluster.limit_log import LimitLogs
 from perdure.cluster.limit_tickets import Entry, Leases
-from perdure.cluster.limiter import ASK_AGAIN, Limiter, lease_subject, subject_of
+from perdure.cluster.limiter import ASK_AGAIN, Limiter, answers, lease_subject, subject_of
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
 from perdure.definitions.limits import PlanLimit
@@ -44,7 +44,7 @@ from perdure.events.vocabulary import LimitClaim
 _log = logging.getLogger("perdure.limits")
 _ANSWER_SECONDS = 1.5  # after which whoever should answer counts as gone, and is replaced
 _TRY_AGAIN = 0.05  # seconds
-_IN_ONE_BEAT = 2000  # tickets
+_IN_ONE_BEAT = 1000  # tickets, so that the names of all fit into one message
 _SHOWN_AFTER = 2.0  # seconds of waiting from which an execution records it
 Answer = TypeVar("Answer")
 
@@ -61,6 +61,7 @@ class ClusterLimits:
         self._logs = LimitLogs(connection.nats, settings.log_timeout, settings.replicas)
         self._ours: dict[str, Limiter] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+        self._answered: dict[str, float] = {}
         self._entries: dict[str, dict[str, Entry]] = {}
         self._returning: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -248,26 +249,30 @@ class ClusterLimits:
         """
         data, deadline = msgspec.json.encode(request), time.monotonic() + self._settings.log_timeout
         while True:
+            silent = False
             try:
                 answer = await self._nats.request(subject_of(group), data, timeout=_ANSWER_SECONDS)
                 if answer.data != ASK_AGAIN:
                     return msgspec.json.decode(answer.data, type=kind)
-            except (NoRespondersError, NatsTimeout):
+            except (NoRespondersError, NatsTimeout) as error:
+                silent = isinstance(error, NatsTimeout)
                 if time.monotonic() > deadline:
                     raise LogUnavailable(f"limit {group!r} does not answer") from None
             except (NatsError, OSError) as error:
                 raise LogUnavailable(f"limit {group!r} does not answer: {error or type(error).__name__}") from error
             else:
                 continue
-            await self._open(group)
+            if not await self._opened(group, silent=silent):
+                await asyncio.sleep(_TRY_AGAIN)
 
-    async def _open(self, group: str) -> None:
-        """Decide about a limit in this process, unless another one was faster."""
+    async def _opened(self, group: str, *, silent: bool) -> bool:
+        """Decide about a limit in this process, unless it does already, or another one does after all."""
         async with self._opening.setdefault(group, asyncio.Lock()):
             ours = self._ours.get(group)
             if ours is not None and not ours.closed:
-                await asyncio.sleep(_TRY_AGAIN)  # it is ours, and slow
-                return
+                return False  # it is ours, and slow
+            if silent and await self._is_decided(group):
+                return False
             await self._logs.open()
             limiter = Limiter(
                 self._connection, self._logs, group, self._has_ended, ageing=self._settings.priority_ageing,
@@ -276,9 +281,17 @@ class ClusterLimits:
             try:
                 await limiter.open()
             except VersionConflict:
-                await asyncio.sleep(_TRY_AGAIN)
-                return
+                return False
             self._ours[group] = limiter
+            return True
+
+    async def _is_decided(self, group: str) -> bool:
+        """Say whether one answers after all: of thousands that ask at once, one looks."""
+        if time.monotonic() - self._answered.get(group, float("-inf")) > _ANSWER_SECONDS:
+            if not await answers(self._nats, group, self._holder, _ANSWER_SECONDS):
+                return False
+            self._answered[group] = time.monotonic()
+        return True
 
     async def _has_ended(self, ticket: Ticket) -> bool:
         folded, _ = await load(self._connection.log, self._connection.snapshots, ticket.execution)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from perdure.cluster.connection import Connection
 from perdure.cluster.inbox import STREAM
 from perdure.cluster.limit_log import LimitLogs
 from perdure.cluster.limit_report import report
-from perdure.cluster.limiter import subject_of
+from perdure.cluster.limiter import ASK_AGAIN, subject_of
 from perdure.cluster.starts import PRIORITIES
 from perdure.errors import LogUnavailable
 
@@ -57,14 +58,17 @@ async def limit_report(connection: Connection, logs: LimitLogs, group: str) -> d
     request: Request = Report()
     try:
         answer = await connection.nats.request(subject_of(group), _encoder.encode(request), timeout=_ANSWER_SECONDS)
+        told = answer.data
     except (NoRespondersError, NatsTimeout):
-        state, _, _, at = await logs.load(group)
-        waiting = {key: sorted(keyed.queue.values(), key=lambda each: each.since) for key, keyed in state.keys.items()}
-        return {**report(group, state, waiting, at), "decided": False}
+        told = ASK_AGAIN
     except (NatsError, OSError) as error:
         raise LogUnavailable(f"limit {group!r} does not answer: {error or type(error).__name__}") from error
-    told: dict[str, Any] = json.loads(answer.data)
-    return {**told, "decided": True}
+    if told == ASK_AGAIN:
+        state, _, _, at = await logs.load(group)
+        waiting = {key: sorted(keyed.queue.values(), key=lambda each: each.since) for key, keyed in state.keys.items()}
+        return {**report(group, state, waiting, max(at, time.time())), "decided": False}
+    found: dict[str, Any] = json.loads(told)
+    return {**found, "decided": True}
 
 
 async def pool_reports(connection: Connection) -> list[PoolReport]:

@@ -13,6 +13,7 @@ from perdure.actors.secret_values import Secrets
 from perdure.events.subjects import token_of
 
 _EVERY = 0.05  # seconds between the pieces of one reply
+_MOST = 100_000  # characters of a piece: the server takes no message of more than 1 MB
 
 
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -121,7 +122,7 @@ class _Stream:
 
     def say_again(self) -> None:
         """Tell all that was told so far."""
-        self._tell(msgspec.structs.replace(self._about, text=self._told))
+        self._say(0, self._told)
 
     def _flush(self) -> None:
         self._timer = None
@@ -131,5 +132,10 @@ class _Stream:
 
     def _tell_up_to(self, text: str) -> None:
         if len(text) > len(self._told):
-            self._tell(msgspec.structs.replace(self._about, at=len(self._told), text=text[len(self._told) :]))
+            self._say(len(self._told), text[len(self._told) :])
             self._told = text
+
+    def _say(self, at: int, text: str) -> None:
+        for begin in range(0, len(text) or 1, _MOST):
+            piece = text[begin : begin + _MOST]
+            self._tell(msgspec.structs.replace(self._about, at=at + begin, text=piece))

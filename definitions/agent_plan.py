@@ -92,7 +92,11 @@ _ASKED = Approval(
     title="May it be called?",
     on_timeout="reject",
     on_reject="continue",
-    form={"type": ["object", "null"], "properties": {"arguments": {"type": "object"}}},
+    form={
+        "type": ["object", "null"],
+        "properties": {"arguments": {"type": "object"}, "reason": {"type": "string"}},
+        "additionalProperties": False,  # arguments that are not said to be some would leave the model's in force
+    },
 )
 """How calls are decided on; `arguments` in the answer stand in the place of the model's."""
 

@@ -87,8 +87,8 @@ def approvals(
     Example: perdure approvals --assignee ann
     """
     rows = asked(store, lambda client: client.approvals(assignee, workflow, limit))
-    headings = {"execution": "execution", "workflow": "workflow", "node": "node", "title": "asks", "assignees": "of",
-                "since": "since (UTC)", "due": "until (UTC)"}  # fmt: skip
+    headings = {"execution": "execution", "workflow": "workflow", "node": "node", "title": "asks", "details": "details",
+                "assignees": "of", "since": "since (UTC)", "due": "until (UTC)"}  # fmt: skip
     show_data(
         rows, as_json=as_json, show=lambda console: console.show_rows(headings, rows, "nothing waits for anybody")
     )

@@ -20,7 +20,7 @@ from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.cluster.listening import Heard
 from perdure.cluster.tool_list import ListedTool
 from perdure.console_charts import chart_line
-from perdure.console_streams import Saying, hearing
+from perdure.console_streams import Saying, harmless, hearing
 from perdure.definitions.paths import UNDO
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import (
@@ -115,6 +115,7 @@ class Progress:
         error = f"{node.error.type}: {node.error.message}" if node.error else ""
         remark = "reused" if node.reused else node.reason or error or _waits_for(node)
         remark = remark or (self.saying.tail(name) if node.status == "running" else "")
+        remark = harmless(remark)
         attempt = f"attempt {node.attempt}" if node.attempt else ""
         if node.waits_for:
             return name, "queued", attempt, "", node.waits_for
@@ -141,7 +142,9 @@ def _waits_for(node: NodeState) -> str:
     if node.status != "waiting":
         return ""
     if "approval" in node.input:
-        return str(node.input.get("title", ""))
+        details = node.input.get("details")
+        shown = "" if details is None else f"  {json.dumps(details, ensure_ascii=False)}"
+        return str(node.input.get("title", "")) + shown  # whole: nobody is to approve what is not shown
     if "child" in node.input:
         return f"child {node.input['child']}"
     return ", ".join(f"{what} {value}" for what, value in node.input.items())
@@ -248,7 +251,7 @@ def show_rows(headings: dict[str, str], rows: Sequence[dict[str, Any]], empty: s
     for heading in headings.values():
         table.add_column(heading)
     for row in rows:
-        table.add_row(*(escape(_cell(row[name])) for name in headings))
+        table.add_row(*(escape(harmless(_cell(row[name]))) for name in headings))
     console.print(table if rows else empty)
 
 
@@ -259,6 +262,8 @@ def _cell(value: Any) -> str:
         return f"{value:.3g}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)
 
 

@@ -3,12 +3,19 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from perdure.cluster.listening import Heard
 
 _TAIL = 100  # characters of a reply under way that the table shows
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Return text of models and tools as a terminal may show it: what would steer that is made visible."""
+    return _CONTROL.sub("\ufffd", text)
 
 
 class Saying:
@@ -20,18 +27,18 @@ class Saying:
     def take(self, heard: Heard) -> list[str]:
         """Take in what was heard; return the lines that are whole now."""
         if heard.kind == "progress":
-            self._said[heard.node] = text = json.dumps(heard.data, ensure_ascii=False)
+            self._said[heard.node] = text = harmless(json.dumps(heard.data, ensure_ascii=False))
             return [f"{heard.node}  {text}"]
         if heard.kind != "text":
             return self.end(heard.node)
         begun = "" if heard.again else self._said.get(heard.node, "")
         *lines, self._said[heard.node] = (begun + heard.text).split("\n")
-        return [f"{heard.node}> {line}" for line in lines]
+        return [harmless(f"{heard.node}> {line}") for line in lines]
 
     def end(self, node: str) -> list[str]:
         """Forget a node that has ended; return the line that was not whole yet."""
         text = self._said.pop(node, "")
-        return [f"{node}> {text}"] if text else []
+        return [harmless(f"{node}> {text}")] if text else []
 
     def tail(self, node: str) -> str:
         """Return the end of what a node says now."""

@@ -105,7 +105,10 @@ class Operator:
         self,
         id: Id,
         node: Node,
-        data: Annotated[Any, Field(description="Data for the node.")] = None,
+        data: Annotated[
+            Any,
+            Field(description="Data for the node; for an agent's call {'arguments': {...}} in place of the model's."),
+        ] = None,
     ) -> dict[str, Any]:
         """Approve what an execution asks."""
         return {"id": id, "recorded": await self.client.get(id).approve(node, by=self.by, data=data)}

@@ -1,6 +1,7 @@
 """Quantiles of durations that can be added up: DDSketch (Masson and others, VLDB 2019), exact to 1 % of a value."""
 
 from collections.abc import Iterable
+from typing import Any
 
 _ACCURACY = 0.01
 
@@ -16,8 +17,22 @@ def with_values(stored: bytes | None, values: Iterable[float], others: Iterable[
     for each in (stored, *others):
         if each:
             sketch.merge(_sketch(each))
-    data: bytes = DDSketchProto.to_proto(sketch).SerializeToString()  # type: ignore[no-untyped-call]
+    proto: Any = DDSketchProto.to_proto(sketch)  # type: ignore[no-untyped-call]
+    _trim(proto.positiveValues)
+    _trim(proto.negativeValues)
+    data: bytes = proto.SerializeToString()
     return data
+
+
+def _trim(store: Any) -> None:
+    """Leave out the empty bins at both ends: how many there are tells in which order values came."""
+    counts = list(store.contiguousBinCounts)
+    filled = [number for number, count in enumerate(counts) if count]
+    first, end = (filled[0], filled[-1] + 1) if filled else (0, 0)
+    offset = store.contiguousBinIndexOffset + first if filled else 0
+    store.ClearField("contiguousBinCounts")
+    store.contiguousBinCounts.extend(counts[first:end])
+    store.contiguousBinIndexOffset = offset
 
 
 def quantiles(stored: Iterable[bytes], which: Iterable[float]) -> list[float | None]:

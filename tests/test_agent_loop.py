@@ -52,6 +52,7 @@ def test_a_call_that_needs_approval_waits_for_a_person_who_may_edit_its_argument
     assert str(played.took).startswith("2 days")
     asked = played.happened("NodeWaiting")[0]
     assert asked.input["details"] == {"tool": "refund", "arguments": {"amount": 500}}
+    assert said(played, 4)[-1] == ("tool", 'called, as a person decided, with {"amount": 300}:\nok')
 
 
 def test_a_refused_call_is_not_made_and_the_model_reads_why() -> None:

@@ -158,17 +158,20 @@ def cluster(folder: Path) -> Iterator[Up]:
     assert process_ids(up.store) == []
 
 
-async def finished(client: AsyncClient, workflow: Any, notes: chaos_driver.Notes, execution: str) -> AsyncRun:
+async def finished(
+    client: AsyncClient, workflow: Any, notes: chaos_driver.Notes, execution: str, window: asyncio.Semaphore
+) -> AsyncRun:
     """Bring an execution to an end that may not have begun, or that its commands left waiting."""
-    run = await client.start(workflow, execution, id=execution)
-    assert await run.begun(within=60) is not None
-    if await run.status() not in ENDED:
-        await chaos_driver.give(notes, run, "resume")
-        await chaos_driver.give(notes, run, "signal")
-    async with asyncio.timeout(120):
-        while await run.status() not in ENDED:
-            await asyncio.sleep(0.1)
-    return run
+    async with window:
+        run = await client.start(workflow, execution, id=execution)
+        assert await run.begun(within=60) is not None
+        if await run.status() not in ENDED:
+            await chaos_driver.give(notes, run, "resume")
+            await chaos_driver.give(notes, run, "signal")
+        async with asyncio.timeout(120):
+            while await run.status() not in ENDED:
+                await asyncio.sleep(0.1)
+        return run
 
 
 @pytest.mark.timeout(SECONDS + 300)
@@ -185,7 +188,8 @@ async def test_whatever_is_killed_every_execution_ends_as_its_commands_allow(tmp
                 chaos.end_driver()
             workflow = json.loads((tmp_path / "workflow.json").read_text())
             executions = chaos_driver.read(notes.path)
-            runs = await asyncio.gather(*(finished(client, workflow, notes, each) for each in executions))
+            window = asyncio.Semaphore(64)
+            runs = await asyncio.gather(*(finished(client, workflow, notes, each, window) for each in executions))
             async with asyncio.timeout(60):
                 await empty(client)
             given = chaos_driver.read(notes.path)

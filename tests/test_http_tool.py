@@ -214,6 +214,7 @@ async def test_a_server_that_is_not_there_may_come_back() -> None:
         ({"url": "http://user:pw@127.0.0.1/"}, "give them under 'auth'"),
         ({"url": "http://"}, "no address that can be asked"),
         ({"url": "http://127.0.0.1/", "headers": {"Host": "x"}}, "headers host follow from the request"),
+        ({"url": "http://127.0.0.1:99999/"}, "has the port 99999; there are 1 to 65535"),
         ({"url": "http://127.0.0.1/", "text": "a", "json": 1}, "a request has one body, not json and text"),
         ({"url": "http://127.0.0.1/", "auth": {"password": "p"}}, "give 'bearer', or 'user' with 'password'"),
         ({"url": "http://127.0.0.1/", "methd": "GET"}, "methd: Extra inputs are not permitted"),
@@ -226,6 +227,13 @@ async def test_what_cannot_be_asked_is_named(arguments: dict[str, Any], said: st
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("headers", [{"X-A": "a\r\nX-B: b"}, {"X A": "b"}])
+async def test_a_header_that_is_none_is_not_sent_and_not_tried_again(web: WebServer, headers: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match="cannot be asked like this: Illegal header"):
+        await ask(url=web.url("/x"), headers=headers)
+    assert web.asked == []
+
+
 async def test_credentials_that_a_server_says_back_are_redacted(web: WebServer) -> None:
     def echo(asked: Asked) -> tuple[int, dict[str, str], bytes]:
         return 200, JSON, json.dumps(asked.headers).encode()
@@ -235,6 +243,30 @@ async def test_credentials_that_a_server_says_back_are_redacted(web: WebServer) 
     reply = await ask(url=web.url("/x"), auth={"user": "u", "password": "long password"}, secrets=secrets)
     assert base64.b64encode(b"u:long password").decode() in json.dumps(reply)
     assert base64.b64encode(b"u:long password").decode() not in json.dumps(secrets.redact(reply))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b:1::7f00:1", "fec0::1", "3fff::1", "5f00::1", "192.0.0.8"],
+)
+def test_addresses_that_are_of_no_network_of_the_public_internet_are_private(address: str) -> None:
+    assert not is_public(ipaddress.ip_address(address))
+    assert is_public(ipaddress.ip_address("2001:4860:4860::8888"))
+
+
+@pytest.mark.parametrize("body", [b"NaN", b'"\\ud800"', b"[" * 5000 + b"]" * 5000])
+async def test_json_that_cannot_be_recorded_comes_back_as_text(web: WebServer, body: bytes) -> None:
+    web.answers["/x"] = (200, JSON, body)
+    assert (await ask(url=web.url("/x")))["text"] == body.decode()
+
+
+async def test_a_secret_that_a_server_says_back_in_bytes_is_redacted(web: WebServer) -> None:
+    secrets = Secrets(lambda _name: "a long secret?>")
+    secrets.value_of("KEY")
+    for before in range(3):
+        web.answers["/x"] = (200, {}, b"\xff" * (before + 1) + b"a long secret?> and more")
+        reply = await ask(url=web.url("/x"), secrets=secrets)
+        assert "[secret KEY]" in secrets.redact(reply["base64"])
 
 
 @given(st.ip_addresses(v=4))

@@ -9,11 +9,14 @@ from uuid import uuid4
 
 import pytest
 from hosts_lab import GATES, MOST_AT_ONCE, RAN, SET, Lab, begun, open_gate, until
+from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeout
 
 from perdure import ExecutionFailed as Failed
 from perdure import ExecutionStopped
 from perdure.cluster.connection import Connection
 from perdure.cluster.limit_log import LimitLogs
+from perdure.cluster.limiter import ASK_AGAIN, subject_of
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.queue_report import limit_report
 from perdure.cluster.run import AsyncRun
@@ -157,6 +160,45 @@ async def test_whoever_waits_longest_is_next_though_the_one_who_decides_has_died
     for run in (older, *newer):
         open_gate(run.id)
     await asyncio.gather(*(run.result(10) for run in (older, *newer)))
+
+
+async def test_who_was_too_busy_to_hear_an_answer_does_not_take_a_limit_over(
+    labs: Labs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await labs.serve()
+    workflow = labs.workflow({"concurrency": 1})
+    held = await labs.start(workflow, 0)
+    await labs.ran(1)
+    deciding, busy = (labs.labs[number].openers[0].limits for number in (0, 1))
+    request, unheard = busy._nats.request, [1]
+
+    async def heard(*args: Any, **how: Any) -> Any:
+        answer = await request(*args, **how)
+        if unheard and args[0] == subject_of(labs.name):
+            unheard.pop()
+            raise NatsTimeout
+        return answer
+
+    monkeypatch.setattr(busy._nats, "request", heard)
+    late = await labs.start(workflow, 1)
+    await until(lambda: _waits(labs, 1))
+    assert not unheard
+    assert deciding.decides(labs.name)
+    assert not busy.decides(labs.name)
+    for run in (held, late):
+        open_gate(run.id)
+        await run.result(10)
+
+
+async def test_a_report_while_a_limit_changes_hands_is_what_its_log_says(labs: Labs) -> None:
+    async def hands_over(message: Msg) -> None:
+        await message.respond(ASK_AGAIN)
+
+    listening = await labs.connection.nats.subscribe(subject_of(labs.name), cb=hands_over)
+    told = await limit_report(labs.connection, LimitLogs(labs.connection.nats, 5.0, 1), labs.name)
+    await listening.unsubscribe()
+    assert not told["decided"]
+    assert told["keys"] == []
 
 
 async def _waits(labs: Labs, count: int, kind: str = "") -> bool:

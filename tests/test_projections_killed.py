@@ -43,6 +43,7 @@ def kill_in_the_midst(server: NatsServer, database: str | Path, after: int) -> N
     hears.close()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_a_runner_that_is_killed_again_and_again_during_load_counts_every_event_once(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, server: NatsServer, connection: Connection

@@ -2,10 +2,11 @@
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid5
 
 import pytest
 
@@ -13,8 +14,7 @@ import perdure
 from perdure import ExecutionFailed, Settings, tool
 from perdure.errors import SecretMissing
 
-PLAIN = f"pl-{uuid4().hex}"
-PARTS = (uuid4().hex, uuid4().hex)
+PLAIN, *PARTS = (uuid5(NAMESPACE_OID, f"{os.getpid()} {part}").hex for part in range(3))  # as whoever imports it anew
 SPECIAL = f'"{PARTS[0]}\\é\n{PARTS[1]}'
 """One that JSON and Python write in other ways."""
 

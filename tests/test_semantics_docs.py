@@ -1,5 +1,7 @@
 """The page of the semantics says what the code does: its tables are compared with it, row by row."""
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,8 @@ def given_by_actors() -> set[str]:
     """The types of errors that the code gives by name, and those that it raises from calls."""
     code = "".join(path.read_text(encoding="utf-8") for path in sorted((PAGE_AT.parent.parent / "actors").glob("*.py")))
     named = set(re.findall(r'(?:Error|Failed)\(\s*"([A-Z]\w+)"', code))
+    for module in pkgutil.iter_modules([str(PAGE_AT.parent.parent / "actors")]):
+        importlib.import_module(f"perdure.actors.{module.name}")  # so that all of its errors are known
     raised = {each.__name__ for each in every_error() if each.__module__.startswith("perdure.actors.")}
     return named | {name for name in raised if not name.startswith("_")}
 

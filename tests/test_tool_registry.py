@@ -251,6 +251,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-tools\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[perdure.tools]\nshop.refund = shop_tools:refund\nshop = shop_tools\nshop.gone = shop_tools:gone\n"
+        "shop.wrap = shop_tools:pack\nshop.lost = no_such_module:f\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     tool_sources._entry_points.cache_clear()
@@ -261,6 +262,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_tools_are_found_by_entry_points(package: str) -> None:
     assert place("shop.refund") == "shop_tools:refund"
     assert place("shop.pack@2") == "shop_tools:pack"
+    assert place("shop.wrap@2") == "shop_tools:pack", "the tool's own version counts under its other name too"
+    with pytest.raises(ToolNotFound, match="no module 'no_such_module'"):
+        place("shop.lost")
     with pytest.raises(ToolNotFound, match="shop_tools has no tool 'gone'"):
         place("shop.gone")
     with pytest.raises(ToolNotFound, match=r"no tool 'shop\.pak'; did you mean 'shop\.pack'"):

@@ -1,0 +1,20 @@
+"""What the command line shows of what a person is to decide, and of what models and tools say."""
+
+from scenario import NOW
+
+from perdure.actors.state import NodeState
+from perdure.cluster.listening import Heard
+from perdure.console import _waits_for
+from perdure.console_streams import Saying, harmless
+
+
+def test_an_approval_is_shown_with_all_that_it_is_about() -> None:
+    asked = {"approval": True, "title": "agent 'a' asks to call 'refund'", "details": {"arguments": {"amount": 900}}}
+    assert _waits_for(NodeState("waiting", 1, input=asked)).endswith('refund\'  {"arguments": {"amount": 900}}')
+    assert _waits_for(NodeState("waiting", 1, input={"approval": True, "title": "Pay?"})) == "Pay?"
+
+
+def test_what_a_model_says_does_not_steer_the_terminal() -> None:
+    heard = Heard("n", 1, "text", "ok\x1b]0;owned\x07\x1b[2J \u202edrawkcab\tÄ\n")
+    assert Saying().take(heard) == ["n> ok\ufffd]0;owned\ufffd\ufffd[2J \ufffddrawkcab\tÄ"]
+    assert harmless(f"{NOW:%H:%M}\n") == f"{NOW:%H:%M}\n"
