@@ -45,7 +45,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     at: the start's position of the last execution that is done. matched: how many there were at the beginning.
     outcomes: how many took it (`done`), have it in the inbox (`queued`), refused it (`refused`), or are gone (`gone`).
-    refusals: the first 20, by id. first: some of the executions that are concerned, where it is only a preview.
+    refusals: the first 20, by id. doing: those that are told now, also to be counted after a crash. first: some of the
+    executions that are concerned, where it is only a preview.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     ended: datetime | None = None
     owner: str = ""
     where: str = ""
+    doing: list[str] = []
     first: list[str] = []
 
     @property
@@ -73,9 +75,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         """The query."""
         return Query(**self.query)
 
+    def cause(self, execution: str) -> str:
+        """Return the id of the command for one execution."""
+        return f"batch/{self.id}/{execution}"
+
     def command(self, execution: str) -> Control:
         """Return the command for one execution; its id is the same each time, so it counts once."""
-        name = f"batch/{self.id}/{execution}"
+        name = self.cause(execution)
         match self.action:
             case "cancel":
                 return CancelExecution(name, execution, self.reason, self.by)
@@ -98,7 +104,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             if why and len(refusals) < REFUSALS:
                 refusals[execution] = why
-        return msgspec.structs.replace(self, at=at, outcomes=outcomes, refusals=refusals)
+        return msgspec.structs.replace(self, at=at, outcomes=outcomes, refusals=refusals, doing=[])
 
 
 class BatchRecords:

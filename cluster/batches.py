@@ -14,6 +14,7 @@ from perdure.cluster.connection import Connection
 from perdure.cluster.retention import purge
 from perdure.cluster.run import AsyncRun
 from perdure.errors import BadInput, CommandNotAllowed, ExecutionNotFound
+from perdure.events.vocabulary import ExecutionPurged
 from perdure.projections.queries import Query, begun_between, conditions, counts
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Batches:
 
     async def _work_off(self, batch: Batch, revision: int, told: Told | None) -> Batch:
         pace, log = _Pace(batch.rate), self._connection.log
+        batch = await self._taken_up(batch)
         while True:
             await self._projections.catch_up(log, ["executions"])
             rows = await self._projections.read(
@@ -85,11 +87,33 @@ class Batches:
                 await self.records.put(batch, revision)
                 return batch
             executions = [execution for _, execution in rows]
+            batch = msgspec.structs.replace(batch, doing=executions)
+            revision = await self.records.put(batch, revision)
             results = await self._page(batch, executions, pace)
             batch = batch.after(rows[-1][0], dict(zip(executions, results, strict=True)))
             revision = await self.records.put(batch, revision)
             if told is not None:
                 told(batch)
+
+    async def _taken_up(self, batch: Batch) -> Batch:
+        """Count those that had it when the process died, and are not found any more for that very reason."""
+        await self._projections.catch_up(self._connection.log, ["executions"])
+        rows = await self._projections.read(
+            partial(begun_between, query=batch.asked, after=batch.at, until=batch.until, limit=_PAGE)
+        )
+        found = {execution for _, execution in rows}
+        had = [each for each in batch.doing if each not in found and await self._has_it(batch, each)]
+        return batch.after(batch.at, dict.fromkeys(had, ("done", "")))
+
+    async def _has_it(self, batch: Batch, execution: str) -> bool:
+        """Say whether an execution has answered the command of this batch, or is purged, where that was asked."""
+        async for recorded in self._connection.log.read_stored(execution):
+            entry = recorded.slim
+            if batch.cause(execution) in entry.causes:
+                return True
+            if batch.action == "purge" and any(isinstance(event, ExecutionPurged) for event in entry.events):
+                return True
+        return False
 
     async def _page(self, batch: Batch, executions: list[str], pace: "_Pace") -> list[tuple[str, str]]:
         room = asyncio.Semaphore(_AT_ONCE)

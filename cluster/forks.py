@@ -118,6 +118,8 @@ def _changed(definition: Definition, model: str | None) -> Definition:
     """Return the definition with another model for all of its agents."""
     if model is None:
         return definition
+    if not model.strip():
+        raise BadInput("the model to fork with has no name; leave it out to keep those of the definition")
     if not definition.workflow.agents:
         raise BadInput(f"workflow {definition.workflow.name!r} has no agents whose model could be another one")
     data = json.loads(definition.workflow.model_dump_json(by_alias=True, exclude_defaults=True))

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from perdure.cluster.cursors import Cursor
 from perdure.cluster.tasks import stop
-from perdure.errors import BadInput, LogUnavailable, PerdureError, TakenOver, WaitTimeout
+from perdure.errors import BadInput, LogUnavailable, TakenOver, WaitTimeout
 from perdure.events.choice import Choice
 from perdure.events.entry import Happened
 from perdure.events.log import Log
@@ -19,7 +19,7 @@ From = Literal["now", "beginning"] | int
 
 Chose = tuple[Happened, str]
 """An event, and the workflow of its execution."""
-_Item = Chose | Place | PerdureError
+_Item = Chose | Place | Exception
 
 _AHEAD = 256  # entries that are read before they are asked for
 _STEP = 1000  # positions without a chosen event, after which a cursor moves nevertheless
@@ -54,7 +54,7 @@ class AsyncSubscription:
         self._cursor = cursor
         self._unwritten = 0
         self._writing: asyncio.Task[None] | None = None
-        self._failure: PerdureError | None = None
+        self._failure: Exception | None = None
         self._ready: asyncio.Queue[_Item] = asyncio.Queue(_AHEAD)
         self._reading: asyncio.Task[None] | None = asyncio.create_task(
             self._read(log, choice, place), name="perdure-subscription"
@@ -86,7 +86,7 @@ class AsyncSubscription:
         found = [await self._next()]
         while len(found) < limit and not self._ready.empty():
             item = self._ready.get_nowait()
-            if isinstance(item, PerdureError):
+            if isinstance(item, Exception):
                 self._failure = item
                 break
             found += self._taken(item)
@@ -134,7 +134,7 @@ class AsyncSubscription:
             if self._reading is None:
                 raise BadInput("the subscription is closed; subscribe again")
             item = await self._ready.get()
-            if isinstance(item, PerdureError):
+            if isinstance(item, Exception):
                 self._failure = item
                 continue
             for chose in self._taken(item):
@@ -167,7 +167,7 @@ class AsyncSubscription:
             except LogUnavailable as error:
                 _log.warning("the log is away, and is asked again every %g s: %s", _AGAIN, error)
                 await asyncio.sleep(_AGAIN)
-            except PerdureError as error:
+            except Exception as error:  # whatever it is: who waits for events has to hear of it
                 await self._ready.put(error)
                 return
 

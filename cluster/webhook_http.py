@@ -50,7 +50,7 @@ async def post(url: str, secret: str, event: str, body: bytes, timeout: float, a
     except TimeoutError:
         return Answer(f"no answer within {timeout:g} s")
     except (httpx2.HTTPError, OSError, PerdureError) as error:
-        return Answer(f"{type(error).__name__}: {error}")
+        return Answer(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 async def _sent(request: httpx2.Request, allowed: Sequence[str]) -> Answer:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlparse
 
+import httpx2
 import msgspec
 
 from perdure.cluster.connection import Connection
@@ -55,11 +55,7 @@ class AsyncWebhooks:
         secret: its name; the runner reads its value, from PERDURE_SECRET_<NAME> or the folder of secrets. attempts: all
         tries of one delivery. timeout: seconds of one. Raises BadInput.
         """
-        parsed = urlparse(url)
-        if parsed.scheme not in ("http", "https") or not parsed.hostname or parsed.username:
-            raise BadInput(
-                f"webhook {name!r}: {url!r} is no address to post to; it is https://host/path, without a user"
-            )
+        _check_address(name, url)
         if not name or attempts < 1 or not 0 < timeout <= 600:
             raise BadInput("a webhook has a name, at least 1 attempt, and a timeout of at most 600 seconds")
         if not secret.isidentifier():
@@ -122,6 +118,16 @@ class AsyncWebhooks:
                 return question(connection)
 
         return await asyncio.to_thread(ask)
+
+
+def _check_address(name: str, url: str) -> None:
+    try:
+        parsed = httpx2.URL(url)
+        fits = parsed.scheme in ("http", "https") and parsed.host and not parsed.userinfo
+    except (httpx2.InvalidURL, ValueError):
+        fits = False
+    if not fits:
+        raise BadInput(f"webhook {name!r}: {url!r} is no address to post to; it is https://host/path, without a user")
 
 
 async def declared(registry: Registry) -> list[Webhook]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from perdure.errors import BadInput, CorruptBlob, CorruptEntry
+from perdure.errors import BadInput, CorruptBlob, CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
 from perdure.events.log import Log
 from perdure.projections import tracking
@@ -66,6 +66,8 @@ class Projections:
         chosen = self._chosen(names)
         reached, last = await self.prepare(log), await log.last()
         while True:
+            if gone := [each.name for each in chosen if each.name not in reached]:
+                raise EnvironmentProblem(f"the projection {gone[0]!r} was taken away meanwhile; ask again")
             low = min(reached[projection.name] for projection in chosen)
             batch = await _batch(log, low) if low < last else []  # what comes meanwhile is another call's
             if not batch:

@@ -92,6 +92,12 @@ def put_aside(connection: Connection, projection: str, recorded: Recorded, at: A
     )
 
 
+def forget(connection: Connection, projection: str) -> None:
+    """Take away what is known of a projection that there is no more."""
+    for table in (tracking, quarantine):
+        connection.execute(delete(table).where(table.c.projection == projection))
+
+
 def quarantined(connection: Connection) -> list[dict[str, Any]]:
     """Return what is in quarantine, by projection and position."""
     query = select(quarantine).order_by(quarantine.c.projection, quarantine.c.position)

@@ -11,6 +11,7 @@ from perdure.events.choice import Choice
 from perdure.events.cloud_events import message_of
 from perdure.events.entry import Happened
 from perdure.events.vocabulary import ExecutionPurged, ExecutionStarted
+from perdure.projections import tracking
 from perdure.projections.projection import Projection
 from perdure.projections.store import upsert
 from perdure.projections.tables import executions
@@ -169,7 +170,8 @@ def first_open(connection: Connection, webhook: str) -> int | None:
 
 
 def forget(connection: Connection, webhook: str) -> None:
-    """Take away what is in the outbox of a webhook."""
+    """Take away what is in the outbox of a webhook, and how far it was: one of its name begins where it says."""
+    tracking.forget(connection, f"webhook:{webhook}")
     connection.execute(delete(deliveries).where(deliveries.c.webhook == webhook))
 
 

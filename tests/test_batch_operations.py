@@ -125,6 +125,38 @@ async def test_a_batch_that_is_broken_off_goes_on_and_each_execution_is_told_onc
         await client.resume_batch(planned.id)
 
 
+@pytest.mark.parametrize("action", ["cancel", "purge"])
+async def test_those_that_left_their_status_in_a_page_that_was_broken_off_are_counted(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch, action: Any
+) -> None:
+    monkeypatch.setattr("perdure.cluster.batches._PAGE", 5)
+    tenant, runs = await waiting(client, 12)
+    if action == "purge":
+        await client.batch("terminate", where={"tenant": tenant}, rate=1000)
+    planned = await client.batch(action, where={"tenant": tenant}, rate=1000, dry_run=True)
+    real, given = Batches._one, list[str]()
+
+    async def dies(batches: Batches, batch: Batch, execution: str) -> tuple[str, str]:
+        told = await real(batches, batch, execution)
+        given.append(execution)
+        if len(given) == 8:
+            raise Killed
+        return told
+
+    monkeypatch.setattr(Batches, "_one", dies)
+    with pytest.raises(Killed):
+        await client.begin_batch(planned)
+    monkeypatch.setattr(Batches, "_one", real)
+    if action == "cancel":
+        while (await client.count(where={"tenant": tenant})).get("cancelled", 0) < 8:
+            await asyncio.sleep(0)
+    assert (await client.get_batch(planned.id)).outcomes == {"done": 5}
+    done = await client.resume_batch(planned.id)
+    assert (done.status, done.outcomes, done.doing) == ("finished", {"done": 12}, [])
+    if action == "cancel":
+        assert [await signals(run) for run in runs] == [1] * 12
+
+
 async def test_a_batch_whose_process_is_killed_goes_on_elsewhere(client: AsyncClient) -> None:
     tenant, runs = await waiting(client, 25)
     hears, says = _forks.Pipe(duplex=False)

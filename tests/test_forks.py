@@ -98,6 +98,23 @@ async def test_a_fork_from_any_node_of_the_support_example_calls_only_what_comes
     assert {path for path, each in state.nodes.items() if each.reused} == NEEDED["classify"] - NEEDED[node]
 
 
+async def test_a_fork_from_the_node_that_escalates_opens_another_ticket_and_calls_nothing_else(
+    client: AsyncClient, model: Model
+) -> None:
+    run = await client.start(EXAMPLES / "customer_support.yaml", {"message": "Where is it?", "order": "A-1002"})
+    ticket = await run.result(20)
+    assert ticket["ticket"]
+    before = len(model.requests)
+    forked = await run.fork(from_="escalate")
+    assert (await forked.result(20)).keys() == ticket.keys()
+    events = [each.event for recorded in await forked.history() for each in recorded.unpack()]
+    kinds = NodeScheduled | NodeSucceeded | NodeSkipped
+    assert {each.node for each in events if isinstance(each, kinds)} == {"escalate"}
+    assert len(model.requests) == before
+    reused = {path for path, each in (await forked.state()).nodes.items() if each.reused}
+    assert reused == NEEDED["classify"] - {"reply"}  # which stays skipped
+
+
 async def test_a_fork_at_every_entry_comes_to_the_same_end(case: AsyncRun) -> None:
     for recorded in await case.history():
         forked = await case.fork(at=recorded.entry.n)
@@ -171,6 +188,8 @@ async def test_what_cannot_be_forked_says_why(case: AsyncRun, client: AsyncClien
         await case.fork(at=99)
     with pytest.raises(BadInput, match="does not fit the input schema"):
         await case.fork(at=1, input={})
+    with pytest.raises(BadInput, match="the model to fork with has no name"):
+        await case.fork(model=" ")
     agentless = await client.start(FLOW, "a", id="agentless")
     await agentless.result(20)
     with pytest.raises(BadInput, match="no agents"):

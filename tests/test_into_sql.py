@@ -1,19 +1,23 @@
 """Exactly once into SQL: handlers that fail, several at once, and positions of other logs."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chosen_events import name, nodes
-from sqlalchemy import Column, Engine, MetaData, String, Table, create_engine, select
+from sqlalchemy import Engine, create_engine, select
+from subscriber_process import BILLS, bill, bill_for_ever
 
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.connection import Connection
 from perdure.cluster.nats_server import NatsServer
-from perdure.errors import BadInput
+from perdure.errors import BadInput, LogUnavailable
 from perdure.events.entry import Happened
 from perdure.events.jetstream_log import JetStreamLog
 
@@ -29,12 +33,7 @@ def log(connection: Connection) -> JetStreamLog:
     return connection.log
 
 
-BILLS = Table("bills", MetaData(), Column("execution", String(50)), Column("node", String(50)))
-
-
-def bill(connection: Any, happened: Happened) -> None:
-    node = getattr(happened.event, "node", "")
-    connection.execute(BILLS.insert().values(execution=happened.execution, node=node))
+_forks = multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -106,3 +105,79 @@ async def test_a_position_of_another_log_is_refused(client: AsyncClient, tmp_pat
     with pytest.raises(BadInput, match="is of another log"):
         await client.into_sql(bill, engine, "mine", stop_at_end=True)
     engine.dispose()
+
+
+async def test_a_process_that_is_killed_in_its_transactions_bills_every_event_once(
+    client: AsyncClient, log: JetStreamLog, engine: Engine
+) -> None:
+    execution = name()
+    await nodes(log, execution, 60)
+
+    def until_killed(after: int) -> None:
+        hears, says = _forks.Pipe(duplex=False)
+        url = engine.url.render_as_string(hide_password=False)
+        process = _forks.Process(target=bill_for_ever, args=(client._settings, url, execution, says))
+        process.start()
+        says.close()
+        for _ in range(after):
+            assert hears.poll(30), "nothing was handled"
+            pid = hears.recv()
+        os.kill(pid, signal.SIGKILL)
+        process.join(10)
+        assert process.exitcode == -signal.SIGKILL
+        hears.close()
+
+    for after in (5, 1, 9):
+        await asyncio.to_thread(until_killed, after)
+    assert 0 < len(billed(engine, execution)) < 60
+    options: dict[str, Any] = {"types": "NodeScheduled", "execution": execution, "stop_at_end": True}
+    await client.into_sql(bill, engine, "killed", **options)
+    assert billed(engine, execution) == [f"n{n}" for n in range(2, 62)]
+
+
+async def test_it_goes_on_when_a_log_that_was_away_is_back(
+    client: AsyncClient, log: JetStreamLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution, engine, asked = name(), create_engine(f"sqlite:///{tmp_path}/mine.sqlite"), list[int]()
+    BILLS.create(engine)
+    await nodes(log, execution, 3)
+    monkeypatch.setattr("perdure.cluster.into_sql._AGAIN", 0)
+    real = client._connection.log.with_events
+
+    async def away_at_first(recorded: Any) -> Any:
+        asked.append(1)
+        if len(asked) in (2, 4):
+            raise LogUnavailable("not now")
+        return await real(recorded)
+
+    monkeypatch.setattr(client._connection.log, "with_events", away_at_first)
+    work = asyncio.create_task(
+        client.into_sql(bill, engine, "away", types="NodeScheduled", execution=execution, from_="beginning")
+    )
+    while len(billed(engine, execution)) < 3:
+        assert not work.done(), work.exception()
+        await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.wait({work})
+    assert billed(engine, execution) == ["n2", "n3", "n4"]
+    engine.dispose()
+
+
+async def test_an_engine_that_undoes_nothing_is_refused(client: AsyncClient, engine: Engine) -> None:
+    with pytest.raises(BadInput, match="does not undo transactions"):
+        await client.into_sql(bill, engine.execution_options(isolation_level="AUTOCOMMIT"), "x", stop_at_end=True)
+    with pytest.raises(BadInput, match="wants SQLAlchemy's create_engine"):
+        await client.into_sql(bill, str(engine.url), "x", stop_at_end=True)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="has 1 to 200 characters"):
+        await client.into_sql(bill, engine, "x" * 201, stop_at_end=True)
+
+
+async def test_an_async_function_is_refused_and_its_event_is_not_lost(
+    client: AsyncClient, log: JetStreamLog, engine: Engine
+) -> None:
+    execution, loop = name(), asyncio.get_running_loop()
+    await nodes(log, execution, 1)
+    options: dict[str, Any] = {"execution": execution, "from_": "beginning", "stop_at_end": True}
+    with pytest.raises(BadInput, match="plain function; this one is async"):
+        await client.into_sql(lambda *_: asyncio.Future(loop=loop), engine, "async", **options)
+    assert await client.into_sql(bill, engine, "async", **options) == 2

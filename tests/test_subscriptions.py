@@ -86,6 +86,32 @@ async def test_large_values_come_whole(client: AsyncClient, log: JetStreamLog) -
     assert found.event.output == large
 
 
+async def test_an_entry_whose_events_lie_in_a_blob_comes_whole(client: AsyncClient, log: JetStreamLog) -> None:
+    execution, before = name(), await log.last()
+    many = [NodeSucceeded(f"n{number}", 1, "y" * 100_000) for number in range(7)]
+    await append(log, execution, start(), *many)
+    (stored,) = [recorded async for recorded in log.read_stored(execution)]
+    assert stored.slim.events == []
+    for chosen in ({"from_": before}, {"execution": execution, "from_": "beginning"}):
+        found = await taken(client, 7, types="NodeSucceeded", **chosen)
+        assert [each.event for each in found] == many
+
+
+async def test_what_nobody_expected_is_raised_and_does_not_leave_the_subscriber_waiting(
+    client: AsyncClient, log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = name()
+    await append(log, execution, start())
+
+    async def breaks(_: Any) -> Any:
+        raise RuntimeError("nobody expected this")
+
+    monkeypatch.setattr(client._connection.log, "with_events", breaks)
+    async with await client.subscribe(execution=execution, from_="beginning") as events:
+        with pytest.raises(RuntimeError, match="nobody expected this"):
+            await events.next(10)
+
+
 async def test_a_durable_subscription_goes_on_where_it_was_acknowledged(client: AsyncClient, log: JetStreamLog) -> None:
     execution, durable = name(), name()
     await append(log, execution, start(), NodeScheduled("a", 1), NodeScheduled("b", 1))

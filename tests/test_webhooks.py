@@ -276,10 +276,37 @@ async def test_a_webhook_that_is_removed_tells_nothing_any_more(
         await client.webhooks.remove("pager")
 
 
+async def test_a_webhook_that_is_declared_again_begins_where_it_says(
+    client: AsyncClient, teller: Teller, receiver: Receiver
+) -> None:
+    await failed(client, "x-1")
+    for _ in range(2):
+        await client.webhooks.add("pager", receiver.url, secret="HOOK", types="ExecutionFailed", from_="beginning")
+        await all_told(teller)
+        await client.webhooks.remove("pager")
+    assert receiver.types == ["perdure.ExecutionFailed"] * 2
+    assert "webhook:pager" not in await client._projections.lag(client._connection.log)
+    await client.webhooks.add("pager", receiver.url, secret="HOOK")
+    await all_told(teller)
+    assert len(receiver.got) == 2
+
+
+async def test_an_entry_whose_events_lie_in_a_blob_is_told(
+    client: AsyncClient, teller: Teller, receiver: Receiver
+) -> None:
+    await client.webhooks.add("pager", receiver.url, secret="HOOK", types="NodeSucceeded")
+    many = [NodeSucceeded(f"n{number}", 1, "y" * 100_000) for number in range(7)]
+    await append(client._connection.log, "x-1", start(), *many)
+    await all_told(teller)
+    assert sorted(json.loads(body)["data"]["node"] for _, body in receiver.got) == [each.node for each in many]
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
         ({"url": "ftp://x/y"}, "is no address to post to"),
+        ({"url": "http://[::1/y"}, "is no address to post to"),
+        ({"url": "https://x\n.org/y"}, "is no address to post to"),
         ({"url": "https://ann:pw@x/y"}, "without a user"),
         ({"secret": "not a name!"}, "is not the name of a secret"),
         ({"attempts": 0}, "at least 1 attempt"),
