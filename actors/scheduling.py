@@ -6,6 +6,7 @@ priority is worth so many seconds of waiting, so that whoever waits long enough 
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -37,7 +38,9 @@ class _Place(NamedTuple):
 
 
 def place_of(ticket: Ticket, ageing: float) -> _Place:
-    """Return a ticket's place: it never changes, for all who wait grow older alike."""
+    """Return a ticket's place: it never changes, for all who wait grow older alike. ageing: inf for none."""
+    if ageing == inf:
+        return _Place(-ticket.priority, ticket.since, ticket.id)
     return _Place(ticket.since - ticket.priority * ageing, ticket.since, ticket.id)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hosts_lab import Lab, until
 from test_limits_killed import HOST
 
-from perdure import ExecutionFailed
+from perdure import ExecutionFailed, ExecutionStopped
 from perdure.cluster.connection import Connection
 from perdure.cluster.limit_log import LimitLogs
 from perdure.cluster.nats_server import NatsServer
@@ -68,7 +68,7 @@ class Processes:
     async def start(
         self, number: int, who: str, calls: int, limit: dict[str, Any], *, priority: int = 5, **parts: Any
     ) -> AsyncRun:
-        """Start an execution with so many calls, for a tenant, in one of the processes."""
+        """Start an execution with so many calls, for a tenant, in one of the processes; parts: of its workflow."""
         with_ = {"who": who, "of": "${{ of }}", "at": number, "folder": str(self.folder)}
         call = {"tool": f"{self.folder / 'shared_tools.py'}:work", "with": with_, "limit": self.name}
         workflow = {
@@ -94,16 +94,25 @@ class Processes:
         await until(has)
         return self.begun()[count - 1]
 
+    async def begins_as(self, who: str) -> None:
+        """Return when a call of a tenant has begun in a lane."""
+
+        async def has() -> bool:
+            return any(line.startswith(f"{who} ") for line in self.begun())
+
+        await until(has)
+
     def end(self, line: str) -> None:
         """Let a call end that has begun."""
         who, at, of, _ = line.split()
         (self.folder / f"{who}-{at}-{of}").touch()
 
-    async def waits(self, count: int) -> None:
-        """Return when so many wait, as whoever decides says."""
+    async def waits(self, count: int, group: str = "") -> None:
+        """Return when so many wait for the limit on calls, or for another one, as whoever decides says."""
 
         async def do() -> bool:
-            told = await limit_report(self.connection, LimitLogs(self.connection.nats, 5.0, 1), self.name)
+            logs = LimitLogs(self.connection.nats, 5.0, 1)
+            told = await limit_report(self.connection, logs, group or self.name)
             return bool(told["decided"]) and sum(key["waits"] for key in told["keys"]) >= count
 
         await until(do)
@@ -162,3 +171,41 @@ async def test_a_rate_and_a_quota_are_used_up_for_all_processes_though_whoever_d
     with pytest.raises(ExecutionFailed, match="QuotaExceeded"):
         await beyond.result(10)
     assert [await run.status() for run in runs] == ["running"] * 2
+
+
+async def test_the_concurrency_of_workflows_holds_in_all_processes_though_whoever_decides_and_holds_is_killed(
+    processes: Processes,
+) -> None:
+    def whole(at_limit: str) -> dict[str, Any]:
+        return {"name": f"{processes.name}-{at_limit}", "concurrency": {"limit": 1, "at_limit": at_limit}}
+
+    async def start(number: int, at_limit: str, priority: int = 5) -> AsyncRun:
+        return await processes.start(number, at_limit, 1, {"concurrency": 9}, priority=priority, **whole(at_limit))
+
+    queues, rejects, cancels = [await start(0, at_limit) for at_limit in ("queue", "reject", "cancel_older")]
+    await processes.begins(3)  # one of each: their process asked first, so it decides about all three
+    late = await start(1, "queue", priority=4)
+    await processes.waits(1, f"workflow:{processes.name}-queue")
+    processes.kill(0)
+    urgent, too_late, newer = (
+        await start(2, "queue", priority=8),
+        await start(1, "reject"),
+        await start(2, "cancel_older"),
+    )
+    with pytest.raises(ExecutionFailed, match="has no room, and rejects"):
+        await too_late.result(10)
+    await processes.waits(2, f"workflow:{processes.name}-queue")
+    await processes.waits(1, f"workflow:{processes.name}-cancel_older")
+    assert len(processes.begun()) == 3  # whoever was let in still is, though nobody serves it
+    assert [await run.status() for run in (late, urgent, newer)] == ["queued"] * 3
+    async with processes.labs[0].host(limit_lease=1.0):
+        with pytest.raises(ExecutionStopped, match="cancels the older one"):
+            await cancels.result(10)
+        for line in processes.begun()[:3]:
+            processes.end(line)
+        assert await queues.result(10) == await rejects.result(10) == {"a": [0]}
+        for run, who in ((newer, "cancel_older 2"), (urgent, "queue 2"), (late, "queue 1")):
+            await processes.begins_as(who)
+            assert (await late.status() == "queued") == (run is not late)  # never two at once
+            processes.end(f"{who} 0 -")
+            assert await run.result(10) == {"a": [0]}
