@@ -1,6 +1,7 @@
 """Webhooks as they are declared: in the registry, so that they live as long as the log whose events they tell."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -67,12 +68,10 @@ class AsyncWebhooks:
         )  # fmt: skip
         registry = self._connection.registry
         data, revision = await registry.read(_key(name))
-        try:
-            if data is None:
+        if data is None:
+            with contextlib.suppress(Changed):  # somebody was faster, which is said below
                 await registry.swap(_key(name), msgspec.json.encode(webhook), revision)
                 return webhook
-        except Changed:
-            pass
         raise BadInput(f"there is a webhook {name!r} already; remove it first: perdure webhooks remove {name}")
 
     async def list(self) -> list[dict[str, Any]]:

@@ -15,12 +15,12 @@ class KafkaSink:
     """Sends to one topic; the key is the execution, so that its events stay in order within a partition.
 
     options: of AIOKafkaProducer, such as bootstrap_servers, security_protocol, ssl_context. Every in-sync replica has
-    an event before it counts as taken, and the producer is idempotent, unless they say otherwise.
+    an event before it counts as taken, unless they say otherwise.
     """
 
     def __init__(self, topic: str, **options: Any) -> None:
         self._topic = topic
-        self._options: dict[str, Any] = {"enable_idempotence": True, "acks": "all", **options}
+        self._options: dict[str, Any] = {"acks": "all", **options}
         self._producer: Any = None
 
     async def put(self, messages: Sequence[Message]) -> None:

@@ -76,8 +76,7 @@ async def received(broker: str, topic: str, count: int) -> list[Any]:
 
 async def test_events_arrive_in_order_with_their_execution_as_key_and_their_id(broker: str) -> None:
     topic = await made(broker)
-    # tansu gives no producer ids (InitProducerId fails), so the idempotence that is the default cannot be tried here.
-    sink = KafkaSink(topic, bootstrap_servers=broker, enable_idempotence=False)
+    sink = KafkaSink(topic, bootstrap_servers=broker)
     await sink.put([Message(f"log/{number}", "NodeScheduled", "x-1", b"{%d}" % number) for number in range(30)])
     await sink.put([Message("log/30", "ExecutionSucceeded", "x-2", b"{}")])
     await sink.close()
@@ -86,11 +85,15 @@ async def test_events_arrive_in_order_with_their_execution_as_key_and_their_id(b
     assert (found[30].key, dict(found[30].headers)["ce_id"]) == (b"x-2", b"log/30")
 
 
-async def test_a_url_opens_the_sink_which_asks_for_idempotence(broker: str) -> None:
-    sink = await open_sink(f"kafka://{broker}/{await made(broker)}")
+async def test_a_url_opens_the_sink_which_waits_for_all_replicas_and_delivers(broker: str) -> None:
+    topic = await made(broker)
+    sink = await open_sink(f"kafka://{broker}/{topic}")
     assert isinstance(sink, KafkaSink)
-    assert (sink._options["enable_idempotence"], sink._options["acks"]) == (True, "all")
+    assert sink._options["acks"] == "all"
+    await sink.put([Message("log/1", "NodeScheduled", "x-1", b"{}")])
     await sink.close()
+    (record,) = await received(broker, topic, 1)
+    assert (record.key, record.value) == (b"x-1", b"{}")
 
 
 async def test_a_broker_that_is_away_is_told_of() -> None:
