@@ -39,6 +39,7 @@ from perdure.projections.tables import statistics, under_way
 from perdure.projections.words import node_of
 
 COUNTS = ("succeeded", "failed", "cancelled", "skipped", "retried", "tokens_in", "tokens_out", "cost")
+_DIGITS = 9
 _Key = tuple[str, str, datetime]
 
 
@@ -74,6 +75,9 @@ class _Sums:
         self.counts: dict[str, Any] = dict.fromkeys(COUNTS, 0)
         self.seconds: list[float] = []
         self.sketches: list[bytes] = []
+
+    def add(self, name: str, more: float) -> None:
+        self.counts[name] = _sum(self.counts[name], more)
 
 
 class _Counting:
@@ -121,10 +125,15 @@ def _add(connection: Connection, sums: dict[_Key, _Sums]) -> None:
     rows = []
     for key, more in sums.items():
         there = found.get(key)
-        row = {name: (there[name] if there else 0) + more.counts[name] for name in COUNTS}
+        row = {name: _sum(there[name] if there else 0, more.counts[name]) for name in COUNTS}
         durations = with_values(there["durations"] if there else None, more.seconds, more.sketches)
         rows.append({**dict(zip(("workflow", "node", "hour"), key, strict=True)), **row, "durations": durations})
     upsert(connection, statistics, rows)
+
+
+def _sum(one: float, other: float) -> float:
+    """Add in whole billionths: of floats as they are, the sum would tell in which portions the log was read."""
+    return round(round(one, _DIGITS) + round(other, _DIGITS), _DIGITS)
 
 
 def _started(counting: _Counting, item: Happened, event: ExecutionStarted) -> None:
@@ -139,7 +148,7 @@ def _node_succeeded(counting: _Counting, item: Happened, event: NodeSucceeded) -
     sums = counting.of(item, event.node)
     if sums is not None and event.usage:
         for name, key in (("tokens_in", "input"), ("tokens_out", "output"), ("cost", "cost")):
-            sums.counts[name] += event.usage.get(key) or 0
+            sums.add(name, event.usage.get(key) or 0)
     counting.end(item, event.node, "succeeded")
 
 
@@ -184,7 +193,7 @@ def _purged(counting: _Counting, item: Happened, event: ExecutionPurged) -> None
         sums = counting.sums[event.workflow, each.node, each.hour]
         values = asdict(each)
         for name in COUNTS:
-            sums.counts[name] += values[name]
+            sums.add(name, values[name])
         sums.sketches.append(each.durations)
 
 

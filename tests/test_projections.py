@@ -49,7 +49,7 @@ from perdure.events.vocabulary import (
     Parent,
     TimerArmed,
 )
-from perdure.projections import inboxes, queries
+from perdure.projections import inboxes, queries, runner
 from perdure.projections.loading import own_projections
 from perdure.projections.projection import Projection
 from perdure.projections.queries import Query
@@ -507,6 +507,23 @@ async def test_statistics_count_how_nodes_ended_and_how_long_they_took(projectio
     assert [(row["node"], row["hour"], row["failed"]) for row in await projections.read(ask)] == [
         ("", NOON, 0), ("check", NOON, 0),
     ]  # fmt: skip
+
+
+async def test_costs_add_up_to_the_same_in_whatever_portions_the_log_is_read(
+    projections: Projections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = MemoryLog()
+    await append(log, "x", start())
+    for number, cost in enumerate([0.1, 0.2, 0.3, 1e-8 / 3, 0.7, 0.1, 0.6]):
+        usage = {"model": "m", "input": 1, "output": 1, "cost": cost}
+        done = NodeSucceeded(f"draft[{number}]/model", 1, "", usage)
+        await append(log, "x", NodeScheduled(f"draft[{number}]/model", 1), done, n=2 + number)
+    await projections.catch_up(log)
+    in_portions = Projections(tmp_path / "by_two.sqlite")
+    monkeypatch.setattr(runner, "BATCH", 3)
+    await in_portions.catch_up(log)
+    assert await everything(in_portions) == await everything(projections)
+    in_portions.close()
 
 
 async def test_what_agents_use_up_is_in_the_timeline_and_in_the_statistics(projections: Projections) -> None:
