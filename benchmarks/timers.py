@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from measuring import disk, host_process, pss, quantiles, row, server_pid
-
+from benchmarks.measuring import disk, host_process, pss, quantiles, row, server_pid
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.status import host_states
