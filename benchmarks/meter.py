@@ -83,13 +83,8 @@ def sample(root: int, apart: Sequence[int]) -> None:
             shared, due = pss(*(each.pid for each in now)), time.monotonic() + _PSS_SECONDS
             peak_pss = max(peak_pss, shared)
         if asked:
-            told = {
-                "cpu": sum(cpu.values()),
-                "peak": peak,
-                "pss": shared,
-                "peak_pss": peak_pss,
-                "procs": sum(each.state != "Z" for each in now),
-            }
+            alive = sum(each.state != "Z" for each in now)
+            told = {"cpu": sum(cpu.values()), "peak": peak, "pss": shared, "peak_pss": peak_pss, "procs": alive}
             print(json.dumps(told), flush=True)
         if line.strip() == "reset":
             peak = peak_pss = 0.0
