@@ -62,7 +62,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeat", type=_positive, default=5, help="runs of each (5)")
     parser.add_argument("--n", type=_positive, help="another size than each workload's own")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each run, and no table")
-    parser.add_argument("--limit", type=_positive, default=240, help="seconds that a run may take (240)")
+    parser.add_argument("--limit", type=float, default=240, help="seconds that a run may take (240)")
     options = parser.parse_args(given)
     for name in options.workloads:
         if name not in WORKLOADS:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
 from benchmarks.meter import Meter
+from benchmarks.process_tree import stat
 from benchmarks.run import Run, milliseconds, start
 from benchmarks.workloads import LIMIT
 from perdure.testing import Model, Reply
@@ -39,8 +40,10 @@ async def agents(run: Run) -> None:
                 return time.perf_counter() - began
 
             await one()  # warm
+            before = stat(process.pid).cpu
             with Meter(apart=[process.pid]) as meter:
                 took = await asyncio.gather(*(one() for _ in range(run.n)))
+            run.figures["endpoint_cpu_s"] = stat(process.pid).cpu - before
         asked, _ = process.communicate("", timeout=10)
     if int(asked) != TURNS * (run.n + 1):
         raise AssertionError(f"{run.n + 1} runs of {TURNS} turns asked {int(asked)} times")

@@ -6,6 +6,7 @@ then come the table of images (mImgtbl), their sum (mAdd), and that made smaller
 """
 
 from collections.abc import Iterator
+from math import isqrt
 
 from benchmarks.run import Run
 from benchmarks.workloads import one_of_many
@@ -14,17 +15,19 @@ _LAST = 6  # tasks behind all others of their level
 
 
 def dag(tasks: int) -> dict[str, list[str]]:
-    """Return tasks and what each needs: of a grid of images, so large that there are about as many as wanted."""
-    side = next(side for side in range(2, tasks) if _size(side + 1) > tasks)
-    return {task: needs for level in _levels(side) for task, needs in level}
+    """Return tasks and what each needs: of that grid of images which has the most nearly as many as wanted."""
+    grids = [(width, height) for width in range(1, isqrt(tasks) + 1) for height in range(width, 2 * width + 1)]
+    grid = min(grids, key=lambda each: abs(_size(*each) - tasks))
+    return {task: needs for level in _levels(*grid) for task, needs in level}
 
 
-def _size(side: int) -> int:
-    return 2 * side * side + 2 * side * (side - 1) + 2 * (side - 1) ** 2 + _LAST
+def _size(width: int, height: int) -> int:
+    overlaps = (width - 1) * height + width * (height - 1) + 2 * (width - 1) * (height - 1)
+    return 2 * width * height + overlaps + _LAST
 
 
-def _levels(side: int) -> Iterator[list[tuple[str, list[str]]]]:
-    images = [(x, y) for x in range(side) for y in range(side)]
+def _levels(width: int, height: int) -> Iterator[list[tuple[str, list[str]]]]:
+    images = [(x, y) for x in range(width) for y in range(height)]
     overlaps = [
         (f"{x}_{y}", f"{x + dx}_{y + dy}")
         for x, y in images

@@ -28,10 +28,11 @@ def processes() -> Iterator[Process]:
     for folder in os.listdir("/proc"):  # noqa: PTH208 (five times a second)
         if folder.isdigit():
             with contextlib.suppress(OSError):  # it ended just now
-                yield _stat(int(folder))
+                yield stat(int(folder))
 
 
-def _stat(pid: int) -> Process:
+def stat(pid: int) -> Process:
+    """Return what is known of one process; raise OSError where there is none."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return Process(pid, int(fields[1]), fields[0], (int(fields[11]) + int(fields[12])) / _TICK, int(fields[21]) * _PAGE)
 
@@ -54,7 +55,7 @@ def tree(root: int, without: Collection[int] = ()) -> list[Process]:
 def is_gone(pid: int) -> bool:
     """Say whether a process has ended, be it waited for or not."""
     try:
-        return _stat(pid).state in "ZX"
+        return stat(pid).state in "ZX"
     except OSError:
         return True
 

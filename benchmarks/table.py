@@ -11,6 +11,7 @@ FIGURES = {
     "p50_ms": "ms, median",
     "p99_ms": "ms, 99th percentile",
     "ideal_ms": "ms that the endpoint alone takes",
+    "endpoint_cpu_s": "s of CPU of the endpoint, beside the others",
     "ops_s": "operations in a second",
     "steps_s": "steps in a second",
     "all_waiting_s": "s until all wait",
