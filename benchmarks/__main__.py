@@ -89,13 +89,10 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
 
 def measured(job: Job, label: str, limit: float) -> dict[str, Any] | None:
     """Run a job and return its row; None, and words on stderr, where it failed."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "OPENAI_", "RAY_"))
-    }
-    with tempfile.TemporaryDirectory(prefix="perdure-benchmark-") as folder, tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryDirectory(prefix="perdure-") as folder, tempfile.TemporaryFile("w+") as errors:
         command = [job.workload, job.mode, job.run_on, str(job.n), folder, label]
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.one_run", *command], cwd=ROOT, env=environment, text=True,
+            [sys.executable, "-m", "benchmarks.one_run", *command], cwd=ROOT, env=_environment(folder), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
         )  # fmt: skip
         try:
@@ -114,6 +111,12 @@ def measured(job: Job, label: str, limit: float) -> dict[str, Any] | None:
         return row
 
 
+def _environment(folder: str) -> dict[str, str]:
+    """Return an environment in which all settings have their defaults, and Ray leaves nothing behind."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "OPENAI_", "RAY_"))}
+    return {**ours, "RAY_TMPDIR": folder}
+
+
 def main() -> int:
     options = arguments()
     if platform.system() != "Linux":
@@ -121,25 +124,27 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `timeout` ends it
     adopt_orphans()
-    rows, failed = [], 0
+    rows: list[dict[str, Any] | None] = []
     try:
         for number in range(1, options.repeat + 1):
             for job in jobs(options):
-                row = measured(job, f"rep{number}", options.limit)
-                failed += row is None
-                if row is not None:
-                    rows.append(row)
-                    print(
-                        json.dumps(row) if options.json else f"{job}: rep{number} done",
-                        file=None if options.json else sys.stderr,
-                        flush=True,
-                    )
+                rows.append(measured(job, f"rep{number}", options.limit))
+                _say(rows[-1], job, number, as_json=options.json)
     except KeyboardInterrupt:
+        end_all_below()  # a second Ctrl-C may have come before
         print("stopped; nothing is left running", file=sys.stderr)
         return 130
-    if rows and not options.json:
-        print(table(rows))
-    return 1 if failed else 0
+    found = [row for row in rows if row is not None]
+    if found and not options.json:
+        print(table(found))
+    return 0 if len(found) == len(rows) else 1
+
+
+def _say(row: dict[str, Any] | None, job: Job, number: int, *, as_json: bool) -> None:
+    if row is not None and as_json:
+        print(json.dumps(row), flush=True)
+    elif row is not None:
+        print(f"{job}: run {number} is done", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

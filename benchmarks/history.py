@@ -72,7 +72,7 @@ async def _fold(run: Run, client: AsyncClient, execution: AsyncRun) -> None:
     if all_of_it.state != saved.state or read != run.figures["rows"]:
         raise AssertionError("the snapshot is of another state than the log")
     if folded_entries == read:
-        raise AssertionError(f"there is no snapshot of {read} entries")
+        raise AssertionError(f"there is no snapshot of {read} entries; there is one from some hundreds on")
     run.figures.update(fold_s=median(whole), fold_snapshot_s=median(from_snapshot), snapshot_tail=folded_entries)
 
 
