@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from uuid import uuid4
 
 import msgspec
 
@@ -46,6 +45,7 @@ from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import BelongsElsewhere, Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
+from perdure.events.ids import new_id
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
 from perdure.events.subjects import partition_of
@@ -248,7 +248,7 @@ class Execution:
             told = isinstance(folded.state, Started) and any(isinstance(command, Control) for command in commands)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
                 return
-            entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
+            entry = Entry(new_id(), folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
             try:
                 recorded = await self._append(entry, folded.position)
             except VersionConflict:

@@ -43,8 +43,7 @@ class Folded(msgspec.Struct, frozen=True):
         return command in self.handled or command in self.before
 
     def after(self, recorded: Recorded, entry: Entry | None = None, state: ExecutionState | None = None) -> "Folded":
-        """Fold one more stored entry; where the caller has them, it is decoded, and the state after it known, already.
-        """
+        """Fold one more stored entry; entry, state: it decoded, and the state after it, where they are known."""
         entry = entry or recorded.entry
         if entry.n != self.n + 1 and not any(isinstance(event, ExecutionPurged) for event in entry.events):
             raise CorruptEntry(
