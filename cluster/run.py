@@ -86,6 +86,8 @@ _log = logging.getLogger("perdure.client")
 class AsyncRun:
     """The handle of one execution: everything that it answers is read from the log."""
 
+    __slots__ = ("__weakref__", "_connection", "_known", "_lane", "_settings", "id")
+
     def __init__(
         self, execution: str, connection: Connection, settings: Settings | None = None, lane: str | None = None
     ) -> None:
