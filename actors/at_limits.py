@@ -20,7 +20,7 @@ _log = logging.getLogger("perdure.execution")
 class AtLimits:
     """Knows which attempts wait; tell: told when all that is at work does, and when not any more."""
 
-    def __init__(self, at_work: Callable[[], Callable[[], int]], tell: Callable[[bool], None]) -> None:
+    def __init__(self, at_work: Callable[[], int], tell: Callable[[bool], None]) -> None:
         self._at_work = at_work
         self._tell = tell
         self._waiting: dict[asyncio.Task[Any], None] = {}
@@ -43,7 +43,7 @@ class AtLimits:
         """See whether anything is at work that does not wait."""
         if not self._waiting and not self._parked:
             return
-        parked = bool(self._waiting) and len(self._waiting) >= self._at_work()()
+        parked = bool(self._waiting) and len(self._waiting) >= self._at_work()
         if parked != self._parked:
             self._parked = parked
             self._tell(parked)

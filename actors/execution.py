@@ -33,6 +33,7 @@ from perdure.actors.inputs import (
 from perdure.actors.limiting import Limits
 from perdure.actors.loading import load
 from perdure.actors.log_context import about
+from perdure.actors.mailbox import Mailbox
 from perdure.actors.outgoing import Outgoing, Post
 from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
@@ -123,38 +124,38 @@ class Execution:
         self.id = execution
         self.closed = False
         self._leaving = False
-        self._spoken = asyncio.Event()
         self._around = surroundings
-        self._mailbox: asyncio.Queue[tuple[Input, asyncio.Future[bool] | None]] = asyncio.Queue()
+        self._mailbox = Mailbox()
         self._folded = Folded() if new else None
         self._plan: Plan | None = None
-        self._running: dict[_Attempt, asyncio.Task[None]] = {}
-        self._alarms = Alarms(execution, surroundings.timers, surroundings.near, surroundings.fence, self._put)
+        running: dict[_Attempt, asyncio.Task[None]] = {}
+        self._running = running
+        self._alarms = Alarms(execution, surroundings.timers, surroundings.near, surroundings.fence, self._mailbox.put)
         self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
         self._saving: asyncio.Task[None] | None = None
         post = surroundings.post
-        self._outgoing = Outgoing(execution, post, self._put, surroundings.limits) if post else None
-        self._at_limits = AtLimits(lambda: self._running_now, lambda on: surroundings.parked(execution, on))
+        self._outgoing = Outgoing(execution, post, self._mailbox.put, surroundings.limits) if post else None
+        self._at_limits = AtLimits(lambda: _count(running), lambda on: surroundings.parked(execution, on))
 
     async def tell(self, given: Input) -> bool:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
         if self.closed:
             return False
         decided: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._put(given, decided)
+        self._mailbox.put(given, decided)
         return await decided
 
     def hurry(self) -> None:
         """Leave at once when it is quiet: others wait for its place. Its near timers are left to the inbox then."""
-        self._spoken.set()
-        if self._alarms.near and self._mailbox.empty():
-            self._put(Continue())
+        self._mailbox.wake()
+        if self._alarms.near and self._mailbox.empty:
+            self._mailbox.put(Continue())
 
     def leave(self) -> None:
         """Begin nothing more, and leave as soon as what is under way has come to its end and is recorded."""
         self._leaving = True
         self._at_limits.leave()
-        self._put(Continue())
+        self._mailbox.put(Continue())
 
     async def run(self, *first: Input) -> bool:
         """Recover what was under way, then decide inputs and reconcile, until the execution ends or can be left.
@@ -206,32 +207,25 @@ class Execution:
 
     async def _drain(self) -> tuple[list[Input], list[asyncio.Future[bool]]]:
         """Wait for one input and take those that queue behind it: they are decided together and leave as one entry."""
-        taken = [await self._mailbox.get()]
-        while len(taken) < MAX_INPUTS and not self._mailbox.empty():
-            taken.append(self._mailbox.get_nowait())
+        taken = await self._mailbox.some(MAX_INPUTS)
         return [given for given, _ in taken], [decided for _, decided in taken if decided]
 
     async def _stays_quiet(self) -> bool:
         """Wait until it has been quiet for long enough; False when it was spoken to."""
         state = self._folded.state if self._folded else None
         over = not isinstance(state, Started) or state.outcome is not None
-        self._spoken.clear()
+        self._mailbox.sleep()
         until = asyncio.get_running_loop().time() + self._around.quiet()
-        while self._mailbox.empty() and not over and not self._leaving and self._around.quiet():
+        while self._mailbox.empty and not over and not self._leaving and self._around.quiet():
             try:
                 async with asyncio.timeout_at(until):
-                    await self._spoken.wait()
-                self._spoken.clear()
+                    await self._mailbox.woken()
             except TimeoutError:
                 break
-        return self._mailbox.empty()
+        return self._mailbox.empty
 
     def _begun(self) -> bool:
         return self._folded is not None and self._folded.n > 0
-
-    def _put(self, given: Input, decided: asyncio.Future[bool] | None = None) -> None:
-        self._mailbox.put_nowait((given, decided))
-        self._spoken.set()
 
     async def _transact(self, inputs: list[Input]) -> None:
         """Load, decide, append as one entry, evolve; when another writer was first, load and decide again.
@@ -261,7 +255,7 @@ class Execution:
             else:
                 self._folded = folded.after(recorded, entry, state)
                 if len(events) > MANY:  # it was left off there
-                    self._put(Continue())
+                    self._mailbox.put(Continue())
                 self._snapshot_when_due(self._folded, len(recorded.data))
                 return
 
@@ -364,7 +358,7 @@ class Execution:
         new = wanted.keys() - self._running.keys()
         if self._leaving:
             for name, attempt, *_ in (key for key in new if not wanted[key].waits_for):
-                self._put(ReportQueued(name, attempt, _NEXT_OWNER))
+                self._mailbox.put(ReportQueued(name, attempt, _NEXT_OWNER))
             new = set()
         if new:
             await self._around.fence()
@@ -422,7 +416,7 @@ class Execution:
                 raise
             report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
-            self._put(report)
+            self._mailbox.put(report)
 
     async def _told(self, work: Work) -> Any:
         """Do the work; what a model says meanwhile is told to who listens."""
@@ -436,7 +430,7 @@ class Execution:
 
     def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
         """Return what is told for what an attempt waits."""
-        return lambda waits_for: self._put(ReportQueued(name, attempt, waits_for))
+        return lambda waits_for: self._mailbox.put(ReportQueued(name, attempt, waits_for))
 
     def _progress(self, name: str, attempt: int) -> Callable[[Any], None]:
         """Return what is told how far an attempt is, from any thread."""
@@ -448,16 +442,13 @@ class Execution:
             if tell is not None:
                 tell(self.id, name, attempt, progress)
             if of_chart:
-                loop.call_soon_threadsafe(self._put, ReportProgress(name, attempt, progress))
+                loop.call_soon_threadsafe(self._mailbox.put, ReportProgress(name, attempt, progress))
 
         return told
 
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
-        return self._mailbox.empty() and not self._running_now() and (self._leaving or not self._alarms.near)
-
-    def _running_now(self) -> int:
-        return sum(not task.done() for task in self._running.values())
+        return self._mailbox.empty and not _count(self._running) and (self._leaving or not self._alarms.near)
 
     def _stop_all(self) -> None:
         for task in self._running.values():
@@ -468,20 +459,20 @@ class Execution:
 
     def _turn_away(self, waiting: list[asyncio.Future[bool]]) -> None:
         """Tell those who still wait that nothing was decided here."""
-        while not self._mailbox.empty():
-            _, decided = self._mailbox.get_nowait()
-            waiting += [decided] if decided else []
+        waiting += [decided for _, decided in self._mailbox.rest() if decided]
         for decided in waiting:
             if not decided.done():
                 decided.set_result(False)
 
     def _fail_tellers(self, waiting: list[asyncio.Future[bool]], error: BaseException) -> None:
-        while not self._mailbox.empty():
-            _, decided = self._mailbox.get_nowait()
-            waiting += [decided] if decided else []
+        waiting += [decided for _, decided in self._mailbox.rest() if decided]
         for decided in waiting:
             if not decided.done():
                 decided.set_exception(error)
+
+
+def _count(running: Mapping[_Attempt, asyncio.Task[None]]) -> int:
+    return sum(not task.done() for task in running.values())
 
 
 def _fresh(inputs: list[Input], folded: Folded) -> list[Input]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from perdure.cluster.verification import Verified
     from perdure.cluster.workflows import Workflows
 
-_STARTS_IN_FLIGHT = 512
+_STARTS_IN_FLIGHT = 128  # which is as fast as more, and takes less memory
 
 
 async def connect_async(settings: Settings | None = None, *, local: bool = False) -> "AsyncClient":
@@ -155,17 +155,20 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
         like = self._command(definition, values[0], uuid4().hex, priority, search, tags)
         like = replace(like, tools=await self._ship(definition, like.tools))
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
-        window = asyncio.Semaphore(_STARTS_IN_FLIGHT)
 
-        async def start(value: Any) -> AsyncRun:
-            run = self._run(uuid4().hex)
-            lane = self._lane or lane_of(run.id)
-            command = replace(like, id=uuid4().hex, execution=run.id, input=value, lane=lane)
-            async with window:
-                await self._connection.inbox.start(command)
-            return run
+        left, runs = iter(values), list[AsyncRun]()
 
-        return await asyncio.gather(*map(start, values))
+        async def start_those_left() -> None:
+            for value in left:  # which all of these share: a task for each command would take 2 kB
+                run = self._run(uuid4().hex)
+                runs.append(run)
+                lane = self._lane or lane_of(run.id)
+                await self._connection.inbox.start(
+                    replace(like, id=uuid4().hex, execution=run.id, input=value, lane=lane)
+                )
+
+        await asyncio.gather(*(start_those_left() for _ in values[:_STARTS_IN_FLIGHT]))
+        return runs
 
     async def definition_of(self, workflow: WorkflowLike, id: str | None = None) -> Definition:
         """Return the definition that a start means; an execution that has begun under this id stays with its version.

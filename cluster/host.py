@@ -261,12 +261,11 @@ class Host:
             await self._acknowledge(message)
 
     def _end(self, lease: Lease, execution: str) -> None:
-        lease.over = True
+        lease.end()
         if self._active.get(execution) is lease:
             del self._active[execution]
             self._parked.discard(execution)
         self._changed.set()  # however it ended, there is room for another
-        lease.renewed.set()
 
     def _tell_soon(self, lease: Lease, command: Command, message: Msg) -> None:
         lease.told[sequence(message)] = message

@@ -33,7 +33,7 @@ class Embodied(Protocol):
 class Lease:
     """The command that made an execution active: acknowledged only when the execution ends or is left.
 
-    renewed: set when what embodies the execution was replaced, or has ended. leaving: its lane goes to another owner,
+    leaving: its lane goes to another owner,
     and with it the lease. told: the commands that came since and are not decided yet, in their order. over: the
     execution was left, and they are told to the next one.
     """
@@ -44,10 +44,10 @@ class Lease:
         self.leaving = False
         self.over = False
         self.told: dict[int, Msg] = {}
-        self.renewed = asyncio.Event()
         self.task: asyncio.Task[None]
         self._embody = embody
         self._execution: Embodied | None = None
+        self._renewed: asyncio.Event | None = None
 
     def embodied(self) -> Embodied:
         """Return what embodies the execution, made when it is first asked for."""
@@ -60,8 +60,24 @@ class Lease:
     def renew(self) -> None:
         """Have the execution embodied anew."""
         self._execution = None
-        gone, self.renewed = self.renewed, asyncio.Event()
-        gone.set()
+        self._tell_renewed()
+
+    def end(self) -> None:
+        """Take note that the execution was left."""
+        self.over = True
+        self._tell_renewed()
+
+    @property
+    def renewed(self) -> asyncio.Event:
+        """Set when what embodies the execution now is replaced, or has ended."""
+        if self._renewed is None:  # few ever ask
+            self._renewed = asyncio.Event()
+        return self._renewed
+
+    def _tell_renewed(self) -> None:
+        if self._renewed is not None:
+            self._renewed.set()
+            self._renewed = None
 
     def leave(self) -> None:
         """Have the execution leave for another owner, once what is under way has come to its end."""

@@ -21,6 +21,7 @@ NAME = "projections"
 """What it answers to, as a host does to its name."""
 _LOOK_SECONDS = 0.1
 _LONGEST_REST = 1.0
+_BATCH = 200  # entries at once: this process stays, and with it the memory that it once needed
 _AGAIN_SECONDS = 2.0
 _log = logging.getLogger("perdure.projections")
 
@@ -65,4 +66,4 @@ def _opened(settings: Settings) -> "Projections":
     except BadInput as error:
         _log.error("perdure's own read models are kept, and no others: %s; mend it, and restart the cluster", error)
         own = []
-    return Projections(settings.projections_at, own)
+    return Projections(settings.projections_at, own, _BATCH)

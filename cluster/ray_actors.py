@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import threading
@@ -110,6 +111,7 @@ class HostActor:
 
     async def _connected(self) -> Opener:
         connection = await connect_to(self._settings)
+        gc.freeze()  # what was imported stays: else garbage is kept until it outweighs a quarter of that
         elsewhere = node_actors(self._settings, self._config.namespace)
         return Opener(connection, self._settings, elsewhere, self._apart)
 
@@ -180,6 +182,7 @@ class ProjectionActor:
         async with _or_die(NAME):
             settings = Settings(**self._config.settings)
             connection = await connect_to(settings)
+            gc.freeze()  # as in hosts
             logs.to_nats(connection.nats, NAME)
             await asyncio.gather(keep_projecting(connection, settings), keep_telling(connection, settings))
 

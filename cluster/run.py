@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from types import UnionType
 from typing import Any, Literal
@@ -87,6 +87,8 @@ _log = logging.getLogger("perdure.client")
 class AsyncRun:
     """The handle of one execution: everything that it answers is read from the log."""
 
+    __slots__ = ("__weakref__", "_connection", "_known", "_lane", "_settings", "id")
+
     def __init__(
         self, execution: str, connection: Connection, settings: Settings | None = None, lane: str | None = None
     ) -> None:
@@ -120,7 +122,8 @@ class AsyncRun:
 
     async def _until_end(self, after: int, wanted: Callable[[Recorded], bool]) -> AsyncGenerator[Happened, None]:
         goes_on: type | UnionType = Failed | ExecutionSucceeded | ExecutionCompensated
-        async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
+        look = self._known is not None  # it has been at work for a while, and may well have ended
+        async with aclosing(self._connection.log.follow(self.id, after, look=look)) as entries:  # type: ignore[type-var]
             async for recorded in entries:
                 for happened in _readable(recorded) if wanted(recorded) else ():
                     yield happened
@@ -340,34 +343,39 @@ class AsyncRun:
             await self._now()
         if self._known is not None and self._known.knows(command.id):
             return True
-        return await self._tell(command)
+        return await self._tell(command, again=True)
 
-    async def _tell(self, command: Control) -> bool:
+    async def _tell(self, command: Control, *, again: bool = False) -> bool:
+        """Give it a command. again: another one may give it at the same time, and have it answered before we listen."""
         try:
             state, position = await self._now()
         except ExecutionNotFound:
             queued = await self._connection.inbox.queued_start(self.id)
             if queued is not None:
-                return await self._sent(command, queued.lane, 0)
+                return await self._sent(command, queued.lane, 0, again=again)
             state, position = await self._now()  # it may have begun, and been left, between the two looks
         status = state.status
         if (type(command), status) in ((CancelExecution, "cancelled"), (TerminateExecution, "terminated")):
             return True  # it has the end that is asked for
         if state.outcome is not None and not (isinstance(command, RetryExecution) and status == "failed"):
             raise CommandNotAllowed(f"execution {self.id!r} has ended: it is {status}")
-        return await self._sent(command, state.started.lane, position)
+        return await self._sent(command, state.started.lane, position, again=again)
 
-    async def _sent(self, command: Control, lane: str, position: int) -> bool:
-        await self._connection.inbox.send(command, lane)
+    async def _sent(self, command: Control, lane: str, position: int, *, again: bool) -> bool:
+        async def send() -> bool:
+            await self._connection.inbox.send(command, lane)
+            limit.reschedule(asyncio.get_running_loop().time() + CONFIRM_SECONDS)
+            return again
+
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CONFIRM_SECONDS):
-                await self._recorded(command.id, position)
+            async with asyncio.timeout(None) as limit:
+                await self._recorded(command.id, position, send)
                 return True
         return False
 
-    async def _recorded(self, command: str, after: int) -> None:
-        """Wait for the entry that answers a command; raise CommandNotAllowed where it is refused."""
-        async with aclosing(self._connection.log.follow(self.id, after)) as entries:  # type: ignore[type-var]
+    async def _recorded(self, command: str, after: int, send: Callable[[], Awaitable[bool]]) -> None:
+        """Send a command and wait for the entry that answers it; raise CommandNotAllowed where it is refused."""
+        async with aclosing(self._connection.log.follow(self.id, after, listening=send)) as entries:  # type: ignore[type-var]
             async for recorded in entries:
                 entry = recorded.entry
                 for event in entry.events:

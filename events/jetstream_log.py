@@ -150,14 +150,29 @@ class JetStreamLog:
             headers = message.headers or {}
             yield _recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, headers)
 
-    async def follow(self, execution: str | None = None, after: int = 0) -> AsyncIterator[Recorded]:
-        """Yield entries as they come; see Log.follow."""
+    async def follow(
+        self,
+        execution: str | None = None,
+        after: int = 0,
+        *,
+        look: bool = False,
+        listening: Callable[[], Awaitable[bool]] | None = None,
+    ) -> AsyncIterator[Recorded]:
+        """Yield entries as they come; see Log.follow.
+
+        look: read once before it listens: what is wanted is likely there. listening: awaited as soon as it listens; it
+        says whether what is wanted may be there already, and need be read.
+        """
+        if look:
+            async for recorded in self.read(execution, after) if execution else self.read_all(after):
+                after = recorded.position
+                yield recorded
         copies: asyncio.Queue[Msg | None] = asyncio.Queue()
         subject = events_subject(execution, LIVE) if execution else f"{LIVE}.>"
         live = await self._nats.subscribe(subject, cb=copies.put)
         self._followers.add(copies)
         try:
-            behind = True
+            behind = listening is None or await listening()
             while True:
                 if behind:
                     async for recorded in self.read(execution, after) if execution else self.read_all(after):

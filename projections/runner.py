@@ -23,7 +23,7 @@ from perdure.projections.statistics import Statistics
 from perdure.projections.store import Store, is_passing
 from perdure.projections.timeline import Timeline
 
-BATCH = 1000  # entries in one transaction
+BATCH = 1000
 _BATCH_BYTES = 4_000_000
 _log = logging.getLogger("perdure.projections")
 _T = TypeVar("_T")
@@ -37,10 +37,12 @@ def built_in() -> list[Projection]:
 class Projections:
     """The read models in one database; several processes may fold into it and read from it at once.
 
-    own: projections beside perdure's own. Raises BadInput for a URL, or names, that cannot be used.
+    own: projections beside perdure's own. batch: entries in one transaction, which take some 5 kB of memory each.
+    Raises BadInput for a URL, or names, that cannot be used.
     """
 
-    def __init__(self, url: str | Path, own: Sequence[Projection] = ()) -> None:
+    def __init__(self, url: str | Path, own: Sequence[Projection] = (), batch: int = BATCH) -> None:
+        self._batch = batch
         self.store = Store(url)
         self._projections: dict[str, Projection] = {}
         for projection in [*built_in(), *own]:
@@ -69,7 +71,7 @@ class Projections:
             if gone := [each.name for each in chosen if each.name not in reached]:
                 raise EnvironmentProblem(f"the projection {gone[0]!r} was taken away meanwhile; ask again")
             low = min(reached[projection.name] for projection in chosen)
-            batch = await _batch(log, low) if low < last else []  # what comes meanwhile is another call's
+            batch = await _batch(log, low, self._batch) if low < last else []  # what comes meanwhile is another call's
             if not batch:
                 return low
             await asyncio.to_thread(self._fold, chosen, reached, batch)
@@ -154,11 +156,11 @@ class _Unpacked:
             self.why = str(error)
 
 
-async def _batch(log: Log, after: int) -> list[_Unpacked]:
+async def _batch(log: Log, after: int, most: int) -> list[_Unpacked]:
     """Return the next entries, no more than one transaction and the memory should take."""
     batch: list[_Unpacked] = []
     size = 0
-    async for recorded in log.read_all(after, BATCH):
+    async for recorded in log.read_all(after, most):
         try:
             batch.append(_Unpacked(await log.with_events(recorded)))
         except (CorruptBlob, CorruptEntry) as error:

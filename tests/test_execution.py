@@ -408,7 +408,7 @@ async def test_a_tool_that_swallows_its_cancellation_reports_nothing() -> None:
     await over.wait()
     await asyncio.sleep(0)
     assert (await world.state()).status == "failed"
-    assert actor._mailbox.empty()
+    assert actor._mailbox.empty
 
 
 async def test_a_command_that_no_decision_can_be_made_of_is_refused_and_the_execution_goes_on(
