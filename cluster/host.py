@@ -198,13 +198,20 @@ class Host:
         else:
             self._activate(command, message)
 
-    async def _had_begun(self, message: Msg) -> bool:
-        """Say whether a start was active under some owner: one was, where it is recorded."""
-        if sequence(message) > self.own.delivered.get(lane_in(message.subject), 0):
-            return False
-        with contextlib.suppress(msgspec.DecodeError):
-            return await self._log.last(decode_command(message.data).execution) > 0
-        return True  # it cannot be read, and is to be removed
+    async def _had_begun(self, starts: list[Msg]) -> set[int]:
+        """Return the sequences of the starts that were active under some owner: those whose execution is recorded.
+
+        And of those that cannot be read, and are to be removed.
+        """
+        began, executions = set[int](), dict[int, str]()
+        for start in starts:
+            if sequence(start) <= self.own.delivered.get(lane_in(start.subject), 0):
+                try:
+                    executions[sequence(start)] = decode_command(start.data).execution
+                except msgspec.DecodeError:
+                    began.add(sequence(start))
+        recorded = await self._log.recorded(executions.values())
+        return began | {place for place, execution in executions.items() if execution in recorded}
 
     def _activate(self, command: Command, message: Msg) -> None:
         lease = Lease(message, lambda: self._embody(command.execution))
