@@ -59,9 +59,9 @@ class Watch:
         question = f"perdure.host.{host}"
         asked: set[asyncio.Task[Msg]] = set()
         try:
-            for number in range(round(_ANSWER_SECONDS / _ASK_AGAIN)):
-                timeout = _ANSWER_SECONDS - number * _ASK_AGAIN
-                asked.add(asyncio.create_task(self._nats.request(question, b"", timeout=timeout)))
+            until = time.monotonic() + _ANSWER_SECONDS
+            while (left := until - time.monotonic()) > 0:
+                asked.add(asyncio.create_task(self._nats.request(question, b"", timeout=left)))
                 done, _ = await asyncio.wait(asked, timeout=_ASK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
                 if done:
                     done.pop().result()
