@@ -20,7 +20,7 @@ from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
 from perdure.actors.transcripts import Said
 from perdure.cluster.batching import AsyncBatching
-from perdure.cluster.checks import check_id, check_no_schedule, checked
+from perdure.cluster.checks import check_id, check_no_schedule, checked, checked_input
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.files import Files
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from perdure.cluster.verification import Verified
     from perdure.cluster.workflows import Workflows
 
-_STARTS_IN_FLIGHT = 256
+_STARTS_IN_FLIGHT = 512
 
 
 async def connect_async(settings: Settings | None = None, *, local: bool = False) -> "AsyncClient":
@@ -149,18 +149,23 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
     ) -> "list[AsyncRun]":
         """Queue one execution per input, all at once, and return their handles in the same order."""
         definition = await self.definition_of(workflow, None)
-        tags = list(tags)
-        commands = [self._command(definition, value, uuid4().hex, priority, search, tags) for value in inputs]
-        places = await self._ship(definition, commands[0].tools) if commands else {}
+        values = [checked_input(definition, value) for value in inputs]
+        if not values:
+            return []
+        like = self._command(definition, values[0], uuid4().hex, priority, search, tags)
+        like = replace(like, tools=await self._ship(definition, like.tools))
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
         window = asyncio.Semaphore(_STARTS_IN_FLIGHT)
 
-        async def start(command: StartExecution) -> None:
+        async def start(value: Any) -> AsyncRun:
+            run = self._run(uuid4().hex)
+            lane = self._lane or lane_of(run.id)
+            command = replace(like, id=uuid4().hex, execution=run.id, input=value, lane=lane)
             async with window:
-                await self._connection.inbox.start(replace(command, tools=places))
+                await self._connection.inbox.start(command)
+            return run
 
-        await asyncio.gather(*map(start, commands))
-        return [self._run(command.execution) for command in commands]
+        return await asyncio.gather(*map(start, values))
 
     async def definition_of(self, workflow: WorkflowLike, id: str | None = None) -> Definition:
         """Return the definition that a start means; an execution that has begun under this id stays with its version.

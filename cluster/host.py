@@ -39,7 +39,7 @@ class Host:
         self,
         connection: Connection,
         own: Ownership,
-        embody: Callable[[str], Embodied],
+        embody: Callable[[str, bool], Embodied],
         capacity: int,
         ageing: float = 60.0,
     ) -> None:
@@ -198,23 +198,27 @@ class Host:
         else:
             self._activate(command, message)
 
+    def _was_delivered(self, message: Msg) -> bool:
+        """Say whether a command may have been delivered to an owner before this one."""
+        return sequence(message) <= self.own.delivered.get(lane_in(message.subject), 0)
+
     async def _had_begun(self, starts: list[Msg]) -> set[int]:
         """Return the sequences of the starts that were active under some owner: those whose execution is recorded.
 
         And of those that cannot be read, and are to be removed.
         """
         began, executions = set[int](), dict[int, str]()
-        for start in starts:
-            if sequence(start) <= self.own.delivered.get(lane_in(start.subject), 0):
-                try:
-                    executions[sequence(start)] = decode_command(start.data).execution
-                except msgspec.DecodeError:
-                    began.add(sequence(start))
+        for start in filter(self._was_delivered, starts):
+            try:
+                executions[sequence(start)] = decode_command(start.data).execution
+            except msgspec.DecodeError:
+                began.add(sequence(start))
         recorded = await self._log.recorded(executions.values())
         return began | {place for place, execution in executions.items() if execution in recorded}
 
     def _activate(self, command: Command, message: Msg) -> None:
-        lease = Lease(message, lambda: self._embody(command.execution))
+        new = isinstance(command, StartExecution) and not self._was_delivered(message)
+        lease = Lease(message, lambda: self._embody(command.execution, new))
         self._active[command.execution] = lease
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
         for _, early in sorted(self._early.pop(command.execution, {}).items()):
