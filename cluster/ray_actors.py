@@ -138,11 +138,11 @@ class HostActor:
 
 @contextlib.asynccontextmanager
 async def _or_die(name: str) -> AsyncIterator[None]:
-    """End the process where something breaks that nobody foresaw: Ray starts it again."""
+    """End the process where something breaks that nobody foresaw: Ray starts it again, or the supervisor."""
     try:
         yield
     except BaseException:
-        _log.exception("%s broke; Ray restarts it", name)
+        _log.exception("%s broke; it is started again", name)
         os._exit(1)
 
 
