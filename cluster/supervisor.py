@@ -76,6 +76,8 @@ class Supervisor:
         sweeping = asyncio.create_task(keep_sweeping(self._connection, self._settings), name="perdure-sweep")
         self._keeping = asyncio.create_task(self._keep(), name="perdure-processes")
         while self._stopping is None:
+            if self._keeping.done():
+                self._keeping.result()  # what broke it, and nobody foresaw, breaks this process
             try:
                 await self._look()
             except PerdureError as error:
