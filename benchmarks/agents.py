@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 
 from benchmarks.meter import Meter
 from benchmarks.process_tree import stat
@@ -63,7 +62,6 @@ def endpoint() -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 def main() -> None:
-    ThreadingHTTPServer.request_queue_size = 1024  # else the kernel drops some of many connections, for a second
     calls = [Reply(turn=turn, calls=[{"look": {"x": turn}}], delay=DELAY) for turn in range(TURNS - 1)]
     with Model([*calls, Reply(f"It is {TURNS - 1}.", turn=TURNS - 1, delay=DELAY)]) as model:
         print(model.base_url, flush=True)

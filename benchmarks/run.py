@@ -72,6 +72,11 @@ class Run:
         """Return the definition of so many no-op steps, one after the other."""
         return self.definition(f"chain-{steps}", {f"n{i}": self.noop([f"n{i - 1}"] if i else []) for i in range(steps)})
 
+    def fan(self, steps: int) -> Path:
+        """Return the definition of so many parallel no-op steps, and a join behind them."""
+        nodes = {f"n{i}": self.noop([]) for i in range(steps)}
+        return self.definition("fanout", {**nodes, "join": {"set": steps, "needs": list(nodes)}})
+
     def noop(self, needs: list[str]) -> dict[str, Any]:
         """Return a no-op step behind some others."""
         node: dict[str, Any] = {"tool": "noop", "needs": needs}

@@ -58,8 +58,7 @@ async def chain(run: Run) -> None:
 
 async def fanout(run: Run) -> None:
     """Measure parallel steps, and a join behind them."""
-    nodes = {f"n{i}": run.noop([]) for i in range(run.n)}
-    await one_of_many(run, run.definition("fanout", {**nodes, "join": {"set": run.n, "needs": list(nodes)}}))
+    await one_of_many(run, run.fan(run.n))
 
 
 async def throughput(run: Run) -> None:
