@@ -75,6 +75,8 @@ from perdure.events.vocabulary import (
 )
 
 _replace = msgspec.structs.replace
+_NO_NODES = BodyState().nodes
+"""The default itself, which snapshots leave out."""
 
 
 def evolve(state: ExecutionState, event: Event) -> ExecutionState:
@@ -142,9 +144,11 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
 
 def _to_keep(bodies: Map[str, BodyState]) -> Map[str, BodyState]:
     """Return a node's bodies that a later compensation would undo, and those before them, which `loop.last` reads."""
+    if not bodies:
+        return bodies
     kept = {key for key, body in bodies.items() if body.nodes}
     kept |= {str(int(key) - 1) for key in kept if key.isdecimal()}
-    return Map({key: body for key, body in bodies.items() if key in kept}) if bodies else bodies
+    return Map({key: body for key, body in bodies.items() if key in kept})
 
 
 def _tried_to_undo(state: Started, path: str) -> Started:
@@ -217,18 +221,19 @@ def _body_succeeded(state: Started, event: BodySucceeded) -> Started:
     before = state.body(event.body) or BodyState()
     if not owner_of(event.body)[0]:  # the main one, or one of the end: its nodes are shown
         return with_body(state, event.body, _replace(before, status="succeeded", output=event.output))
-    nodes = Map({name: before.nodes[name] for name in event.keep})
+    nodes = Map({name: before.nodes[name] for name in event.keep}) if event.keep else _NO_NODES
     chart = before.chart if nodes else None
     return _with_end(state, event.body, BodyState("succeeded", nodes, output=event.output, chart=chart))
 
 
 def _with_end(state: Started, path: str, body: BodyState) -> Started:
     """Put a body down as ended, and count it in its node; one that had succeeded may fail by losing a race."""
-    before = state.body(path) or BodyState()
-    state, (owner, _) = with_body(state, path, body), owner_of(path)
-    node = known(state, owner)
-    ended = node.ended + (before.status == "running")
-    return with_node(state, owner, _replace(node, ended=ended, failed=node.failed + (body.status == "failed")))
+    owner, key = owner_of(path)
+    node = state.node(owner) or NodeState("open")
+    before = node.bodies.get(key)
+    ended = node.ended + (before is None or before.status == "running")
+    failed, bodies = node.failed + (body.status == "failed"), node.bodies.set(key, body)
+    return with_node(state, owner, _replace(node, ended=ended, failed=failed, bodies=bodies))
 
 
 def _body_failed(state: Started, event: BodyFailed) -> Started:

@@ -281,13 +281,13 @@ class Execution:
         return folded
 
     def _snapshot_when_due(self, folded: Folded, size: int) -> None:
-        """Save the state beside the hot path, once the entries since the last time are many, and outweigh it.
+        """Save the state beside the hot path, once the entries since the last time are many, and weigh a third of it.
 
         Entries that a load had to fold count too: after a long load the next append saves what it was worth.
         """
         self._tail_entries += 1
         self._tail_bytes += size
-        if self._around.snapshots is None or self._tail_entries < EVERY or self._tail_bytes < self._snapshot_bytes:
+        if self._around.snapshots is None or self._tail_entries < EVERY or 3 * self._tail_bytes < self._snapshot_bytes:
             return
         data = pack(folded)
         if data is None or (self._saving is not None and not self._saving.done()):

@@ -202,13 +202,19 @@ class Host:
         """Say whether a command may have been delivered to an owner before this one."""
         return sequence(message) <= self.own.delivered.get(lane_in(message.subject), 0)
 
-    async def _had_begun(self, message: Msg) -> bool:
-        """Say whether a start was active under some owner: one was, where it is recorded."""
-        if not self._was_delivered(message):
-            return False
-        with contextlib.suppress(msgspec.DecodeError):
-            return await self._log.last(decode_command(message.data).execution) > 0
-        return True  # it cannot be read, and is to be removed
+    async def _had_begun(self, starts: list[Msg]) -> set[int]:
+        """Return the sequences of the starts that were active under some owner: those whose execution is recorded.
+
+        And of those that cannot be read, and are to be removed.
+        """
+        began, executions = set[int](), dict[int, str]()
+        for start in filter(self._was_delivered, starts):
+            try:
+                executions[sequence(start)] = decode_command(start.data).execution
+            except msgspec.DecodeError:
+                began.add(sequence(start))
+        recorded = await self._log.recorded(executions.values())
+        return began | {place for place, execution in executions.items() if execution in recorded}
 
     def _activate(self, command: Command, message: Msg) -> None:
         new = isinstance(command, StartExecution) and not self._was_delivered(message)

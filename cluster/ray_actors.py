@@ -27,12 +27,14 @@ from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
 from perdure.cluster.standby import HostProcess
 from perdure.cluster.supervisor import Supervisor
+from perdure.cluster.tasks import stop
 from perdure.cluster.telling import keep_telling
 from perdure.cluster.wiring import Opener, connect_to, keep_serving
 
 _log = logging.getLogger("perdure.host")
 _OPEN_AGAIN_AFTER = 2.0  # seconds
 _ANSWER_SECONDS = 5.0
+_LIVE_SECONDS = 10.0  # of one call: those of a supervisor that is gone take no room for longer
 _GIVE_WAY = 5  # of nice: read models lag behind before executions do
 
 
@@ -62,7 +64,7 @@ class OwnLoop:
 
 
 class HostActor:
-    """The named actor that runs a host. Ray restarts it when its process dies; it then opens a new epoch."""
+    """The named actor that runs a host. When its process dies Ray, or its supervisor, starts another."""
 
     def __init__(self, config: HostConfig) -> None:
         self._config = config
@@ -88,6 +90,10 @@ class HostActor:
     async def serves(self) -> str | None:
         """Return which host this process serves, "" while it stands by, None before it is ready for either."""
         return self._process.serves if self._process is not None else None
+
+    async def live(self, seconds: float) -> None:
+        """Return after so many seconds: whoever waits for it learns at once when this process ends."""
+        await asyncio.sleep(seconds)
 
     async def drain(self, seconds: float) -> None:
         """Let what is under way come to its end, for so many seconds, and stop serving."""
@@ -134,11 +140,11 @@ class HostActor:
 
 @contextlib.asynccontextmanager
 async def _or_die(name: str) -> AsyncIterator[None]:
-    """End the process where something breaks that nobody foresaw: Ray starts it again."""
+    """End the process where something breaks that nobody foresaw: Ray starts it again, or the supervisor."""
     try:
         yield
     except BaseException:
-        _log.exception("%s broke; Ray restarts it", name)
+        _log.exception("%s broke; it is started again", name)
         os._exit(1)
 
 
@@ -191,8 +197,10 @@ class RayProcesses:
     """The processes of hosts as Ray actors, `perdure-host0` and so on, spread over the nodes; see Processes."""
 
     def __init__(self, config: HostConfig) -> None:
+        self.lost = asyncio.Event()
         self._config = config
         self._actors: dict[str, ActorHandle[HostActor]] = {}
+        self._watching: dict[str, asyncio.Task[None]] = {}
         self._projecting: ActorHandle[ProjectionActor] | None = None
 
     async def ensure(self, count: int) -> list[str]:
@@ -204,9 +212,12 @@ class RayProcesses:
             name = f"host{number}"
             self._actors[name] = spawn(
                 HostActor, msgspec.structs.replace(self._config, name=name), name=f"perdure-{name}",
-                namespace=self._config.namespace, get_if_exists=True, lifetime="detached", max_restarts=-1,
+                namespace=self._config.namespace, get_if_exists=True, lifetime="detached",
                 max_concurrency=16, scheduling_strategy=_on(nodes[number % len(nodes)]),
+                # We start it again: Ray would at once, and so take the CPU from who takes over.
+                max_restarts=0,
             )  # fmt: skip
+            self._see(name)
         serve = dict(zip(self._actors, await asyncio.gather(*map(_serves, self._actors.values())), strict=True))
         for name in sorted(serve, key=_number, reverse=True):
             if _number(name) >= count and serve[name] == "" and list(serve.values()).count("") > 1:
@@ -214,9 +225,21 @@ class RayProcesses:
                 del serve[name]
         return [host for host in serve.values() if host is not None]
 
+    def _see(self, name: str) -> None:
+        """Have it noticed when a process ends."""
+        if name not in self._watching or self._watching[name].done():
+            self._watching[name] = asyncio.create_task(self._notice(self._actors[name]), name=f"perdure-see-{name}")
+
+    async def _notice(self, actor: "ActorHandle[HostActor]") -> None:
+        with contextlib.suppress(RayActorError):
+            while True:
+                await _answer(actor.live.remote(_LIVE_SECONDS))
+        self.lost.set()
+
     async def end(self, drain: float) -> None:
         """See Processes."""
         self._find_surplus(0)
+        await stop(*self._watching.values())
         draining = [asyncio.ensure_future(_drained(actor, drain)) for actor in self._actors.values()]
         await asyncio.gather(*draining)
         for actor in [*self._actors.values(), *self._found(NAME)]:

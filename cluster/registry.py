@@ -1,5 +1,6 @@
 """The registry: what the whole cluster must agree on, in one key-value bucket: definitions by digest, host epochs."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class Registry:
         self._js = js
         self._known: set[str] = set()
         self._plans: dict[str, Plan] = {}
+        self._compiling: dict[str, asyncio.Task[Plan]] = {}
 
     @classmethod
     async def open(cls, nats: Nats, replicas: int = 1) -> "Registry":
@@ -108,11 +110,21 @@ class Registry:
 
     async def plan(self, digest: str) -> Plan:
         """Return the compiled definition; a process fetches and compiles it once, while it is among the last used."""
-        plan = self._plans.pop(digest, None) or plan_of(await self.definition(digest))
+        plan = self._plans.pop(digest, None) or await self._compiled(digest)
         self._plans[digest] = plan  # behind the others: the first one is the one that is used least
         if len(self._plans) > _PLANS:
             del self._plans[next(iter(self._plans))]
         return plan
+
+    async def _compiled(self, digest: str) -> Plan:
+        """Fetch and compile once, however many ask at the same moment: after a takeover, hundreds do."""
+        if digest not in self._compiling:
+            self._compiling[digest] = asyncio.create_task(self._compile(digest))
+            self._compiling[digest].add_done_callback(lambda _: self._compiling.pop(digest))
+        return await asyncio.shield(self._compiling[digest])
+
+    async def _compile(self, digest: str) -> Plan:
+        return plan_of(await self.definition(digest))
 
     async def new_epoch(self) -> int:
         """Return a number that is higher than every one that was returned before, to whomever."""

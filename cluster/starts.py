@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
@@ -35,14 +35,14 @@ class _Lane:
 
 
 class Starts:
-    """Takes starts as there is room for them. `begin` makes one active; `began` says whether one had been so before.
+    """Takes starts as there is room for them. `begin` makes one active; `began` says which had been so before.
 
     ageing: seconds of waiting that are worth one step of priority.
     """
 
     def __init__(
         self, nats: Nats, host: str, epoch: int, lanes: Lanes,
-        begin: Callable[[Msg], Awaitable[None]], began: Callable[[Msg], Awaitable[bool]],
+        begin: Callable[[Msg], Awaitable[None]], began: Callable[[list[Msg]], Awaitable[Collection[int]]],
         ageing: float = 60.0,
     ) -> None:  # fmt: skip
         self._nats = nats
@@ -88,12 +88,18 @@ class Starts:
                     await replies.unsubscribe()
 
     async def _recover(self, lane: _Lane, recover: int) -> None:
+        """Begin those that had begun, many at a time: each that waits for another's answer is later by that."""
         while lane.read < recover:
-            await self._fetch(lane, 1)
-            if not lane.came:
+            before, read = len(lane.came), lane.read
+            await self._fetch(lane, min(_FETCH, recover - lane.read))
+            if lane.read == read:
                 return
-            if sequence(lane.came[-1]) <= recover and await self._began(lane.came[-1]):
-                await self._begin(lane.came.pop())
+            fetched = [lane.came.pop() for _ in range(len(lane.came) - before)][::-1]
+            began = await self._began(fetched)
+            lane.came.extend(message for message in fetched if sequence(message) not in began)
+            for message in fetched:
+                if sequence(message) in began:
+                    await self._begin(message)
 
     async def _fill(self, credit: Callable[[], int]) -> None:
         """Begin what came, and ask for more where more may be, as long as there is room."""

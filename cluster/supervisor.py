@@ -37,7 +37,9 @@ _log = logging.getLogger("perdure.supervisor")
 
 
 class Processes(Protocol):
-    """The processes that hosts run in."""
+    """The processes that hosts run in. lost: set when one of them has ended."""
+
+    lost: asyncio.Event
 
     async def ensure(self, count: int) -> list[str]:
         """See to it that there are so many, end those above it that stand by, and return the host that each serves."""
@@ -49,7 +51,7 @@ class Processes(Protocol):
 
 
 class Supervisor:
-    """Looks four times a second; close: what to do once all is stopped."""
+    """Looks four times a second, and when a process is lost; close: what to do once all is stopped."""
 
     def __init__(
         self, connection: Connection, processes: Processes, settings: Settings, close: Callable[[], Awaitable[None]]
@@ -62,7 +64,9 @@ class Supervisor:
         self._watch = Watch(connection)
         self._serve: list[str] = []
         self._since = time.time()
-        self._counted = float("-inf")
+        self._count_at = float("-inf")
+        self._short = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -70,27 +74,39 @@ class Supervisor:
         await self._nats.subscribe(f"perdure.host.{SUPERVISOR}", cb=self._answer)
         await self._nats.subscribe(_STOP, cb=self._stop)
         sweeping = asyncio.create_task(keep_sweeping(self._connection, self._settings), name="perdure-sweep")
+        self._keeping = asyncio.create_task(self._keep(), name="perdure-processes")
         while self._stopping is None:
+            if self._keeping.done():
+                self._keeping.result()  # what broke it, and nobody foresaw, breaks this process
             try:
                 await self._look()
-            except (LogUnavailable, EnvironmentProblem, PerdureError) as error:
+            except PerdureError as error:
                 _log.warning("looked again in %g s: %s", LOOK_SECONDS, error)
-            await asyncio.sleep(LOOK_SECONDS)
+            await _within(LOOK_SECONDS, self._processes.lost)
+            self._processes.lost.clear()
         await stop(sweeping)
         await self._stopping
 
     async def _look(self) -> None:
         hosts = list(await assignment(self._connection.registry))
-        missing = await self._watch.missing(hosts)
-        for host in missing:
+        for host in await self._watch.missing(hosts):
             _log.warning("nobody serves %s", host)
+            self._count_at = time.monotonic() + _COUNT_SECONDS  # a process that starts takes a second of CPU from it
             if self._stopping is None and not await have_taken_over(self._nats, host):
-                self._counted = float("-inf")  # nobody stands by: see to it that there are processes
-        now = time.monotonic()
-        if now - self._counted > _COUNT_SECONDS and self._stopping is None:
-            self._serve = await self._processes.ensure(len(hosts) + 1)
-            await adopt(self._connection)
-            self._counted = now
+                self._short.set()  # nobody stands by: see to it that there are processes
+
+    async def _keep(self) -> None:
+        """See to it that there are processes; apart from looking, for those that start are slow to answer."""
+        while True:
+            self._count_at = time.monotonic() + _COUNT_SECONDS
+            try:
+                self._serve = await self._processes.ensure(len(await assignment(self._connection.registry)) + 1)
+                await adopt(self._connection)
+            except PerdureError as error:
+                _log.warning("counted again: %s", error)
+            while not self._short.is_set() and (left := self._count_at - time.monotonic()) > 0:
+                await _within(left, self._short)
+            self._short.clear()
 
     async def _answer(self, message: Msg) -> None:
         standing_by = sum(not host for host in self._serve)
@@ -105,12 +121,21 @@ class Supervisor:
             self._stopping = asyncio.create_task(self._end(float(message.data), message))
 
     async def _end(self, drain: float, asked: Msg) -> None:
+        if self._keeping is not None:
+            await stop(self._keeping)
         await self._processes.end(drain)
         await asked.respond(b"")
         await self._nats.publish(DOWN, b"")
         with contextlib.suppress(NatsError, OSError):
             await self._nats.flush()
         await self._close()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Return when something has happened, or after so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def stop_cluster(nats: Nats, drain: float) -> bool:

@@ -4,16 +4,19 @@ import asyncio
 import time
 from collections.abc import Collection
 
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 from perdure.cluster.connection import Connection
+from perdure.cluster.tasks import stop
 from perdure.errors import LogUnavailable
 
 SILENT_FOR = 5.0  # seconds after which a host that is there and does not answer is replaced; more than ownership.FRESH
 COMING_BACK = 1.5  # seconds after the server was lost in which hosts come back to it too
 _ANSWER_SECONDS = 1.0
+_ASK_AGAIN = 0.1  # seconds
 
 
 class Watch:
@@ -37,7 +40,7 @@ class Watch:
 
     async def _is_missing(self, host: str) -> bool:
         try:
-            await self._nats.request(f"perdure.host.{host}", b"", timeout=_ANSWER_SECONDS)
+            await self._ask(host)
         except NoRespondersError:
             self._silent.pop(host, None)
             return True
@@ -50,3 +53,19 @@ class Watch:
             raise LogUnavailable(f"the server did not answer: {error or type(error).__name__}") from error
         self._silent.pop(host, None)
         return False
+
+    async def _ask(self, host: str) -> None:
+        """Return when a host answers. Asks again meanwhile: one that dies takes the questions before with it."""
+        question = f"perdure.host.{host}"
+        asked: set[asyncio.Task[Msg]] = set()
+        try:
+            until = time.monotonic() + _ANSWER_SECONDS
+            while (left := until - time.monotonic()) > 0:
+                asked.add(asyncio.create_task(self._nats.request(question, b"", timeout=left)))
+                done, _ = await asyncio.wait(asked, timeout=_ASK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    done.pop().result()
+                    return
+            raise NatsTimeout
+        finally:
+            await stop(*asked)

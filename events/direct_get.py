@@ -116,9 +116,13 @@ class DirectGet:
         """Return the last message of each subject that has one."""
         found: dict[str, Msg] = {}
         for start in range(0, len(subjects), _MULTI):
-            some = subjects[start : start + _MULTI]
-            async for message in self.batch({"multi_last": some, "batch": len(some)}):
-                found[(message.headers or {})["Nats-Subject"]] = message
+            some = list(subjects[start : start + _MULTI])
+            while some:
+                pending = 0  # so many more there are than an answer may be large
+                async for message in self.batch({"multi_last": some, "batch": len(some)}):
+                    headers = message.headers or {}
+                    found[headers["Nats-Subject"]], pending = message, int(headers["Nats-Num-Pending"])
+                some = [subject for subject in some if subject not in found] if pending else []
         return found
 
     async def _next(self, answers: "_Answers") -> Msg | None:

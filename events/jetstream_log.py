@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -227,6 +227,13 @@ class JetStreamLog:
         ask = partial(self._request, f"$JS.API.DIRECT.GET.{STREAM}", query)
         headers = (await self._by(asyncio.get_running_loop().time() + self._timeout, ask)).headers or {}
         return 0 if headers.get("Status") == "404" else int(headers["Nats-Sequence"])
+
+    async def recorded(self, executions: Iterable[str]) -> set[str]:
+        """Return those of the executions that have entries."""
+        subjects = {events_subject(execution): execution for execution in executions}
+        ask = partial(self._gets.lasts, list(subjects))
+        found = await self._by(asyncio.get_running_loop().time() + self._timeout, ask)
+        return {subjects[subject] for subject in found}
 
     async def _by(self, deadline: float, ask: Callable[[], Awaitable[_T]], cause: object = "") -> _T:
         """Ask until there is an answer; raise LogUnavailable when there is none by the deadline."""
