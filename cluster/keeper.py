@@ -62,9 +62,9 @@ class _Keeper:
                 stdout=log,
                 stderr=log,
                 preexec_fn=_die_with_parent,
-                # Go lets garbage double the heap by default; at half of that an execution that waits costs the server
+                # Go lets garbage double the heap by default; at a third of that an execution that waits costs the server
                 # well under 1 kB (benchmarks/waiting.py).
-                env={"GOGC": "50", **os.environ},
+                env={"GOGC": "30", **os.environ},
             )
 
     def announce(self, url: str) -> None:
