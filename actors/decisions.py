@@ -40,12 +40,16 @@ from perdure.events.vocabulary import (
 MAX_RESUMES = 3
 
 
-def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: datetime) -> list[Event]:
-    """Return the events that follow from one input at the UTC time `at`; none where everything is already so."""
+Decision = tuple[list[Event], ExecutionState]
+"""Events, and the state after them: the same as folding them gives, which the making of them has done already."""
+
+
+def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: datetime) -> Decision:
+    """Return what follows from one input at the UTC time `at`; no events where everything is already so."""
     if isinstance(given, StartExecution):
         return _start(plan, execution, state, given, at)
     if not isinstance(state, Started):
-        return []
+        return [], state
     draft = Draft(plan, execution, state, at)
     if state.outcome is not None:
         if isinstance(given, Control):
@@ -57,7 +61,7 @@ def decide(plan: Plan, execution: str, state: ExecutionState, given: Input, at: 
     else:
         _react(draft, given)
     flow.run(draft)
-    return draft.events
+    return draft.events, draft.state
 
 
 def _react(draft: Draft, given: Input) -> None:
@@ -96,16 +100,16 @@ def _hear(draft: Draft, report: Report) -> None:
             charts.progress(draft, node, data)
 
 
-def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecution, at: datetime) -> list[Event]:
+def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecution, at: datetime) -> Decision:
     if isinstance(state, Purged):
-        return [CommandRefused(given.id, "the execution id was used by an execution that has been purged")]
+        return [CommandRefused(given.id, "the execution id was used by an execution that has been purged")], state
     if isinstance(state, Started):
         same = (state.started.digest, state.started.input) == (given.digest, given.input)
         if given.parent is not None:  # asked for again, perhaps by name after another version was activated
             same = state.started.parent == given.parent
         if not same:
-            return [CommandRefused(given.id, "the execution id is taken by another definition or input")]
-        return _ask_again(plan, execution, state, at) if admission.is_refused(state) else []
+            return [CommandRefused(given.id, "the execution id is taken by another definition or input")], state
+        return _ask_again(plan, execution, state, at) if admission.is_refused(state) else ([], state)
     started = ExecutionStarted(
         given.workflow, given.digest, given.input, given.lane, given.tools, given.priority, given.parent,
         given.search, given.tags, at if plan.limits or plan.gates else None,
@@ -115,20 +119,19 @@ def _start(plan: Plan, execution: str, state: ExecutionState, given: StartExecut
     draft.events.append(started)
     if error is not None:
         failures.leave_root(draft, "", error, None, 0)
-        flow.run(draft)
-        return draft.events
-    admission.enter(draft)
+    else:
+        admission.enter(draft)
     flow.run(draft)
-    return draft.events
+    return draft.events, draft.state
 
 
-def _ask_again(plan: Plan, execution: str, state: Started, at: datetime) -> list[Event]:
+def _ask_again(plan: Plan, execution: str, state: Started, at: datetime) -> Decision:
     """Let an execution that was not let in ask once more: to start it again is to try again."""
     draft = Draft(plan, execution, state, at)
     draft.emit(ExecutionRetried())
     admission.enter(draft)
     flow.run(draft)
-    return draft.events
+    return draft.events, draft.state
 
 
 def _from_actor(draft: Draft, given: ReportLoss | ReportQueued) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from uuid import uuid4
 
 import msgspec
 
@@ -15,8 +14,7 @@ from perdure.actors.alarms import NEAR, Alarms, TimerQueue
 from perdure.actors.at_limits import AtLimits, limited_parts
 from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
-from perdure.actors.decisions import decide
-from perdure.actors.evolve import fold
+from perdure.actors.decisions import Decision, decide
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import (
     CompensateExecution,
@@ -48,6 +46,7 @@ from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import BelongsElsewhere, Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
+from perdure.events.ids import new_id
 from perdure.events.log import Log
 from perdure.events.snapshots import Snapshots
 from perdure.events.subjects import partition_of
@@ -116,15 +115,18 @@ class Surroundings:
 
 
 class Execution:
-    """One execution as a logical actor: tell it inputs, and run it until it ends or has nothing to wait for here."""
+    """One execution as a logical actor: tell it inputs, and run it until it ends or has nothing to wait for here.
 
-    def __init__(self, execution: str, surroundings: Surroundings) -> None:
+    new: it is not looked up in the log first, for it seems not to have begun; its first append finds out.
+    """
+
+    def __init__(self, execution: str, surroundings: Surroundings, *, new: bool = False) -> None:
         self.id = execution
         self.closed = False
         self._leaving = False
         self._around = surroundings
         self._mailbox = Mailbox()
-        self._folded: Folded | None = None
+        self._folded = Folded() if new else None
         self._plan: Plan | None = None
         running: dict[_Attempt, asyncio.Task[None]] = {}
         self._running = running
@@ -236,20 +238,22 @@ class Execution:
             fresh = _fresh(inputs, folded)
             commands = [given for given in fresh if is_command(given)]
             causes = [command.id for command in commands]
-            events = await self._decide(folded.state, fresh, at)
+            events, state = await self._decide(folded.state, fresh, at)
             told = isinstance(folded.state, Started) and any(isinstance(command, Control) for command in commands)
             if not events and not told:  # who gave a command waits to see it in the log, even where it was so already
                 return
-            entry = Entry(uuid4().hex, folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
+            entry = Entry(new_id(), folded.n + 1, folded.prev, at, events, causes, self._around.epoch)
             try:
                 recorded = await self._append(entry, folded.position)
             except VersionConflict:
                 self._folded = None
+                if not folded.n:  # it was taken for new, and has begun: what was under way there is to be recovered
+                    inputs = [Recover(), *inputs]
             except BaseException:
                 self._folded = None  # whether it was appended is unknown: the log knows
                 raise
             else:
-                self._folded = folded.after(recorded, entry)
+                self._folded = folded.after(recorded, entry, state)
                 if len(events) > MANY:  # it was left off there
                     self._mailbox.put(Continue())
                 self._snapshot_when_due(self._folded, len(recorded.data))
@@ -297,7 +301,7 @@ class Execution:
         except LogUnavailable as error:
             _log.warning("execution %s: %s; the next one will do", self.id, error)
 
-    async def _decide(self, state: ExecutionState, inputs: list[Input], at: datetime) -> list[Event]:
+    async def _decide(self, state: ExecutionState, inputs: list[Input], at: datetime) -> Decision:
         events: list[Event] = []
         for given in inputs:
             plan = await self._plan_for(state, given)
@@ -305,12 +309,11 @@ class Execution:
                 continue  # nothing was ever started under this id, so there is nothing to recover
             if isinstance(given, Recover) and isinstance(state, Started):
                 given = Recover(self._apart(state, plan))
-            following = self._decided(plan, state, given, at)
-            state = fold(following, state)
+            following, state = self._decided(plan, state, given, at)
             events += following
-        return events
+        return events, state
 
-    def _decided(self, plan: Plan, state: ExecutionState, given: Input, at: datetime) -> list[Event]:
+    def _decided(self, plan: Plan, state: ExecutionState, given: Input, at: datetime) -> Decision:
         """Decide; a command that no decision can be made of is refused, for it would come back for ever."""
         try:
             return decide(plan, self.id, state, given, at)
@@ -318,7 +321,7 @@ class Execution:
             if not isinstance(given, Control):
                 raise
             _log.exception("execution %s: the command %r cannot be decided, and is refused", self.id, given)
-            return [CommandRefused(given.id, f"a fault in perdure: {type(error).__name__}: {error}")]
+            return [CommandRefused(given.id, f"a fault in perdure: {type(error).__name__}: {error}")], state
 
     def _apart(self, state: Started, plan: Plan) -> frozenset[str]:
         nodes = {path: (plan.node(path), known.resumed) for path, known in state.running.items()}

@@ -3,7 +3,7 @@
 import msgspec
 from immutables import Map
 
-from perdure.actors.evolve import evolve
+from perdure.actors.evolve import fold
 from perdure.actors.state import (
     INITIAL,
     ExecutionState,
@@ -42,22 +42,20 @@ class Folded(msgspec.Struct, frozen=True):
         """Say whether a command was answered, unless many thousands were since."""
         return command in self.handled or command in self.before
 
-    def after(self, recorded: Recorded, entry: Entry | None = None) -> "Folded":
-        """Fold one more stored entry (decoded already, where the caller has it)."""
+    def after(self, recorded: Recorded, entry: Entry | None = None, state: ExecutionState | None = None) -> "Folded":
+        """Fold one more stored entry; entry, state: it decoded, and the state after it, where they are known."""
         entry = entry or recorded.entry
         if entry.n != self.n + 1 and not any(isinstance(event, ExecutionPurged) for event in entry.events):
             raise CorruptEntry(
                 f"execution {recorded.execution!r}: entry {entry.n} follows entry {self.n}; what is between is missing"
             )
-        handled, before, state = self.handled, self.before, self.state
+        handled, before = self.handled, self.before
         if len(handled) >= REMEMBERED:
             handled, before = Map[str, None](), handled
         for cause in entry.causes:
             handled = handled.set(cause, None)
-        for event in entry.events:
-            state = evolve(state, event)
         return Folded(
-            state=state,
+            state=fold(entry.events, self.state) if state is None else state,
             n=entry.n,
             position=recorded.position,
             epoch=max(self.epoch, entry.epoch),

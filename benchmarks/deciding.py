@@ -5,8 +5,7 @@ import asyncio
 import time
 from datetime import datetime
 
-from measuring import row
-
+from benchmarks.measuring import row
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.inputs import StartExecution
 from perdure.actors.work import Work

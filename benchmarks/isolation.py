@@ -6,9 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import cluster, processes, pss, row
-from recovery import standing_by
-
+from benchmarks.measuring import cluster, processes, pss, row, standing_by
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 

@@ -6,9 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import host_process, pss, server_pid
-from waiting import at_rest
-
+from benchmarks.measuring import host_process, pss, server_pid
+from benchmarks.waiting import at_rest
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 

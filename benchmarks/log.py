@@ -20,12 +20,12 @@ from perdure.cluster.settings import Settings
 from perdure.events import group_writer
 from perdure.events.entry import Entry, encode
 from perdure.events.subjects import events_subject
-from perdure.events.vocabulary import NodeScheduled, NodeSucceeded
+from perdure.events.vocabulary import Event, NodeScheduled, NodeSucceeded
 
 
 def entry(n: int) -> Entry:
     """Return an entry of about 300 bytes."""
-    events = [NodeSucceeded("node-1", 1, "x" * 30), NodeScheduled("node-2", 1, {"a": "y" * 10})]
+    events: list[Event] = [NodeSucceeded("node-1", 1, "x" * 30), NodeScheduled("node-2", 1, {"a": "y" * 10})]
     return Entry(uuid4().hex, n, "0" * 20, datetime.now(UTC), events)
 
 

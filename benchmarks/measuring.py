@@ -1,5 +1,6 @@
-"""What the benchmarks share: a host in a process of its own, memory as PSS, disk, and rows that say the median."""
+"""What the benchmarks share: a host in a process of its own, a cluster, disk, and rows that say the median."""
 
+import asyncio
 import json
 import os
 import statistics
@@ -8,6 +9,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from benchmarks.process_tree import pss as pss
+from benchmarks.process_tree import tree
+from perdure.cluster.client import AsyncClient
+from perdure.cluster.hosting import SUPERVISOR
+from perdure.cluster.status import answer_of
 
 _HOST = """\
 import sys, perdure
@@ -32,18 +39,6 @@ def host_process(store: Path) -> Iterator[int]:
         finally:
             host.stdin.close()
             host.wait(30)
-
-
-def pss(*pids: int) -> int:
-    """Return the proportional share of memory that these processes have, in bytes."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):  # Ray ends idle processes when it likes
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
-    return total
 
 
 def server_pid(store: Path) -> int:
@@ -74,7 +69,10 @@ def cluster(store: Path, isolation: str = "shared") -> Iterator[None]:
     """Have `perdure up` serve a store with one host, on a Ray of its own."""
     command = [sys.executable, "-m", "perdure.cli"]
     environment = {**os.environ, "PERDURE_STORE": str(store), "PERDURE_ISOLATION": isolation}
-    subprocess.run([*command, "up", "--detach", "--hosts", "1"], env=environment, check=True, stderr=subprocess.DEVNULL)
+    up = [*command, "up", "--detach", "--hosts", "1"]
+    done = subprocess.run(up, env=environment, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"perdure up failed: {done.stderr}")
     try:
         yield
     finally:
@@ -83,13 +81,11 @@ def cluster(store: Path, isolation: str = "shared") -> Iterator[None]:
 
 def processes(store: Path) -> list[int]:
     """Return all processes of a store's cluster: those of `perdure up` and of its Ray, and the server."""
-    found = {int(json.loads((store / "up.json").read_text())["pid"]), server_pid(store)}
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found)
+    roots = {int(json.loads((store / "up.json").read_text())["pid"]), server_pid(store)}
+    return sorted({each.pid for root in roots for each in tree(root)})
+
+
+async def standing_by(client: AsyncClient) -> None:
+    """Return when a process stands by."""
+    while not (await answer_of(client._connection.nats, SUPERVISOR) or {}).get("standing_by"):  # noqa: ASYNC110
+        await asyncio.sleep(0.2)

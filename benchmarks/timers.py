@@ -2,15 +2,13 @@
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from measuring import disk, host_process, pss, quantiles, row, server_pid
-
+from benchmarks.measuring import disk, host_process, pss, quantiles, row, server_pid
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.status import host_states
@@ -97,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

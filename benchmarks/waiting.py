@@ -7,9 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import cluster, disk, processes, pss, row, server_pid
-from recovery import standing_by
-
+from benchmarks.measuring import cluster, disk, processes, pss, row, server_pid, standing_by
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.run import AsyncRun

@@ -32,8 +32,7 @@ def checked(
     check_id(execution)
     if not isinstance(priority, int) or not 0 <= priority <= 9:
         raise BadInput(f"the priority {priority!r} is not a number within 0 to 9")
-    value = tools.to_json(value, "the input")
-    check_input(definition, value)
+    value = checked_input(definition, value)
     workflow = definition.workflow
     check_endpoints(settings, workflow)
     if sees_secrets:
@@ -61,6 +60,13 @@ def check_no_schedule(execution: str) -> None:
     """Raise BadInput where an id is a schedule's."""
     if is_schedule(execution):
         raise BadInput(f"the id {execution!r} is a schedule's; see it with: perdure schedule show {name_in(execution)}")
+
+
+def checked_input(definition: Definition, value: Any) -> Any:
+    """Return an input as JSON data; raise BadInput where it is none, or as `check_input` does."""
+    value = tools.to_json(value, "the input")
+    check_input(definition, value)
+    return value
 
 
 def check_input(definition: Definition, value: Any) -> None:

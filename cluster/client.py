@@ -20,7 +20,7 @@ from perdure.actors.pools import REPORTS, PoolReport
 from perdure.actors.search import with_given
 from perdure.actors.transcripts import Said
 from perdure.cluster.batching import AsyncBatching
-from perdure.cluster.checks import check_id, check_no_schedule, checked
+from perdure.cluster.checks import check_id, check_no_schedule, checked, checked_input
 from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.files import Files
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from perdure.cluster.verification import Verified
     from perdure.cluster.workflows import Workflows
 
-_STARTS_IN_FLIGHT = 64  # which is as fast as more, and takes less memory
+_STARTS_IN_FLIGHT = 128  # which is as fast as more, and takes less memory
 
 
 async def connect_async(settings: Settings | None = None, *, local: bool = False) -> "AsyncClient":
@@ -149,18 +149,26 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
     ) -> "list[AsyncRun]":
         """Queue one execution per input, all at once, and return their handles in the same order."""
         definition = await self.definition_of(workflow, None)
-        tags = list(tags)
-        commands = [self._command(definition, value, uuid4().hex, priority, search, tags) for value in inputs]
-        places = await self._ship(definition, commands[0].tools) if commands else {}
+        values = [checked_input(definition, value) for value in inputs]
+        if not values:
+            return []
+        like = self._command(definition, values[0], uuid4().hex, priority, search, tags)
+        like = replace(like, tools=await self._ship(definition, like.tools))
         await self._connection.registry.put_definition(definition.plan.digest, definition.workflow)
-        left = iter(commands)
+
+        left, runs = iter(values), list[AsyncRun]()
 
         async def start_those_left() -> None:
-            for command in left:  # which all of these share: a task for each command would take 2 kB
-                await self._connection.inbox.start(replace(command, tools=places))
+            for value in left:  # which all of these share: a task for each command would take 2 kB
+                run = self._run(uuid4().hex)
+                runs.append(run)
+                lane = self._lane or lane_of(run.id)
+                await self._connection.inbox.start(
+                    replace(like, id=uuid4().hex, execution=run.id, input=value, lane=lane)
+                )
 
-        await asyncio.gather(*(start_those_left() for _ in commands[:_STARTS_IN_FLIGHT]))
-        return [self._run(command.execution) for command in commands]
+        await asyncio.gather(*(start_those_left() for _ in values[:_STARTS_IN_FLIGHT]))
+        return runs
 
     async def definition_of(self, workflow: WorkflowLike, id: str | None = None) -> Definition:
         """Return the definition that a start means; an execution that has begun under this id stays with its version.

@@ -39,7 +39,7 @@ class Host:
         self,
         connection: Connection,
         own: Ownership,
-        embody: Callable[[str], Embodied],
+        embody: Callable[[str, bool], Embodied],
         capacity: int,
         ageing: float = 60.0,
     ) -> None:
@@ -198,16 +198,21 @@ class Host:
         else:
             self._activate(command, message)
 
+    def _was_delivered(self, message: Msg) -> bool:
+        """Say whether a command may have been delivered to an owner before this one."""
+        return sequence(message) <= self.own.delivered.get(lane_in(message.subject), 0)
+
     async def _had_begun(self, message: Msg) -> bool:
         """Say whether a start was active under some owner: one was, where it is recorded."""
-        if sequence(message) > self.own.delivered.get(lane_in(message.subject), 0):
+        if not self._was_delivered(message):
             return False
         with contextlib.suppress(msgspec.DecodeError):
             return await self._log.last(decode_command(message.data).execution) > 0
         return True  # it cannot be read, and is to be removed
 
     def _activate(self, command: Command, message: Msg) -> None:
-        lease = Lease(message, lambda: self._embody(command.execution))
+        new = isinstance(command, StartExecution) and not self._was_delivered(message)
+        lease = Lease(message, lambda: self._embody(command.execution, new))
         self._active[command.execution] = lease
         lease.task = asyncio.create_task(self._live(lease, command), name=f"perdure:{command.execution}")
         for _, early in sorted(self._early.pop(command.execution, {}).items()):

@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 
 from perdure.actors.inputs import Command, FireTimer, StartExecution, decode_command, encode_command
 from perdure.errors import BadInput, LogUnavailable
+from perdure.events.group_writer import GroupWriter, RefusedWrite, UnknownWrite
 from perdure.events.subjects import partition_of, token_of
 
 STREAM = "PERDURE_INBOX"
@@ -29,6 +30,7 @@ def stream_config(replicas: int = 1) -> StreamConfig:
         storage=StorageType.FILE,
         num_replicas=replicas,
         allow_direct=True,
+        allow_atomic=True,
         allow_msg_schedules=True,
     )
 
@@ -109,11 +111,12 @@ class Inbox:
     def __init__(self, nats: Nats, timeout: float = 10.0) -> None:
         self._nats = nats
         self._js = nats.jetstream(timeout=timeout)
+        self._writer = GroupWriter(nats, STREAM, timeout)  # each message alone would cost the server a sync of its own
 
     async def start(self, command: StartExecution) -> None:
         """Queue a start. Raises BadInput when it is too large, LogUnavailable when it is not stored."""
         subject = f"perdure.start.{command.priority}.{command.lane}.{token_of(command.execution)}"
-        await self._publish(subject, self._fitting(command, "the input", "start"))
+        await self._write(subject, self._fitting(command, "the input", "start"))
 
     async def send(self, command: Command, lane: str) -> None:
         """Queue a command for an execution whose commands are on this lane.
@@ -121,7 +124,7 @@ class Inbox:
         Raises BadInput when it is too large, LogUnavailable when it is not stored.
         """
         subject = f"perdure.cmd.{lane}.{token_of(command.execution)}"
-        await self._publish(subject, self._fitting(command, "the data", "command"))
+        await self._write(subject, self._fitting(command, "the data", "command"))
 
     async def arm(self, execution: str, lane: str, timer: str, due: datetime) -> None:
         """Schedule a FireTimer command for the UTC time `due` (NATS ADR-51); the same timer again replaces it."""
@@ -175,6 +178,12 @@ class Inbox:
                 f"takes {limit}; put what is large into a file, and its name into {what}"
             )
         return data
+
+    async def _write(self, subject: str, data: bytes) -> None:
+        try:
+            await self._writer.write(subject, data, {}, None)
+        except (UnknownWrite, RefusedWrite) as error:
+            raise LogUnavailable(f"the inbox did not take a command: {error}") from error
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAME = "projections"
 """What it answers to, as a host does to its name."""
 _LOOK_SECONDS = 0.1
+_LONGEST_REST = 1.0
 _BATCH = 200  # entries at once: this process stays, and with it the memory that it once needed
 _AGAIN_SECONDS = 2.0
 _log = logging.getLogger("perdure.projections")
@@ -42,9 +43,11 @@ async def keep_projecting(connection: Connection, settings: Settings) -> None:
             projections = _opened(settings)
             try:
                 while True:
+                    began = time.monotonic()
                     await projections.catch_up(connection.log)
                     said = ""
-                    await asyncio.sleep(_LOOK_SECONDS)
+                    # As long as that took: half the time at most, so that much at once is folded in few transactions.
+                    await asyncio.sleep(min(max(_LOOK_SECONDS, time.monotonic() - began), _LONGEST_REST))
             finally:
                 projections.close()
         except PerdureError as error:

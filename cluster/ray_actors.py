@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from perdure.actors.spawn import spawn
 from perdure.cluster import logs
+from perdure.cluster.garbage import look_seldom
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.ownership import Ownership
@@ -32,6 +33,7 @@ from perdure.cluster.wiring import Opener, connect_to, keep_serving
 _log = logging.getLogger("perdure.host")
 _OPEN_AGAIN_AFTER = 2.0  # seconds
 _ANSWER_SECONDS = 5.0
+_GIVE_WAY = 5  # of nice: read models lag behind before executions do
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -67,6 +69,7 @@ class HostActor:
         self._settings = Settings(**config.settings)
         self._loop = OwnLoop()
         self._process: HostProcess | None = None
+        look_seldom()
         logs.configure(self._settings.log_format)
         if config.supervised:
             self._loop.submit(self._stand_by())
@@ -170,6 +173,8 @@ class ProjectionActor:
 
     def __init__(self, config: HostConfig) -> None:
         self._config = config
+        look_seldom()
+        os.nice(_GIVE_WAY)
         logs.configure(config.settings["log_format"])
         OwnLoop().submit(self._run())
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from types import UnionType
 from typing import Any, Literal
@@ -58,6 +58,7 @@ from perdure.errors import (
     StateNotReached,
     WaitTimeout,
 )
+from perdure.events.blobs import tells_of_execution
 from perdure.events.entry import Happened, Recorded
 from perdure.events.vocabulary import (
     CommandRefused,
@@ -106,7 +107,7 @@ class AsyncRun:
         outcome: Outcome | None = None
         try:
             async with asyncio.timeout(timeout):
-                async for happened in self.events():
+                async for happened in self._until_end(0, tells_of_execution):
                     if isinstance(happened.event, Outcome):
                         outcome = happened.event  # the last one counts: it may have been retried since
         except TimeoutError:
@@ -115,13 +116,16 @@ class AsyncRun:
         assert outcome is not None  # noqa: S101 (events end with one)
         return self._output(outcome)
 
-    async def events(self, after: int = 0) -> AsyncIterator[Happened]:
+    def events(self, after: int = 0) -> AsyncGenerator[Happened, None]:
         """Yield the events behind the log position `after`, then new ones as they come, up to the end it came to."""
+        return self._until_end(after, lambda _: True)
+
+    async def _until_end(self, after: int, wanted: Callable[[Recorded], bool]) -> AsyncGenerator[Happened, None]:
         goes_on: type | UnionType = Failed | ExecutionSucceeded | ExecutionCompensated
         look = self._known is not None  # it has been at work for a while, and may well have ended
         async with aclosing(self._connection.log.follow(self.id, after, look=look)) as entries:  # type: ignore[type-var]
             async for recorded in entries:
-                for happened in _readable(recorded):
+                for happened in _readable(recorded) if wanted(recorded) else ():
                     yield happened
                     event = happened.event
                     if isinstance(event, ExecutionStarted) and event.parent is None:

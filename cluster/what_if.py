@@ -16,7 +16,6 @@ from perdure.actors.admission import ticket_of
 from perdure.actors.agents import Answered
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
-from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
     AdmitExecution,
     CompleteNode,
@@ -110,8 +109,7 @@ class WhatIf:
         return FireTimer.of(self._execution, timer, due)
 
     def _decide(self, given: Input) -> None:
-        events = decide(self.plan, self._execution, self.state, given, self.now)
-        self.state = fold(events, self.state)
+        events, self.state = decide(self.plan, self._execution, self.state, given, self.now)
         for event in events:
             self._follow(event)
         if len(events) > MANY and self._started.outcome is None:

@@ -159,11 +159,11 @@ class Opener:
 
     def _embodied(
         self, own: Ownership, post: InboxPost, pool: McpPool, host: Callable[[], Host]
-    ) -> Callable[[str], Embodied]:
-        """Return what embodies executions, under the epoch that its owner has when it does."""
+    ) -> Callable[[str, bool], Embodied]:
+        """Return what embodies executions, under the epoch that its owner has when it does; True: it seems new."""
         around: dict[int, Surroundings] = {}
 
-        def here(execution: str) -> Execution:
+        def here(execution: str, new: bool) -> Execution:
             if own.epoch not in around:
                 around.clear()
                 around[own.epoch] = surroundings(
@@ -179,7 +179,7 @@ class Opener:
                     lambda execution, on: host().park(execution, on=on),
                     shared=self.apart is not None,
                 )
-            return Execution(execution, around[own.epoch])
+            return Execution(execution, around[own.epoch], new=new)
 
         def schedule(execution: str) -> Embodied:
             log = ScheduleLog(
@@ -188,15 +188,15 @@ class Opener:
             starts = ScheduleStarts(self.connection, self.settings, post)
             return ScheduleActor(name_in(execution), log, starts, self.connection.inbox)
 
-        def embody(execution: str) -> Embodied:
+        def embody(execution: str, new: bool) -> Embodied:
             if is_schedule(execution):
                 return schedule(execution)
             apart = self.apart
             if apart is None:
-                return here(execution)
+                return here(execution, new)
             if self.settings.isolation == "process":
                 return apart(execution, own)
-            return HereOrApart(here(execution), lambda: apart(execution, own))
+            return HereOrApart(here(execution, new), lambda: apart(execution, own))
 
         return embody
 

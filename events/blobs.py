@@ -175,6 +175,11 @@ def names_blobs(recorded: Recorded) -> bool:
     return b'"blobs":[' in recorded.data
 
 
+def tells_of_execution(recorded: Recorded) -> bool:
+    """Say whether an entry may hold an event of the execution as a whole, such as its end, without decoding it."""
+    return b'"type":"Execution' in recorded.data or names_blobs(recorded)
+
+
 async def unspill(recorded: Recorded, blobs: Blobs) -> Recorded:
     """Return the recorded entry with the values that it left in blobs; raise CorruptBlob where one cannot be had."""
     if not names_blobs(recorded):

@@ -1,7 +1,7 @@
 """The group writer: appends that queue while a write is under way leave together as one atomic batch (NATS ADR-50).
 
 The server syncs every single message on its own, but an atomic batch of any size with three syncs. So a lone append
-is published singly, and many at once as a batch, each member with its own expected last subject sequence.
+is published singly, and many at once as a batch, each member with its own expected last subject sequence, if any.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from nats.aio.client import Client as Nats
@@ -18,6 +17,7 @@ from nats.errors import NoRespondersError
 
 from perdure.errors import LogUnavailable
 from perdure.events.direct_get import DirectGet
+from perdure.events.ids import new_id
 
 # Chosen by measurement (benchmarks/log.py): a batch costs about three syncs, and pays from some 16 members on; beyond
 # a thousand members the server refuses it, and one in flight while the next one gathers keeps the disk busy.
@@ -51,7 +51,7 @@ class _Write(msgspec.Struct, eq=False):
     subject: str
     data: bytes
     headers: dict[str, str]
-    expected: int
+    expected: int | None
     done: "asyncio.Future[int]"
 
 
@@ -80,8 +80,8 @@ class GroupWriter:
         self._pumping = False
         self._sending: set[asyncio.Task[list[_Write]]] = set()
 
-    async def write(self, subject: str, data: bytes, headers: dict[str, str], expected: int) -> int:
-        """Store a message behind the sequence `expected` of its subject and return its sequence.
+    async def write(self, subject: str, data: bytes, headers: dict[str, str], expected: int | None) -> int:
+        """Store a message behind the sequence `expected` of its subject, or None: any, and return its sequence.
 
         A caller that is cancelled changes nothing for the message or the others. Raises StaleWrite, UnknownWrite or
         RefusedWrite.
@@ -184,7 +184,7 @@ class GroupWriter:
 
     async def _batch(self, writes: list[_Write]) -> list[_Write]:
         """Publish a batch; return the writes that must go again, now or in smaller company."""
-        batch = uuid4().hex
+        batch = new_id()
         for number, write in enumerate(writes[:-1], 1):
             await self._nats.publish(write.subject, write.data, headers=_headers(write, batch, number))
         ack = await self._publish(writes[-1], {**_headers(writes[-1], batch, len(writes)), "Nats-Batch-Commit": "1"})
@@ -231,7 +231,7 @@ class GroupWriter:
         return []
 
     async def _publish(self, write: _Write, headers: dict[str, str]) -> _Ack:
-        headers = headers or {**write.headers, "Nats-Expected-Last-Subject-Sequence": str(write.expected)}
+        headers = headers or _expecting(write)
         try:
             message = await self._nats.request(write.subject, write.data, timeout=self._timeout, headers=headers)
         except NoRespondersError:
@@ -240,12 +240,13 @@ class GroupWriter:
 
 
 def _headers(write: _Write, batch: str, number: int) -> dict[str, str]:
-    return {
-        **write.headers,
-        "Nats-Expected-Last-Subject-Sequence": str(write.expected),
-        "Nats-Batch-Id": batch,
-        "Nats-Batch-Sequence": str(number),
-    }
+    return {**_expecting(write), "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+
+
+def _expecting(write: _Write) -> dict[str, str]:
+    if write.expected is None:
+        return write.headers
+    return {**write.headers, "Nats-Expected-Last-Subject-Sequence": str(write.expected)}
 
 
 def _answer(write: _Write, sequence: int) -> None:

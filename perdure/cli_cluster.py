@@ -133,6 +133,8 @@ async def _up(settings: "Settings", *, as_json: bool) -> None:
             told = {"nats": cluster.settings.nats_url, "store": str(cluster.settings.store), "pid": os.getpid()}
             if as_json:
                 print_json(told)
+                sys.stdout.flush()
+                os.dup2(2, 1)  # what Ray prints from now on is none of the answer
             say(f"up: {told['nats']}, store {told['store']}; Ctrl-C or perdure down ends it")
             await cluster.until_down()
         except BaseException:

@@ -169,8 +169,7 @@ class _Stage:
         return node is not None and (node.attempt, node.resumed) == (attempt, resumed)
 
     def _decide(self, given: Input) -> None:
-        events = decide(self.plan, self.played.id, self._state, given, self.played.now)
-        self._state = fold(events, self._state)
+        events, self._state = decide(self.plan, self.played.id, self._state, given, self.played.now)
         self.played.state = self._started
         self.played.events += [Happening(self.played.now, event) for event in events]
         for event in events:

@@ -42,6 +42,11 @@ class Reply:
     usage: tuple[int, int] | None = None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # with Python's 5 the kernel drops some of a hundred connections at once, for a second
+
+
 _KEYS = frozenset({"reply", "match", "delay", "status", "headers", "times", "calls", "turn", "fault", "usage"})
 
 
@@ -60,8 +65,7 @@ class Model:
         self._name = name
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     @classmethod

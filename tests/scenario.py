@@ -35,8 +35,9 @@ class Given:
 
     def when(self, *inputs: Input) -> Self:
         for given in inputs:
-            events = decide(self.plan, EXECUTION, self.state, given, NOW)
+            events, state = decide(self.plan, EXECUTION, self.state, given, NOW)
             self.state = fold(events, self.state)
+            assert state == self.state
             self.events += events
         return self
 

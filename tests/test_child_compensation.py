@@ -319,7 +319,7 @@ def test_a_child_is_undone_only_after_its_success_and_only_for_its_parent() -> N
     purged = Purged(ExecutionPurged("flow", "d", "succeeded", NOW, NOW, 1))
     assert refusal(EXECUTION, purged, COMMAND) == "the past of child 'x-1' has been removed"
     assert refusal(EXECUTION, INITIAL, COMMAND) == "there is no execution 'x-1'"
-    assert decide(at_work.plan, EXECUTION, purged, COMMAND, NOW) == []
+    assert decide(at_work.plan, EXECUTION, purged, COMMAND, NOW)[0] == []
 
 
 def test_a_command_that_is_at_work_or_done_already_is_not_refused() -> None:

@@ -75,11 +75,13 @@ class Watcher:
 
     def tell(self, given_input: Input) -> None:
         self.has_ended = ""
-        for event in decide(self.plan, EXECUTION, self.state, given_input, NOW):
+        events, state = decide(self.plan, EXECUTION, self.state, given_input, NOW)
+        for event in events:
             self._look_before(event)
             self.state = evolve(self.state, event)
             self.events.append(event)
             self._look_after(event)
+        assert self.state == state
         self._look_between()
 
     def _look_before(self, event: Event) -> None:
@@ -191,7 +193,7 @@ class Watcher:
             settled = [name for name, node in body.nodes.items() if node.status in SETTLED and not name.endswith(UNDO)]
             assert body.settled in (0, len(settled)), "one that was kept for a compensation counts none"
         assert all(started.undo for started in state.undoing.values())
-        assert decide(self.plan, EXECUTION, state, Continue(), NOW) == []
+        assert decide(self.plan, EXECUTION, state, Continue(), NOW)[0] == []
 
     def _is_not_stuck(self, state: Started) -> None:
         tries = [timer for timer in state.timers if timer.startswith("retry/")]
@@ -251,7 +253,7 @@ def _is_deaf_to_the_same(watcher: Watcher, report: Input) -> None:
     if isinstance(report, ReportSuccess | ReportFailure) and isinstance(state, Started):
         node = state.running.get(report.node)
         if node is None or node.attempt != report.attempt:
-            assert decide(watcher.plan, EXECUTION, state, report, NOW) == []
+            assert decide(watcher.plan, EXECUTION, state, report, NOW)[0] == []
 
 
 def _come_to_the_end(watcher: Watcher) -> None:

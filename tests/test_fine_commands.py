@@ -50,7 +50,7 @@ def test_the_id_of_a_purged_execution_stays_taken() -> None:
     plan = plan_of({"a": {"set": 1}})
     purged = Purged(ExecutionPurged("flow", "d", "succeeded", NOW, NOW, 1))
     why = "the execution id was used by an execution that has been purged"
-    assert decide(plan, EXECUTION, purged, start(plan, command="s-9"), NOW) == [CommandRefused("s-9", why)]
+    assert decide(plan, EXECUTION, purged, start(plan, command="s-9"), NOW)[0] == [CommandRefused("s-9", why)]
 
 
 def test_nothing_can_happen_before_the_start() -> None:

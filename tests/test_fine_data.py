@@ -211,12 +211,12 @@ def test_the_shortest_id_of_a_child_has_one_character() -> None:
 
 def test_the_made_id_of_a_child_begins_with_that_of_its_parent_or_what_fits_of_it() -> None:
     plan = plan_of({"a": {"workflow": "leaf"}}, workflows={"leaf": LEAF})
-    events = decide(plan, "e" * 199, INITIAL, start(plan), NOW)
+    events = decide(plan, "e" * 199, INITIAL, start(plan), NOW)[0]
     (asked,) = [event for event in events if isinstance(event, ChildRequested)]
     assert asked.child[:101] == "e" * 100 + "."
     assert len(asked.child) == 133
     (asked,) = [
-        event for event in decide(plan, "e" * 198, INITIAL, start(plan), NOW) if isinstance(event, ChildRequested)
+        event for event in decide(plan, "e" * 198, INITIAL, start(plan), NOW)[0] if isinstance(event, ChildRequested)
     ]
     assert asked.child == "e" * 198 + ".a"
 

@@ -54,7 +54,7 @@ class Past:
 
     def tell(self, *inputs: Input) -> "Past":
         for each in inputs:
-            events = decide(self.plan, EXECUTION, self.state, each, NOW)
+            events, _ = decide(self.plan, EXECUTION, self.state, each, NOW)
             self.state = fold(events, self.state)
             self.entries += [events] if events else []
         return self

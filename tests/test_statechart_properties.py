@@ -78,7 +78,7 @@ class Life:
         """Take an input as an actor does: a command that was handled before is not looked at again."""
         if getattr(given, "id", None) in self.handled:
             return
-        events = decide(self.plan, EXECUTION, self.state, given, NOW)
+        events, _ = decide(self.plan, EXECUTION, self.state, given, NOW)
         self.events += events
         self.state = fold(events, self.state)
         if hasattr(given, "id"):

@@ -36,7 +36,7 @@ def plan_of(nodes: dict[str, Any], **parts: Any) -> Plan:
 def recorded(plan: Plan, *inputs: Input, value: Any = None) -> list[Event]:
     events: list[Event] = []
     for given in (start(plan, value), *inputs):
-        events += decide(plan, EXECUTION, fold(events), given, NOW)
+        events += decide(plan, EXECUTION, fold(events), given, NOW)[0]
     return events
 
 
@@ -86,8 +86,8 @@ async def test_failed_attempts_and_what_was_made_of_results_are_as_they_were() -
     events = recorded(plan, ReportFailure("a", 1, Error("Boom", "no")))
     state = fold(events)
     (due,) = state.timers.values()  # type: ignore[union-attr]
-    events += decide(plan, EXECUTION, state, FireTimer("t", EXECUTION, "retry/a", due), due)
-    events += decide(plan, EXECUTION, fold(events), ReportSuccess("a", 2, {"x": 7}), due)
+    events += decide(plan, EXECUTION, state, FireTimer("t", EXECUTION, "retry/a", due), due)[0]
+    events += decide(plan, EXECUTION, fold(events), ReportSuccess("a", 2, {"x": 7}), due)[0]
     what_if, after = await tried(plan, events, plan, None)
     assert what_if.reused == ["a", "a"]
     assert after.outcome == ExecutionSucceeded({"a": 7})
