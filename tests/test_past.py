@@ -192,7 +192,7 @@ def test_what_is_sound_verifies_with_exit_code_0(cli: Cli) -> None:
     done = cli("log", "verify", "--all")
     assert "no problems" in done.stderr
     assert done.stdout == ""
-    told = json.loads(cli("log", "verify", "s-1", "f-1", "--json").stdout)
+    told = json.loads(cli("log", "verify", "s-1", "t-1", "--json").stdout)
     assert (told["executions"], told["problems"]) == (2, [])
 
 
