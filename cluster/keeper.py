@@ -62,9 +62,9 @@ class _Keeper:
                 stdout=log,
                 stderr=log,
                 preexec_fn=_die_with_parent,
-                # Go lets garbage double the heap by default; at half of that an execution that waits costs the server
-                # well under 1 kB (benchmarks/waiting.py).
-                env={"GOGC": "50", **os.environ},
+                # Go lets garbage double the heap by default; a third of that takes several MB less while a crowd
+                # of executions begins (benchmarks/waiting.py).
+                env={"GOGC": "30", **os.environ},
             )
 
     def announce(self, url: str) -> None:
