@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import threading
@@ -17,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from perdure.actors.spawn import spawn
 from perdure.cluster import logs
-from perdure.cluster.garbage import look_seldom
+from perdure.cluster.garbage import keep_what_is_there, look_seldom
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.node_keeper import node_actors
 from perdure.cluster.ownership import Ownership
@@ -71,7 +70,6 @@ class HostActor:
         self._settings = Settings(**config.settings)
         self._loop = OwnLoop()
         self._process: HostProcess | None = None
-        look_seldom()
         logs.configure(self._settings.log_format)
         if config.supervised:
             self._loop.submit(self._stand_by())
@@ -117,7 +115,7 @@ class HostActor:
 
     async def _connected(self) -> Opener:
         connection = await connect_to(self._settings)
-        gc.freeze()  # what was imported stays: else garbage is kept until it outweighs a quarter of that
+        look_seldom()
         elsewhere = node_actors(self._settings, self._config.namespace)
         return Opener(connection, self._settings, elsewhere, self._apart)
 
@@ -187,7 +185,7 @@ class ProjectionActor:
         async with _or_die(NAME):
             settings = Settings(**self._config.settings)
             connection = await connect_to(settings)
-            gc.freeze()  # and no look_seldom: each statement of SQLAlchemy leaves cycles, 1 kB for an entry
+            keep_what_is_there()  # but it looks as often as ever: SQLAlchemy leaves cycles, 1 kB for an entry
             logs.to_nats(connection.nats, NAME)
             await asyncio.gather(keep_projecting(connection, settings), keep_telling(connection, settings))
 
