@@ -62,12 +62,12 @@ async def fanout(run: Run) -> None:
 
 
 async def throughput(run: Run) -> None:
-    """Measure many executions of five steps, all begun at once."""
+    """Measure many executions of five steps, all begun at once, by what a client has for that."""
     async with run.client() as client:
         await warm(run, client)
         five = run.chain(5)
         with Meter() as meter:
-            executions = await asyncio.gather(*(start(client, five) for _ in range(run.n)))
+            executions = await client.start_many(five, [None] * run.n)
             await asyncio.gather(*(each.result(LIMIT) for each in executions))
         run.figures.update(meter.figures(run.n), steps_s=5 * run.n / meter.wall)
 
@@ -80,7 +80,7 @@ async def waiting(run: Run) -> None:
         before = await _on_the_log(client)
         with Meter() as meter:
             idle = await asyncio.to_thread(meter.pss)
-            executions = await asyncio.gather(*(start(client, definition) for _ in range(run.n)))
+            executions = await client.start_many(definition, [None] * run.n)
             while await _on_the_log(client) < before + run.n:  # noqa: ASYNC110 (as peers are asked)
                 await asyncio.sleep(0.05)
             all_waiting = time.perf_counter() - meter.began
