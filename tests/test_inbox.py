@@ -1,17 +1,20 @@
 """The inbox: which lanes are in each other's way, what it does not take, and that a lost answer holds nobody up."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from nats.aio.msg import Msg
 from proxy import Proxy
 
-from perdure.actors.inputs import SignalExecution, StartExecution
+from perdure.actors.inputs import SignalExecution, StartExecution, decode_command
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.consumer import overlap
 from perdure.cluster.inbox import STREAM, Inbox
 from perdure.cluster.nats_server import NatsServer
 from perdure.errors import BadInput, LogUnavailable
+from perdure.events.direct_get import DirectGet
 from perdure.events.group_writer import BATCH_FROM
 
 
@@ -55,3 +58,24 @@ async def test_commands_whose_connection_is_lost_hold_up_none_that_comes_after_t
         finally:
             await connection.nats.jetstream().purge_stream(STREAM, subject=f"perdure.cmd.{lane}.*")
             await connection.close()
+
+
+async def test_many_commands_to_one_execution_are_stored_in_their_order_and_with_few_writes(
+    connection: Connection,
+) -> None:
+    lane, inbox = f"test{uuid4().hex}", Inbox(connection.nats)
+    sent = [SignalExecution(f"c{number}", "x", "go") for number in range(BATCH_FROM * 4)]
+    replies, request = list[str](), connection.nats.request
+
+    async def counted(subject: str, *rest: Any, **more: Any) -> Msg:
+        replies.append(subject)
+        return await request(subject, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection.nats, "request", counted)
+        await asyncio.gather(*(inbox.send(command, lane) for command in sent))
+    assert len(replies) <= 4
+    subject = f"perdure.cmd.{lane}.x"
+    stored = [message async for message in DirectGet(connection.nats, STREAM, 5.0).read(subject)]
+    await connection.nats.jetstream().purge_stream(STREAM, subject=subject)
+    assert [decode_command(message.data) for message in stored] == sent
