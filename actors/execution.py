@@ -247,8 +247,9 @@ class Execution:
                 recorded = await self._append(entry, folded.position)
             except VersionConflict:
                 self._folded = None
-                if not folded.n:  # it was taken for new, and has begun: what was under way there is to be recovered
-                    inputs = [Recover(), *inputs]
+                if not folded.n:  # it was taken for new, and has begun, perhaps as another workflow: recover what it is
+                    self._plan = None
+                    inputs = [Recover(), *(given for given in inputs if not isinstance(given, Recover))]
             except BaseException:
                 self._folded = None  # whether it was appended is unknown: the log knows
                 raise

@@ -51,11 +51,12 @@ async def open_connection(
     the server and how to mend it.
     """
     client = Client()
-    log = JetStreamLog(client, timeout, replicas)
+    log, commands = JetStreamLog(client, timeout, replicas), Inbox(client, timeout)
     heard: set[Callable[[], None]] = set()
 
     async def disconnected() -> None:
         log.disconnected()
+        commands.disconnected()
 
     async def reconnected() -> None:
         log.reconnected()
@@ -76,4 +77,4 @@ async def open_connection(
     except BaseException:
         await client.close()
         raise
-    return Connection(client, log, JetStreamSnapshots(client, timeout), Inbox(client, timeout), registry, heard)
+    return Connection(client, log, JetStreamSnapshots(client, timeout), commands, registry, heard)

@@ -113,6 +113,10 @@ class Inbox:
         self._js = nats.jetstream(timeout=timeout)
         self._writer = GroupWriter(nats, STREAM, timeout)  # each message alone would cost the server a sync of its own
 
+    def disconnected(self) -> None:
+        """Answer who waits with LogUnavailable: a lost connection brings no answer, and others wait behind them."""
+        self._writer.disconnected()
+
     async def start(self, command: StartExecution) -> None:
         """Queue a start. Raises BadInput when it is too large, LogUnavailable when it is not stored."""
         subject = f"perdure.start.{command.priority}.{command.lane}.{token_of(command.execution)}"

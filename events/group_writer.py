@@ -119,16 +119,18 @@ class GroupWriter:
             self._send(writes)
 
     def _take(self, count: int) -> list[_Write]:
-        """Take writes from the queue, at most one for a subject: the second needs the sequence of the first."""
+        """Take writes from the queue, at most one for a subject where the second needs the sequence of the first."""
         taken: list[_Write] = []
         left: list[_Write] = []
+        ours: set[str] = set()
         size = 0
         while self._queue and len(taken) < count and size < BATCH_BYTES:
             write = self._queue.popleft()
-            if write.subject in self._busy:
+            if write.subject in self._busy and (write.expected is not None or write.subject not in ours):
                 left.append(write)
             else:
                 self._busy.add(write.subject)
+                ours.add(write.subject)
                 taken.append(write)
                 size += len(write.data)
         self._queue.extendleft(reversed(left))

@@ -70,7 +70,7 @@ class JetStreamLog:
     async def append(self, execution: str, entry: Entry, expected: int) -> Recorded:
         """Append one entry; see Log.append.
 
-        After a conflict or a lost answer the tail is searched for the entry id before anything else is decided: the
+        After a conflict or a lost answer what is behind it is looked at before anything else is decided: the
         server checks the expected sequence first, so the retry of an applied append looks like a conflict. As the
         expected sequence fences every copy, trying again until the deadline can never store an entry twice.
         """
@@ -100,16 +100,15 @@ class JetStreamLog:
                 position = await self._writer.write(subject, data, headers, expected)
                 return Recorded(execution, position, data)
             except StaleWrite:
-                tail = await self._by(deadline, partial(self._tail, subject, expected))
-                if (found := _find(entry_id, tail)) is not None:
+                found = await self._by(deadline, partial(self._next, subject, expected))
+                if found is not None and found.slim.id == entry_id:
                     return found
-                actual = tail[-1].position if tail else await self.last(execution)
-                raise VersionConflict(execution, expected, actual) from None
+                raise VersionConflict(execution, expected, await self.last(execution)) from None
             except RefusedWrite as error:
                 raise LogUnavailable(f"execution {execution!r}: the log refused an entry: {error}") from None
             except UnknownWrite as error:
-                tail = await self._by(deadline, partial(self._tail, subject, expected), error)
-                if (found := _find(entry_id, tail)) is not None:
+                found = await self._by(deadline, partial(self._next, subject, expected), error)
+                if found is not None and found.slim.id == entry_id:
                     return found
 
     async def purge(self, execution: str) -> None:
@@ -246,18 +245,19 @@ class JetStreamLog:
                 await asyncio.sleep(_TRY_AGAIN)
         raise LogUnavailable(f"the log did not answer within {self._timeout:g} s: {cause}")
 
-    async def _tail(self, subject: str, after: int) -> list[Recorded]:
-        """Read what is behind a position from the stream's leader: a direct get may be answered by a stale replica."""
-        tail: list[Recorded] = []
-        while True:
-            query = json.dumps({"seq": after + 1, "next_by_subj": subject}).encode()
-            answer = json.loads((await self._request(f"$JS.API.STREAM.MSG.GET.{STREAM}", query)).data)
-            if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
-                return tail
-            if "error" in answer:
-                raise LogUnavailable(f"the log did not answer: {answer['error'].get('description')}")
-            after = answer["message"]["seq"]
-            tail.append(_recorded(subject, after, b64decode(answer["message"].get("data", ""))))
+    async def _next(self, subject: str, after: int) -> Recorded | None:
+        """Read the first behind a position from the stream's leader: a direct get may be answered by a stale replica.
+
+        An entry that was stored behind what it expected is that first one: there may be thousands behind it.
+        """
+        query = json.dumps({"seq": after + 1, "next_by_subj": subject}).encode()
+        answer = json.loads((await self._request(f"$JS.API.STREAM.MSG.GET.{STREAM}", query)).data)
+        if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
+            return None
+        if "error" in answer:
+            raise LogUnavailable(f"the log did not answer: {answer['error'].get('description')}")
+        message = answer["message"]
+        return _recorded(subject, message["seq"], b64decode(message.get("data", "")))
 
     async def _request(self, subject: str, query: bytes) -> Msg:
         asking = asyncio.create_task(self._nats.request(subject, query, timeout=self._timeout / 2))
@@ -277,7 +277,3 @@ class JetStreamLog:
 
 def _recorded(subject: str, position: int, data: bytes, headers: Collection[str] = ()) -> Recorded:
     return Recorded(execution_of(subject.rpartition(".")[2]), position, data, imported=IMPORTED in headers)
-
-
-def _find(entry_id: str, tail: list[Recorded]) -> Recorded | None:
-    return next((recorded for recorded in tail if recorded.slim.id == entry_id), None)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -556,3 +556,73 @@ async def test_a_command_that_comes_again_beside_others_counts_once_and_is_named
     assert (state.status, state.nodes["a"].output, state.nodes["b"].output) == ("succeeded", 1, 2)
     causes = [cause async for recorded in world.log.read(EXECUTION) for cause in recorded.entry.causes]
     assert causes == ["start-1", "s-1", "s-2"]
+
+
+class Rivals(World):
+    """A world in which two workflows are known, and an execution of the first one has begun."""
+
+    first = plan_of({"a": {"tool": "t"}, "w": {"wait": {"signal": "go"}, "needs": ["a"]}})
+    other = plan_of({"x": {"tool": "t"}, "y": {"tool": "t", "needs": ["x"]}})
+
+    async def plan_for(self, digest: str) -> Plan:
+        return {plan.digest: plan for plan in (self.first, self.other)}[digest]
+
+    def taken_for_new(self) -> Execution:
+        return Execution(EXECUTION, self.around(epoch=2, near=0), new=True)
+
+
+async def test_a_start_that_is_taken_for_new_is_refused_where_the_execution_waits_as_another_workflow() -> None:
+    world = Rivals(Rivals.first)
+    await world.actor(near=0).run(start(Rivals.first))
+    before = await world.events()
+    await world.taken_for_new().run(start(Rivals.other, command="start-2"))
+    reason = "the execution id is taken by another definition or input"
+    assert (await world.events())[len(before) :] == [CommandRefused("start-2", reason)]
+    assert world.calls == {"a": 1}
+
+
+async def test_what_was_under_way_goes_on_as_its_own_workflow_where_a_start_of_another_is_taken_for_new() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(work: Work) -> str:
+        begun.set()
+        await go_on.wait()
+        return work.node.name
+
+    world = Rivals(Rivals.first, slow)
+    lost = asyncio.create_task(world.actor(near=0).run(start(Rivals.first)))
+    await begun.wait()
+    lost.cancel()
+    await asyncio.gather(lost, return_exceptions=True)
+    go_on.set()
+    await world.taken_for_new().run(start(Rivals.other, command="start-2"))
+    state = await world.state()
+    assert (state.nodes["a"].output, state.nodes["w"].status, set(state.nodes)) == ("a", "waiting", {"a", "w"})
+    assert [event for event in await world.events() if isinstance(event, NodeResumed)] == [NodeResumed("a", 1)]
+
+
+async def test_an_execution_that_is_taken_for_new_again_and_again_is_recovered_once() -> None:
+    world = Rivals(Rivals.first)
+    lost = asyncio.create_task(world.actor(near=0).run(start(Rivals.first)))
+    while not await world.log.last(EXECUTION):
+        await asyncio.sleep(0)
+    lost.cancel()
+    await asyncio.gather(lost, return_exceptions=True)
+
+    class Late(MemoryLog):
+        """Reads as from a replica that is behind: the first two times it shows nothing."""
+
+        reads = 0
+
+        async def append(self, execution: str, entry: Entry, expected: int) -> Recorded:
+            return await world.log.append(execution, entry, expected)
+
+        async def read(self, execution: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+            self.reads += 1
+            if self.reads > 2:
+                async for recorded in world.log.read(execution, after, limit):
+                    yield recorded
+
+    around = replace(world.around(epoch=2, near=0), log=Late())
+    await Execution(EXECUTION, around, new=True).run(start(Rivals.first))
+    assert [event for event in await world.events() if isinstance(event, NodeResumed)] == [NodeResumed("a", 1)]

@@ -1,12 +1,21 @@
-"""The inbox: which lanes are in each other's way, and what it does not take."""
+"""The inbox: which lanes are in each other's way, what it does not take, and that a lost answer holds nobody up."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from nats.aio.msg import Msg
+from proxy import Proxy
 
-from perdure.actors.inputs import StartExecution
-from perdure.cluster.connection import Connection
+from perdure.actors.inputs import SignalExecution, StartExecution, decode_command
+from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.consumer import overlap
-from perdure.cluster.inbox import Inbox
-from perdure.errors import BadInput
+from perdure.cluster.inbox import STREAM, Inbox
+from perdure.cluster.nats_server import NatsServer
+from perdure.errors import BadInput, LogUnavailable
+from perdure.events.direct_get import DirectGet
+from perdure.events.group_writer import BATCH_FROM
 
 
 @pytest.mark.parametrize(
@@ -29,3 +38,44 @@ async def test_a_start_that_the_server_would_not_take_is_bad_input(connection: C
     command = StartExecution("c", "x", "w", "sha256:0", "x" * 1_100_000, "0")
     with pytest.raises(BadInput, match="put what is large into a file"):
         await Inbox(connection.nats).start(command)
+
+
+@pytest.mark.parametrize("count", [1, BATCH_FROM * 2])
+async def test_commands_whose_connection_is_lost_hold_up_none_that_comes_after_them(
+    server: NatsServer, count: int
+) -> None:
+    lane = f"test{uuid4().hex}"
+    async with Proxy.before(server.url) as proxy:
+        connection = await open_connection(proxy.url, server.token, timeout=60)
+        proxy.requests = lambda subject, _data: "cut" if subject.startswith("perdure.cmd.") else None
+        try:
+            async with asyncio.timeout(20):
+                lost = [connection.inbox.send(SignalExecution(f"c{n}", f"x{n}", "go"), lane) for n in range(count)]
+                outcomes = await asyncio.gather(*lost, return_exceptions=True)
+                proxy.requests = lambda _subject, _data: None
+                await connection.inbox.send(SignalExecution("after", "x0", "go"), lane)
+            assert {type(outcome) for outcome in outcomes} == {LogUnavailable}
+        finally:
+            await connection.nats.jetstream().purge_stream(STREAM, subject=f"perdure.cmd.{lane}.*")
+            await connection.close()
+
+
+async def test_many_commands_to_one_execution_are_stored_in_their_order_and_with_few_writes(
+    connection: Connection,
+) -> None:
+    lane, inbox = f"test{uuid4().hex}", Inbox(connection.nats)
+    sent = [SignalExecution(f"c{number}", "x", "go") for number in range(BATCH_FROM * 4)]
+    replies, request = list[str](), connection.nats.request
+
+    async def counted(subject: str, *rest: Any, **more: Any) -> Msg:
+        replies.append(subject)
+        return await request(subject, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection.nats, "request", counted)
+        await asyncio.gather(*(inbox.send(command, lane) for command in sent))
+    assert len(replies) <= 4
+    subject = f"perdure.cmd.{lane}.x"
+    stored = [message async for message in DirectGet(connection.nats, STREAM, 5.0).read(subject)]
+    await connection.nats.jetstream().purge_stream(STREAM, subject=subject)
+    assert [decode_command(message.data) for message in stored] == sent

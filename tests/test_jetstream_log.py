@@ -6,8 +6,10 @@ from contextlib import aclosing
 
 import pytest
 from log_contract import LogContract, entry, fill, name
+from nats.aio.msg import Msg
 
 from perdure.cluster.connection import Connection
+from perdure.errors import VersionConflict
 from perdure.events.jetstream_log import STREAM, JetStreamLog
 from perdure.events.subjects import events_subject, execution_of, partition_of, token_of
 
@@ -41,6 +43,33 @@ async def test_a_follower_whose_copy_was_lost_reads_what_it_missed(connection: C
         assert lost is not None
         stored.append(await connection.log.append(execution, entry(3), stored[1].position))
         assert [await anext(entries), await anext(entries)] == stored[1:]
+
+
+async def test_a_conflict_with_a_long_execution_is_told_after_one_look_behind_what_was_expected(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that is taken for new meets whatever there is of its execution."""
+    execution = name()
+    stored = await fill(connection.log, execution, 50)
+    asked, ask = list[str](), connection.log._request
+
+    async def counted(subject: str, query: bytes) -> Msg:
+        asked.append(subject)
+        return await ask(subject, query)
+
+    monkeypatch.setattr(connection.log, "_request", counted)
+    with pytest.raises(VersionConflict) as caught:
+        await connection.log.append(execution, entry(), 0)
+    assert caught.value.actual == stored[-1].position
+    assert sorted(asked) == [f"$JS.API.DIRECT.GET.{STREAM}", f"$JS.API.STREAM.MSG.GET.{STREAM}"]
+
+
+async def test_an_entry_that_is_appended_again_is_found_however_many_came_behind_it(connection: Connection) -> None:
+    execution = name()
+    stored = await fill(connection.log, execution, 50)
+    for again in (stored[0], stored[20]):
+        before = stored[again.entry.n - 2].position if again.entry.n > 1 else 0
+        assert await connection.log.append(execution, again.entry, before) == again
 
 
 async def test_a_follower_looks_again_after_a_reconnect(connection: Connection) -> None:
