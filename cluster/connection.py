@@ -65,8 +65,9 @@ async def open_connection(
 
     await connect(client, url, token, disconnected, reconnected)
     try:
-        _, _, _, _, registry = await asyncio.gather(
+        _, _, _, _, _, registry = await asyncio.gather(
             log.open(),
+            commands.open(),
             ensure_stream(client, jetstream_log.stream_config(replicas)),
             ensure_stream(client, snapshots.stream_config(replicas)),
             ensure_stream(client, inbox.stream_config(replicas)),

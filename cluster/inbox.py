@@ -1,11 +1,13 @@
 """The inbox: commands on their way to executions, and timers that become commands, in one JetStream work queue."""
 
+import asyncio
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
@@ -16,6 +18,7 @@ from perdure.events.group_writer import GroupWriter, RefusedWrite, UnknownWrite
 from perdure.events.subjects import partition_of, token_of
 
 STREAM = "PERDURE_INBOX"
+_TRY_AGAIN = 0.05  # seconds
 _OVERHEAD = 4096  # bytes that headers and subject may take of the largest message
 
 _SOLO = "solo-"
@@ -111,10 +114,18 @@ class Inbox:
     def __init__(self, nats: Nats, timeout: float = 10.0) -> None:
         self._nats = nats
         self._js = nats.jetstream(timeout=timeout)
+        self._timeout = timeout
         self._writer = GroupWriter(nats, STREAM, timeout)  # each message alone would cost the server a sync of its own
 
+    async def open(self) -> None:
+        """Hear of the stream's new leaders: what was sent to the one before, nobody may answer any more."""
+        await self._nats.subscribe(f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{STREAM}", cb=self._led_anew)
+
+    async def _led_anew(self, _advisory: Msg) -> None:
+        self.disconnected()
+
     def disconnected(self) -> None:
-        """Answer who waits with LogUnavailable: a lost connection brings no answer, and others wait behind them."""
+        """Send again what is under way: a lost connection brings no answer, and others wait behind it."""
         self._writer.disconnected()
 
     async def start(self, command: StartExecution) -> None:
@@ -184,10 +195,18 @@ class Inbox:
         return data
 
     async def _write(self, subject: str, data: bytes) -> None:
-        try:
-            await self._writer.write(subject, data, {}, None)
-        except (UnknownWrite, RefusedWrite) as error:
-            raise LogUnavailable(f"the inbox did not take a command: {error}") from error
+        """Store a command, again where the answer was lost: it has an id, and counts once however often it is there."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while True:
+            try:
+                await self._writer.write(subject, data, {}, None)
+            except (UnknownWrite, RefusedWrite) as error:
+                if isinstance(error, RefusedWrite) or loop.time() + _TRY_AGAIN > deadline:
+                    raise LogUnavailable(f"the inbox did not take a command: {error}") from error
+            else:
+                return
+            await asyncio.sleep(_TRY_AGAIN)
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The inbox: which lanes are in each other's way, what it does not take, and that a lost answer holds nobody up."""
+"""The inbox: which lanes are in each other's way, what it does not take, and that it sends again what was lost."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.consumer import overlap
 from perdure.cluster.inbox import STREAM, Inbox
 from perdure.cluster.nats_server import NatsServer
-from perdure.errors import BadInput, LogUnavailable
+from perdure.errors import BadInput
 from perdure.events.direct_get import DirectGet
 from perdure.events.group_writer import BATCH_FROM
 
@@ -41,20 +41,25 @@ async def test_a_start_that_the_server_would_not_take_is_bad_input(connection: C
 
 
 @pytest.mark.parametrize("count", [1, BATCH_FROM * 2])
-async def test_commands_whose_connection_is_lost_hold_up_none_that_comes_after_them(
-    server: NatsServer, count: int
-) -> None:
+async def test_commands_whose_connection_is_lost_are_sent_again_at_once(server: NatsServer, count: int) -> None:
     lane = f"test{uuid4().hex}"
     async with Proxy.before(server.url) as proxy:
         connection = await open_connection(proxy.url, server.token, timeout=60)
-        proxy.requests = lambda subject, _data: "cut" if subject.startswith("perdure.cmd.") else None
+        cuts = 0
+
+        def cut_once(subject: str, _data: bytes) -> str | None:
+            nonlocal cuts
+            cuts += subject.startswith("perdure.cmd.")
+            return "cut" if cuts == 1 and subject.startswith("perdure.cmd.") else None
+
+        proxy.requests = cut_once
         try:
             async with asyncio.timeout(20):
                 lost = [connection.inbox.send(SignalExecution(f"c{n}", f"x{n}", "go"), lane) for n in range(count)]
-                outcomes = await asyncio.gather(*lost, return_exceptions=True)
-                proxy.requests = lambda _subject, _data: None
-                await connection.inbox.send(SignalExecution("after", "x0", "go"), lane)
-            assert {type(outcome) for outcome in outcomes} == {LogUnavailable}
+                await asyncio.gather(*lost)
+            assert cuts > 1
+            gets = DirectGet(connection.nats, STREAM, 5.0).read(f"perdure.cmd.{lane}.*")
+            assert {decode_command(message.data).execution async for message in gets} == {f"x{n}" for n in range(count)}
         finally:
             await connection.nats.jetstream().purge_stream(STREAM, subject=f"perdure.cmd.{lane}.*")
             await connection.close()
