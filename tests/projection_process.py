@@ -10,7 +10,6 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, update
 
 from perdure.cluster.connection import open_connection
 from perdure.events.entry import Happened
-from perdure.projections import runner
 from perdure.projections.projection import Projection
 from perdure.projections.runner import Projections
 
@@ -33,13 +32,12 @@ class Counted(Projection):
 
 def fold_for_ever(url: str, token: str | None, database: str | Path, says: Pipe) -> None:
     """Fold what comes, in small portions."""
-    runner.BATCH = 15
     Counted.says = says
     asyncio.run(_fold(url, token, database))
 
 
 async def _fold(url: str, token: str | None, database: str | Path) -> None:
     connection = await open_connection(url, token)
-    projections = Projections(database, [Counted()])
+    projections = Projections(database, [Counted()], batch=15)
     while True:
         await projections.catch_up(connection.log)

@@ -49,7 +49,7 @@ from perdure.events.vocabulary import (
     Parent,
     TimerArmed,
 )
-from perdure.projections import inboxes, queries, runner
+from perdure.projections import inboxes, queries
 from perdure.projections.loading import own_projections
 from perdure.projections.projection import Projection
 from perdure.projections.queries import Query
@@ -172,15 +172,12 @@ async def test_where_an_execution_is_shows_nodes_and_states(projections: Project
     assert await listed(projections, at="draft") == []
 
 
-async def test_folding_in_any_portions_and_again_gives_the_same_rows(
-    projections: Projections, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_folding_in_any_portions_and_again_gives_the_same_rows(projections: Projections, tmp_path: Path) -> None:
     log = MemoryLog()
     await fill(log, range(40))
     await projections.catch_up(log)
     whole = await everything(projections)
-    monkeypatch.setattr("perdure.projections.runner.BATCH", 7)
-    small = Projections(file)
+    small = Projections(tmp_path / "small.sqlite", batch=7)
     await small.catch_up(log)
     await small.catch_up(log)
     assert await everything(small) == whole
@@ -510,7 +507,7 @@ async def test_statistics_count_how_nodes_ended_and_how_long_they_took(projectio
 
 
 async def test_costs_add_up_to_the_same_in_whatever_portions_the_log_is_read(
-    projections: Projections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    projections: Projections, tmp_path: Path
 ) -> None:
     log = MemoryLog()
     await append(log, "x", start())
@@ -519,8 +516,7 @@ async def test_costs_add_up_to_the_same_in_whatever_portions_the_log_is_read(
         done = NodeSucceeded(f"draft[{number}]/model", 1, "", usage)
         await append(log, "x", NodeScheduled(f"draft[{number}]/model", 1), done, n=2 + number)
     await projections.catch_up(log)
-    in_portions = Projections(tmp_path / "by_two.sqlite")
-    monkeypatch.setattr(runner, "BATCH", 3)
+    in_portions = Projections(tmp_path / "in_portions.sqlite", batch=3)
     await in_portions.catch_up(log)
     assert await everything(in_portions) == await everything(projections)
     in_portions.close()

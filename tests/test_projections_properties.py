@@ -15,7 +15,7 @@ from perdure.actors.evolve import fold
 from perdure.actors.state import Started
 from perdure.events.memory_log import MemoryLog
 from perdure.events.vocabulary import BranchTaken, SignalTaken
-from perdure.projections import inboxes, runner
+from perdure.projections import inboxes
 from perdure.projections.queries import Query, page
 from perdure.projections.runner import Projections
 
@@ -40,7 +40,7 @@ def test_the_rows_of_an_execution_say_what_its_state_says(file: Path, seed: int,
     assert isinstance(state, Started)
 
     async def check() -> None:
-        log, projections, chance = MemoryLog(), Projections(file), random.Random(seed)
+        log, projections, chance = MemoryLog(), Projections(file, batch=portion), random.Random(seed)
         left = list(events)
         while left:
             size = chance.randint(1, 5)
@@ -61,11 +61,7 @@ def test_the_rows_of_an_execution_say_what_its_state_says(file: Path, seed: int,
         assert still == (set() if ended else {*state.running, *(path for path in waiting)} | _others(state))
         projections.close()
 
-    runner.BATCH, before = portion, runner.BATCH
-    try:
-        asyncio.run(check())
-    finally:
-        runner.BATCH = before
+    asyncio.run(check())
 
 
 def _others(state: Started) -> set[str]:
