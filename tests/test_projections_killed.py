@@ -2,7 +2,6 @@
 
 import asyncio
 import multiprocessing
-import os
 import random
 import signal
 from collections import Counter
@@ -34,10 +33,12 @@ def kill_in_the_midst(server: NatsServer, database: str | Path, after: int) -> N
     process = _forks.Process(target=fold_for_ever, args=(server.url, server.token, database, says))
     process.start()
     says.close()
-    for _ in range(after):
-        assert hears.poll(30), "the runner folded nothing"
-        pid = hears.recv()
-    os.kill(pid, signal.SIGKILL)
+    try:
+        for _ in range(after):
+            assert hears.poll(30), "the runner folded nothing"
+            hears.recv()
+    finally:
+        process.kill()
     process.join(10)
     assert process.exitcode == -signal.SIGKILL
     hears.close()
