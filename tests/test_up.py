@@ -313,7 +313,7 @@ def test_a_cluster_that_is_drained_lets_work_end_and_the_next_one_goes_on_with_t
     wait_until_gone(up.store)
     lines = [line for line in (up.store / "up.log").read_text().splitlines() if line.startswith("{")]
     told = [json.loads(line) for line in lines]
-    assert any(record["message"].startswith("host0 serves host0") for record in told)
+    assert any(" serves host0" in record["message"] for record in told)
     assert {"at", "level", "logger", "message", "process"} <= set(told[0])
     assert up.effects() == {"begin x-first": 1, "end x-first": 1}  # the second one was not begun any more
     up.perdure("up", "--detach")
@@ -357,5 +357,5 @@ def test_the_log_of_up_is_json_where_that_is_asked_for(tmp_path: Path) -> None:
     up.perdure("down")
     lines = [line for line in (up.store / "up.log").read_text().splitlines() if line.startswith("{")]
     told = [json.loads(line) for line in lines]
-    assert any(record["message"].startswith("host0 serves host0") for record in told)
+    assert any(" serves host0" in record["message"] for record in told)
     assert {"at", "level", "logger", "message", "process"} <= set(told[0])
