@@ -12,6 +12,7 @@ from typing import Any
 
 Row = dict[str, Any]
 OURS = "perdure"
+CHECKPOINTS = ("langgraph",)
 HEAD = ("workload", "unit", "perdure, Ray", "perdure, local", "best peer", "ahead by", "the next peers")
 
 
@@ -35,6 +36,11 @@ def field(name: str, per: Callable[[Row], float] = lambda _: 1.0) -> Callable[[R
     return lambda row: row[name] / per(row) if name in row else None
 
 
+def replayed(from_checkpoint: bool) -> Callable[[Row], float | None]:
+    """Return how long a peer takes to be where it was: those that keep checkpoints load the last one."""
+    return lambda row: row.get("replay_s") if (row["peer"] in CHECKPOINTS) == from_checkpoint else None
+
+
 FIGURES = (
     Figure("start", "one step, submit to result, median", "ms", field("p50_ms")),
     Figure("start", "cold: from a new process to its first result", "s", field("cold_s")),
@@ -45,7 +51,8 @@ FIGURES = (
     Figure("waiting", "memory of each that waits, whole system", "kB", field("kb_per_wf")),
     Figure("waiting", "from signalling all to all done", "s", field("signal_all_done_s", lambda row: row["n"] / 2000)),
     Figure("crash", "from the kill (or restart) to all 200 done", "s", field("recover_s")),
-    Figure("history", "10,000 steps loaded and folded (peers: replayed)", "s", field("fold_s"), field("replay_s")),
+    Figure("history", "10,000 steps, from all entries (peers: replayed)", "s", field("fold_s"), replayed(False)),
+    Figure("history", "10,000 steps, from a snapshot (a checkpoint)", "s", field("fold_snapshot_s"), replayed(True)),
 )
 
 
