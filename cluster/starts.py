@@ -18,7 +18,6 @@ from perdure.errors import PerdureError
 
 PRIORITIES = tuple("9876543210")
 _SILENT = HEARTBEAT * 2.5
-_NO_MORE = 2.0  # seconds of silence after which no more is there at once: what is to be begun waits behind the question
 _FETCH = 64  # starts in one request, so that one of higher priority waits behind no more than these
 _WAITING = {"expires": int(PULL_EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
 
@@ -129,11 +128,10 @@ class Starts:
         return min(came, key=lambda lane: lane.came[0].metadata.timestamp.timestamp() - lane.priority * self._ageing)
 
     async def _fetch(self, lane: _Lane, batch: int) -> None:
-        """Take up to so many starts that are there now; where the server stays silent there are no more."""
+        """Take up to so many starts that are there now."""
         await self._ask(lane, batch, {"no_wait": True})
-        while lane.asked and time.monotonic() < lane.heard + _NO_MORE:
-            await self._something(_NO_MORE)
-        lane.asked = 0
+        while lane.asked:
+            await self._something()
 
     async def _ask(self, lane: _Lane, batch: int, how: Mapping[str, int | bool]) -> None:
         lane.asked, lane.heard = batch, time.monotonic()
@@ -142,10 +140,10 @@ class Starts:
             reply=f"{self._inbox}.{lane.consumer.name}",
         )  # fmt: skip
 
-    async def _something(self, seconds: float = _SILENT) -> None:
-        """Return when something came, or there is more room, or after so many seconds of silence."""
+    async def _something(self) -> None:
+        """Return when something came, or there is more room, or the server has been silent for too long."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(_SILENT):
                 await self._changed.wait()
         self._changed.clear()
         if self._failed is not None:

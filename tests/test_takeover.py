@@ -9,7 +9,7 @@ import pytest
 from hosts_lab import HOLD, RAN, Lab, open_gate, until
 from nats.aio.msg import Msg
 
-from perdure.cluster.connection import Connection
+from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.registry import Registry
 from perdure.cluster.settings import Settings
@@ -121,7 +121,7 @@ class FakeProcesses:
 
 @asynccontextmanager
 async def supervised(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, host: str
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> AsyncIterator[tuple[FakeProcesses, asyncio.Task[None]]]:
     """Supervise one host, by looking once an hour."""
 
@@ -136,18 +136,18 @@ async def supervised(
     monkeypatch.setattr("perdure.cluster.supervisor.assignment", assignment)
     monkeypatch.setattr("perdure.cluster.supervisor.adopt", nothing)
     monkeypatch.setattr("perdure.cluster.supervisor.keep_sweeping", nothing)
-    processes = FakeProcesses()
+    processes, connection = FakeProcesses(), await open_connection(server.url, server.token)
     supervisor = Supervisor(connection, processes, Settings(), nothing)
     running = asyncio.create_task(supervisor.run())
     try:
         yield processes, running
     finally:
         await stop(running, *([supervisor._keeping] if supervisor._keeping else []))
-        connection.reconnected.discard(supervisor._watch._reconnected)
+        await connection.close()  # and with it what answers: who opens a store must not take it for a cluster
 
 
 async def test_who_stands_by_is_asked_as_soon_as_a_process_is_lost_and_another_is_started_only_later(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    server: NatsServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, asked = uuid4().hex, asyncio.Queue[str]()
 
@@ -160,7 +160,7 @@ async def test_who_stands_by_is_asked_as_soon_as_a_process_is_lost_and_another_i
 
     serving = await connection.nats.subscribe(f"perdure.host.{host}", cb=answer)
     standing_by = await connection.nats.subscribe("perdure.standby", queue="standby", cb=take_over)
-    async with asyncio.timeout(20), supervised(connection, monkeypatch, host) as (processes, _):
+    async with asyncio.timeout(20), supervised(server, monkeypatch, host) as (processes, _):
         assert await processes.counted.get() == 2
         assert asked.empty()
         await serving.unsubscribe()
@@ -171,22 +171,22 @@ async def test_who_stands_by_is_asked_as_soon_as_a_process_is_lost_and_another_i
 
 
 async def test_where_nobody_stands_by_processes_are_counted_at_once(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with asyncio.timeout(20), supervised(connection, monkeypatch, uuid4().hex) as (processes, _):
+    async with asyncio.timeout(20), supervised(server, monkeypatch, uuid4().hex) as (processes, _):
         assert [await processes.counted.get() for _ in range(2)] == [2, 2]
         processes.lost.set()
         assert await processes.counted.get() == 2
 
 
 async def test_a_supervisor_whose_counting_breaks_ends_with_that_so_that_ray_starts_it_again(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(_processes: FakeProcesses, _count: int) -> list[str]:
         raise ValueError("nobody foresaw it")
 
     monkeypatch.setattr(FakeProcesses, "ensure", broken)
-    async with asyncio.timeout(20), supervised(connection, monkeypatch, uuid4().hex) as (processes, running):
+    async with asyncio.timeout(20), supervised(server, monkeypatch, uuid4().hex) as (processes, running):
         processes.lost.set()
         with pytest.raises(ValueError, match="nobody foresaw it"):
             await running
