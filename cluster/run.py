@@ -160,12 +160,13 @@ class AsyncRun:
             with contextlib.suppress(NatsError, OSError):
                 await listening.unsubscribe()
 
-    def stream(self) -> AsyncIterator[Heard]:
+    def stream(self, node: str = "") -> AsyncIterator[Heard]:
         """Yield what its models say, and its calls of tools, as they come, up to the end of the execution.
 
         Of a reply that is under way all that was said so far comes first. It is recorded nowhere.
+        node: hear only this node, and those within it.
         """
-        return listen(self._connection, self, self._now)
+        return listen(self._connection, self, self._now, node)
 
     async def transcript(self, node: str) -> list[Said]:
         """Return what was said at an agent's node (its path), as far as it is recorded; after a failure too."""
