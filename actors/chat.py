@@ -96,7 +96,9 @@ class _Taking:
         self._asked = asked
         self._hear = hear
         self._text: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, str]] = []
+        self._at: dict[int, dict[str, str]] = {}
+        self._refusal: list[str] = []
         self._usage: Any = None
         self._size = 0
         self.ended = False
@@ -112,11 +114,17 @@ class _Taking:
                 self._count(delta.content)
                 self._text.append(delta.content)
                 self._hear(delta.content)
+            if refusal := getattr(delta, "refusal", None):
+                self._count(refusal)
+                self._refusal.append(refusal)
             for piece in delta.tool_calls or ():
                 self._take_call(piece)
 
     def _take_call(self, piece: Any) -> None:
-        call = self._calls.setdefault(piece.index or 0, {"id": "", "name": "", "arguments": ""})
+        call = self._at.get(piece.index or 0)
+        if call is None or (piece.id and call["id"] not in ("", piece.id)):  # some servers give each call the index 0
+            call = self._at[piece.index or 0] = {"id": "", "name": "", "arguments": ""}
+            self._calls.append(call)
         call["id"] = call["id"] or piece.id or ""
         if piece.function is not None:
             self._count(piece.function.name or "")
@@ -130,7 +138,8 @@ class _Taking:
 
     def answer(self) -> Answer:
         text = "".join(self._text)
-        calls = [_call(number, **call) for number, call in sorted(self._calls.items())]
+        check_refusal(self._asked, "".join(self._refusal))
+        calls = [_call(number, **call) for number, call in enumerate(self._calls)]
         return Reply(text, calls), tokens(self._asked, self._usage, text, calls)
 
 
@@ -139,6 +148,7 @@ def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
         raise InvalidReply(f"agent {asked.name!r}: the endpoint's answer has no choices")
     message = completion.choices[0].message
     text = message.content or ""
+    check_refusal(asked, getattr(message, "refusal", None))
     calls = [
         _call(number, call.id, call.function.name, call.function.arguments)
         for number, call in enumerate(message.tool_calls or ())
@@ -150,6 +160,12 @@ def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
 
 def _call(number: int, id: str | None, name: str, arguments: str | None) -> AskedFor:  # noqa: A002 (the protocol's word)
     return AskedFor(id or f"call_{number}", name, arguments or "{}")
+
+
+def check_refusal(asked: Asked, refusal: str | None) -> None:
+    """Raise Refused where a model says, in the place of a reply, that it will not give one."""
+    if refusal:
+        raise Refused(f"agent {asked.name!r}: the model refuses: {refusal[:500]}")
 
 
 def check_size(asked: Asked, size: int) -> None:
@@ -179,6 +195,8 @@ def about(characters: int) -> int:
     return -(-characters // 4)
 
 
+_OPENAI = "https://api.openai.com/v1"  # said, for the client would take OPENAI_BASE_URL for an endpoint that names none
+_AGAIN = (408, 409, 425)  # statuses below 500 that tell of the moment, and not of the request
 _CLIENT = ("openai", "openai.resources.chat.completions", "openai.resources.responses")
 
 
@@ -197,6 +215,8 @@ async def telling(name: str) -> AsyncIterator[None]:
     except (openai.APIConnectionError, openai.InternalServerError) as error:
         raise Unavailable(f"agent {name!r}: {error.message}", _waits(error)) from error
     except openai.APIStatusError as error:
+        if error.status_code in _AGAIN:
+            raise Unavailable(f"agent {name!r}: {error}", _waits(error)) from error
         raise Refused(f"agent {name!r}: {error}") from error
     except openai.APIError as error:  # told within a stream
         raise Unavailable(f"agent {name!r}: {error.message}") from error
@@ -221,6 +241,7 @@ def client_of(endpoint: Endpoint) -> "AsyncOpenAI":
     if about not in clients:
         from openai import AsyncOpenAI
 
-        clients[about] = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0)
+        base_url, key = endpoint.base_url or _OPENAI, endpoint.api_key or "none"
+        clients[about] = AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0)
     client: AsyncOpenAI = clients[about]
     return client

@@ -8,6 +8,7 @@ import msgspec
 
 from perdure.actors.memories import SessionLog
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
+from perdure.actors.time_limits import Timeout, in_time
 from perdure.actors.transcripts import Said
 from perdure.definitions import agent_parts
 from perdure.definitions.agent_parts import Agent
@@ -126,7 +127,8 @@ class Models:
     ) -> tuple[Reply, dict[str, Any]]:
         """Return the reply of the first model that answers, and what it took.
 
-        own: the endpoints of the workflow. Raises RateLimited, Unavailable, Refused, ReplyTooLarge or InvalidReply.
+        own: the endpoints of the workflow. Each may take as long as the agent's `timeout`.
+        Raises RateLimited, Unavailable, Timeout, Refused, ReplyTooLarge or InvalidReply.
         """
         from perdure.actors import chat, responses
 
@@ -142,9 +144,11 @@ class Models:
             put = responses.put if endpoint.api == "responses" else chat.put
             request = _for(endpoint, msgspec.structs.replace(asked, model=model, most=self.most))
             try:
-                reply, (taken, given) = await put(endpoint, request, self.file, take)
-            except (_Busy, Refused) as error:
-                failed.append(error)
+                asking = put(endpoint, request, self.file, take)
+                reply, (taken, given) = await in_time(asking, agent.timeout)
+            except (_Busy, Timeout, Refused) as error:
+                late = isinstance(error, Timeout)
+                failed.append(Timeout(f"agent {asked.name!r}: model {model!r}: {error}") if late else error)
                 if heard:
                     take("\n")  # another reply follows
             else:
@@ -197,9 +201,11 @@ def _for(endpoint: Endpoint, asked: Asked) -> Asked:
 
 def _worst(failed: list[PerdureError]) -> PerdureError:
     """Return the error of a request that no model answered: one after which another try may help, if there is one."""
-    busy = [error for error in failed if isinstance(error, _Busy)]
-    if len(failed) == 1 or not busy:
+    again = sorted((error for error in failed if not isinstance(error, Refused)), key=lambda e: isinstance(e, Timeout))
+    if len(failed) == 1 or not again:
         return failed[0]
-    waits = [error.retry_after or 0.0 for error in busy]
-    soonest = min(waits) or None
-    return type(busy[0])("; ".join(map(str, failed)), soonest)
+    told = "; ".join(map(str, failed))
+    if not isinstance(again[0], _Busy):
+        return Timeout(told)
+    soonest = min(getattr(error, "retry_after", None) or 0.0 for error in again) or None
+    return type(again[0])(told, soonest)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.actors.chat import Answer, File, check_size, client_of, telling, tokens
+from perdure.actors.chat import Answer, File, check_refusal, check_size, client_of, telling, tokens
 from perdure.actors.models import Asked, Endpoint, Hear, Refused, Unavailable
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
@@ -58,6 +58,8 @@ async def _part(given: Mapping[str, Any], file: File) -> dict[str, Any]:
     url = await file(given)
     if str(given.get("media_type", "image/")).startswith("image/"):
         return {"type": "input_image", "image_url": url}
+    if "url" in given:
+        return {"type": "input_file", "file_url": url}
     return {"type": "input_file", "filename": given.get("name", "file"), "file_data": url}
 
 
@@ -88,6 +90,7 @@ def _reply(asked: Asked, response: Any, hear: Hear) -> Answer:
     for item in response.output:
         if item.type == "message":
             texts += [part.text for part in item.content if part.type == "output_text"]
+            check_refusal(asked, "".join(part.refusal for part in item.content if part.type == "refusal"))
         elif item.type == "function_call":
             calls.append(AskedFor(item.call_id, item.name, item.arguments or "{}"))
     text = "".join(texts)
