@@ -184,7 +184,7 @@ class Agent(Part):
         default=[], description="What it may call; the loop of replies and calls is recorded step by step."
     )
     handoffs: Names = Field(default=[], description="Agents that it may hand the conversation over to.")
-    budget: Budget = Field(default=Budget(), description="What it may use up where it has tools.")
+    budget: Budget = Field(default=Budget(), description="What it may use up; with one it takes turns, as with tools.")
     repairs: int = Field(default=1, ge=0, le=5, description="How often a reply that breaks `output` is asked to mend.")
     memory: Memory = Field(default=Memory(), description="What it remembers of a node's `session`.")
     limit: LimitUses | None = Field(default=None, description="Limits that every question to its model is under.")
@@ -192,4 +192,4 @@ class Agent(Part):
     @property
     def takes_turns(self) -> bool:
         """Whether its work is a loop of recorded steps, and not one question and one reply."""
-        return bool(self.tools or self.handoffs)
+        return bool(self.tools or self.handoffs or self.budget != Budget())

@@ -39,13 +39,17 @@ def show(session: Session, store: Store = None, as_json: AsJson = False) -> None
     """
     import msgspec
 
+    from perdure.console_streams import harmless
+
     said = until_stopped(_show(settings_of_existing(store), session))
     if as_json:
         print_json([msgspec.to_builtins(each) for each in said])
         return
     for each in said:
         calls = ", ".join(f"{call.name} {call.arguments}" for call in each.calls)
-        typer.echo(f"{each.role}: {each.text or f'calls {calls}'}")
+        lines = [each.text] if each.text or not calls else []
+        lines += [f"calls {calls}"] if calls else []
+        typer.echo("\n".join(harmless(f"{each.role}: {line}") for line in lines))
 
 
 @app.command()
