@@ -430,18 +430,22 @@ class Execution:
             return await self._around.work(work)
         stream = self._around.stream(self.id, work.path, work.attempt)
         try:
-            if not called:
-                return await self._around.work(msgspec.structs.replace(work, hear=stream.hear))
-            stream.tell("call", work.input)
-            result = await self._around.work(work)
-            stream.tell("result", result)
-            return result
-        except Exception as error:
             if called:
-                stream.tell("result", {"error": msgspec.to_builtins(error_of(error, self._around.secrets.redact))})
-            raise
+                return await self._call(work, stream)
+            return await self._around.work(msgspec.structs.replace(work, hear=stream.hear))
         finally:
             stream.close()
+
+    async def _call(self, work: Work, stream: Stream) -> Any:
+        """Make a call that an agent asked for, and tell of it."""
+        stream.tell("call", work.input)
+        try:
+            result = await self._around.work(work)
+        except Exception as error:
+            stream.tell("result", {"error": msgspec.to_builtins(error_of(error, self._around.secrets.redact))})
+            raise
+        stream.tell("result", result)
+        return result
 
     def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
         """Return what is told for what an attempt waits."""

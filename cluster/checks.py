@@ -106,10 +106,10 @@ def check_endpoints(settings: Settings, workflow: Workflow) -> None:
 def check_prices(settings: Settings, workflow: Workflow) -> None:
     """Raise BadInput where an agent has a budget of cost, and it is not known what a model costs that counts in it."""
     for name, agent in workflow.agents.items():
-        paid = paid_by(workflow.agents, name) if agent.budget.cost is not None else []
-        asked = [each.model for other in paid for each in (workflow.agents[other], *workflow.agents[other].fallback)]
-        for model in [settings.model] if settings.model else asked:
-            if asked and model not in settings.prices:
+        paid = [workflow.agents[each] for each in paid_by(workflow.agents, name)] if agent.budget.cost else []
+        for model in (model for each in paid for model in (each.model, *(other.model for other in each.fallback))):
+            model = settings.model or model
+            if model not in settings.prices:
                 what = f"agent {name!r} has a budget of cost, and what model {model!r} costs is not known"
                 raise BadInput(f'{what}; set PERDURE_PRICES=\'{{"{model}": {{"input": 0.25, "output": 2}}}}\'')
     for child in workflow.workflows.values():

@@ -65,7 +65,7 @@ def paid_by(agents: Agents, first: str) -> list[str]:
     found = [first]
     for name in found:
         asks = [*agents[name].handoffs, *(tool.agent for tool in agents[name].tools), agents[name].memory.summarise]
-        found += [each for each in dict.fromkeys(asks) if each in agents and each not in found]
+        found += [each for each in dict.fromkeys(asks) if each and each in agents and each not in found]
     return found
 
 

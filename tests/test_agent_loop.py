@@ -123,6 +123,16 @@ def test_an_endless_loop_of_calls_ends_in_a_typed_error_with_what_was_used(budge
     assert len(played.happened("NodeSucceeded")) >= 5  # the transcript is in the log
 
 
+def test_an_agent_without_tools_is_held_to_its_budget_too() -> None:
+    output = {"type": "object", "required": ["n"]}
+    played = play(flow(output=output, repairs=3, budget={"turns": 2}), agents={"a": "no JSON"})
+    assert played.error is not None
+    assert (played.error.type, played.error.data["turns"]) == ("OutOfTurns", 2)
+    late = play(flow(budget={"time": "1m"}), agents={"a": takes("2m", "Done.")})
+    assert late.error is not None
+    assert late.error.type == "OutOfTime"
+
+
 def takes_an_hour() -> Any:
     return takes("1h", 1)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
+from nats.aio.msg import Msg
 
 import perdure
 from perdure import ExecutionFailed, Settings, tool
@@ -15,7 +17,7 @@ from perdure.actors.secret_values import Secrets
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.listening import Heard
 from perdure.cluster.nats_server import NatsServer
-from perdure.cluster.streams import Streams
+from perdure.cluster.streams import Piece, Streams, stream_subject
 from perdure.definitions.agent_parts import Price
 from perdure.errors import BadInput, CommandNotAllowed, ModelUnavailable
 from perdure.events.vocabulary import NodeSucceeded, NodeWaiting
@@ -174,6 +176,30 @@ async def test_a_session_is_remembered_across_executions_until_it_is_forgotten(
     assert await third.result(20) == {"n": "I do not know."}
 
 
+async def test_nodes_of_one_execution_share_a_session(client: AsyncClient) -> None:
+    SCRIPT.extend([Reply("Noted.", match="my dog is Rex", turn=0),
+                   Reply("Rex.", match=r"(?s)my dog is Rex.*Noted\..*who is my dog")])  # fmt: skip
+    asks = {"agent": "a", "session": uuid4().hex}
+    definition = flow("-", node={**asks, "with": {"message": "my dog is Rex"}})
+    definition["nodes"]["m"] = {**asks, "needs": "n", "with": {"message": "who is my dog"}}
+    run = await client.start(definition)
+    assert await run.result(20) == {"m": "Rex."}
+
+
+async def test_a_budget_of_cost_needs_the_price_of_every_model_that_counts_in_it(client: AsyncClient) -> None:
+    budget = {"budget": {"cost": 1}}
+    for agent in (
+        {"model": "dear"},
+        {"fallback": ["dear"]},
+        {"memory": {"summarise": "b"}},
+        {"tools": [{"agent": "b"}]},
+    ):
+        definition = flow("-", **budget, **agent)
+        definition["agents"]["b"] = {"model": "dear", "instructions": "Help."}
+        with pytest.raises(BadInput, match=r"what model 'dear' costs is not known; set PERDURE_PRICES='{\"dear\": "):
+            await client.start(definition)
+
+
 async def test_a_session_holds_no_secret_that_its_question_had(client: AsyncClient, model: Model) -> None:
     SCRIPT.append(Reply("I will not tell tok-1234567.", match="my token is tok-1234567"))
     name = uuid4().hex
@@ -198,6 +224,8 @@ async def test_a_long_session_is_summed_up_by_an_agent_once(client: AsyncClient,
         run = await client.start(definition, {"of": name, "ask": ask})
         assert await run.result(20) == {"n": answer}
     assert len([each for each in model.requests if "Sum it up" in str(each)]) == 1
+    used = {path: node.usage for path, node in (await run.state()).nodes.items() if node.usage}
+    assert set(used) == {"n[0]/recall", "n[0]/model"}, "what the summary cost is known"
     summary, *_ = await client.session(name)
     assert summary.text == "Summary of what was said before: They spoke of oak."
 
@@ -216,6 +244,52 @@ async def test_what_a_model_says_is_heard_while_it_says_it_and_is_not_in_the_log
     assert [(each.kind, each.data) for each in heard if each.node == "n[0]/pay"][-1] == (
         "result", "paid 7 with [secret PAY_TOKEN]",
     )  # fmt: skip
+
+
+async def test_each_node_is_heard_on_a_subject_of_its_own_that_no_stream_keeps(client: AsyncClient) -> None:
+    SCRIPT.extend([Reply("Wait.", match="apart please", turn=0, calls=[{"pay": {"amount": 8}}, {"pay": {"no": 1}}]),
+                   Reply("Apart.", match="apart please", turn=1)])  # fmt: skip
+    nats, id_ = client._connection.nats, uuid4().hex
+    heard: dict[str, list[Piece]] = {}
+
+    async def take(message: Msg) -> None:
+        heard.setdefault(message.subject, []).append(msgspec.json.decode(message.data, type=Piece))
+
+    subscription = await nats.subscribe(stream_subject(id_), cb=take)
+    run = await client.start(flow("apart", tools=[PAY]), id=id_)
+    assert await run.result(20) == {"n": "Apart."}
+    await subscription.drain()  # type: ignore[no-untyped-call]
+    told: dict[str, Any] = {
+        subject: [(each.kind, each.text or each.data) for each in pieces] for subject, pieces in heard.items()
+    }
+    paid, wrong = stream_subject(id_, "n[0]/pay"), stream_subject(id_, "n[0]/pay~2")
+    assert told[stream_subject(id_, "n[1]/model")] == [("text", "Apart.")]
+    assert told[paid] == [
+        ("call", {"amount": 8, "token": "[secret PAY_TOKEN]"}), ("result", "paid 8 with [secret PAY_TOKEN]"),
+    ]  # fmt: skip
+    assert told[wrong][-1][1]["error"]["type"] == "BadInput"
+    kept = [subject for stream in await nats.jetstream().streams_info() for subject in stream.config.subjects or ()]
+    assert not [each for each in kept if each.startswith(("perdure.stream", "perdure.progress", ">", "perdure.>"))]
+
+
+async def test_a_stream_of_one_node_has_what_is_within_it_and_nothing_else(client: AsyncClient) -> None:
+    SCRIPT.append(Reply("Said.", match="only please"))
+    definition = flow("only", budget={"turns": 2})
+    definition["nodes"]["other"] = {**definition["nodes"]["n"], "needs": "go"}
+    definition["nodes"]["go"] = {"wait": {"signal": "go"}}
+    definition["nodes"]["n"]["needs"] = "go"
+    run = await client.start(definition)
+    heard: set[str] = set()
+
+    async def listen() -> None:
+        async for each in run.stream("other"):
+            heard.add(each.node)
+
+    listening = asyncio.create_task(listen())
+    await run.signal("go")
+    await run.result(20)
+    await listening
+    assert heard == {"other[0]/model"}
 
 
 async def test_who_joins_late_hears_all_that_was_said_so_far_and_no_secret(client: AsyncClient) -> None:
