@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from perdure.actors import retry_after
-from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, ReplyTooLarge, Unavailable
-from perdure.actors.replies import AskedFor, InvalidReply, Reply
+from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, Unavailable
+from perdure.actors.replied import call_of, check_refusal, check_size, text_of, tokens
+from perdure.actors.replies import InvalidReply, Reply
 from perdure.actors.transcripts import Said
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ async def _heard(asked: Asked, stream: Any, hear: Hear) -> Answer:
         async for chunk in stream:
             taking.take(chunk)
     if not taking.ended:
-        raise Unavailable(f"agent {asked.name!r}: the endpoint's stream ended before the reply did")
+        hint = "" if taking.begun else "; where it does not stream, say `stream: false`"
+        raise Unavailable(f"agent {asked.name!r}: the endpoint's stream ended before the reply did{hint}")
     return taking.answer()
 
 
@@ -101,19 +103,22 @@ class _Taking:
         self._refusal: list[str] = []
         self._usage: Any = None
         self._size = 0
-        self.ended = False
+        self._withheld = False
+        self.begun = self.ended = False
 
     def take(self, chunk: Any) -> None:
+        self.begun = True
         self._usage = getattr(chunk, "usage", None) or self._usage
         for choice in chunk.choices or ():
             self.ended = self.ended or bool(choice.finish_reason)
+            self._withheld = self._withheld or choice.finish_reason == "content_filter"
             delta = choice.delta
             if delta is None:
                 continue
-            if delta.content:
-                self._count(delta.content)
-                self._text.append(delta.content)
-                self._hear(delta.content)
+            if text := text_of(delta.content):
+                self._count(text)
+                self._text.append(text)
+                self._hear(text)
             if refusal := getattr(delta, "refusal", None):
                 self._count(refusal)
                 self._refusal.append(refusal)
@@ -138,61 +143,25 @@ class _Taking:
 
     def answer(self) -> Answer:
         text = "".join(self._text)
-        check_refusal(self._asked, "".join(self._refusal))
-        calls = [_call(number, **call) for number, call in enumerate(self._calls)]
+        check_refusal(self._asked, "".join(self._refusal), withheld=self._withheld)
+        calls = [call_of(number, **call) for number, call in enumerate(self._calls)]
         return Reply(text, calls), tokens(self._asked, self._usage, text, calls)
 
 
 def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
     if not getattr(completion, "choices", None):
         raise InvalidReply(f"agent {asked.name!r}: the endpoint's answer has no choices")
-    message = completion.choices[0].message
-    text = message.content or ""
-    check_refusal(asked, getattr(message, "refusal", None))
+    choice = completion.choices[0]
+    message, withheld = choice.message, choice.finish_reason == "content_filter"
+    text = text_of(message.content)
+    check_refusal(asked, getattr(message, "refusal", None), withheld=withheld)
     calls = [
-        _call(number, call.id, call.function.name, call.function.arguments)
+        call_of(number, call.id, call.function.name, call.function.arguments)
         for number, call in enumerate(message.tool_calls or ())
     ]
     check_size(asked, len(text) + sum(len(call.arguments) + len(call.name) for call in calls))
     hear(text)
-    return Reply(text, calls), tokens(asked, completion.usage, text, calls)
-
-
-def _call(number: int, id: str | None, name: str, arguments: str | None) -> AskedFor:  # noqa: A002 (the protocol's word)
-    return AskedFor(id or f"call_{number}", name, arguments or "{}")
-
-
-def check_refusal(asked: Asked, refusal: str | None) -> None:
-    """Raise Refused where a model says, in the place of a reply, that it will not give one."""
-    if refusal:
-        raise Refused(f"agent {asked.name!r}: the model refuses: {refusal[:500]}")
-
-
-def check_size(asked: Asked, size: int) -> None:
-    """Raise ReplyTooLarge where a reply has more characters than it may have."""
-    if size > asked.most:
-        raise ReplyTooLarge(
-            f"agent {asked.name!r}: the reply has more than {asked.most} characters, the setting 'reply_bytes'"
-        )
-
-
-def tokens(asked: Asked, usage: Any, text: str, calls: list[AskedFor]) -> tuple[int, int]:
-    """Return the tokens in and out, as the endpoint counts them, or else about so many."""
-    if usage is not None:
-        taken = getattr(usage, "prompt_tokens", None) or getattr(usage, "input_tokens", None) or 0
-        given = getattr(usage, "completion_tokens", None) or getattr(usage, "output_tokens", None) or 0
-        return taken, given
-    asked_for = len(asked.instructions) + sum(map(_length, asked.said))
-    return about(asked_for), about(len(text) + sum(len(call.arguments) for call in calls))
-
-
-def _length(said: Said) -> int:
-    return len(said.text) + sum(len(call.arguments) for call in said.calls)
-
-
-def about(characters: int) -> int:
-    """Return about how many tokens so many characters are."""
-    return -(-characters // 4)
+    return Reply(text, calls), tokens(asked, getattr(completion, "usage", None), text, calls)
 
 
 _OPENAI = "https://api.openai.com/v1"  # said, for the client would take OPENAI_BASE_URL for an endpoint that names none
@@ -222,7 +191,7 @@ async def telling(name: str) -> AsyncIterator[None]:
         raise Unavailable(f"agent {name!r}: {error.message}") from error
     except (openai.OpenAIError, UnicodeEncodeError) as error:  # headers are ASCII, and so are keys
         raise Refused(f"agent {name!r}: {error}") from error
-    except (ValueError, AttributeError, TypeError) as error:  # the client builds models of what it cannot read
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # the client reads whatever there is
         raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
 
 

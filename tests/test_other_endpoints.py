@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from perdure.actors.models import Asked, Endpoint, Models, Offered, Refused, Unavailable
-from perdure.actors.replies import AskedFor, Reply
+from perdure.actors.models import Asked, Endpoint, Models, Offered, RateLimited, Refused, Unavailable
+from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
-from perdure.definitions.agent_parts import Agent
+from perdure.definitions.agent_parts import Agent, Price
 from perdure.definitions.agent_parts import Endpoint as Declared
 
 AGENT = Agent(model="m", instructions="Help.")
@@ -159,3 +159,69 @@ async def test_an_endpoint_without_a_url_is_openais_own_whatever_the_environment
 
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     assert str(client_of(Endpoint(None, "k-other")).base_url) == "https://api.openai.com/v1/"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": "12", "completion_tokens": "3"}, {"prompt_tokens": -5, "completion_tokens": 1.5},
+        {"prompt_tokens": 10**30, "completion_tokens": {}}, {"prompt_tokens": True}, "many", [], None,
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_count_of_tokens_that_is_none_is_guessed(usage: Any) -> None:
+    body = json.dumps({**json.loads(whole(content="Hello")), "usage": usage})
+    with server(body) as url:
+        asked = Asked("helper", "", "Help.", [Said("user", "hi")])
+        at = Models(Endpoint(url, stream=False), prices={"m": Price(input=1, output=1)})
+        _, used = await at.ask({}, AGENT, asked)
+    assert used == {"model": "m", "input": 2, "output": 2, "cost": 0.000004}
+
+
+async def test_arguments_and_text_that_come_as_data_are_understood() -> None:
+    called = [{"id": 5, "type": "function", "function": {"name": "look", "arguments": {"x": 1}}}]
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Hi."}]
+    assert await said(whole(content=parts, tool_calls=called), stream=False) == Reply(
+        "Hi.", [AskedFor("call_0", "look", '{"x": 1}')]
+    )
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("body", "stream", "api"),
+    [
+        (DEEP, False, "chat"), (f"data: {DEEP}\n\n", True, "chat"), (whole(content=5), False, "chat"),
+        (whole(tool_calls=[{"id": "x", "function": {"name": None, "arguments": "{}"}}]), False, "chat"),
+        (chunks(call(index=0, id="a", function={"name": "look", "arguments": {"x": 1}})), True, "chat"),
+        ("<html>", False, "chat"), ("null", False, "chat"), ("", False, "responses"),
+        (json.dumps({"output": [5, None]}), False, "responses"),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_no_reply_is_a_typed_error(body: str, stream: bool, api: str) -> None:
+    with pytest.raises(InvalidReply, match="agent 'helper': the endpoint's answer"):
+        await said(body, stream=stream, api=api)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("rate_limit_exceeded", RateLimited), ("server_error", Unavailable), ("invalid_prompt", Refused)],
+)
+async def test_a_response_that_failed_says_whether_another_try_may_help(code: str, error: type[Exception]) -> None:
+    told = {"status": "failed", "output": [], "error": {"code": code, "message": "no"}}
+    event = {"type": "response.failed", "response": told}
+    for body, stream in ((json.dumps(told), False), (f"data: {json.dumps(event)}\n\n", True)):
+        with pytest.raises(error, match="agent 'helper': no") as caught:
+            await said(body, stream=stream, api="responses")
+        assert type(caught.value) is error
+
+
+async def test_a_reply_that_a_filter_withholds_is_no_empty_reply() -> None:
+    with pytest.raises(Refused, match="content filter"):
+        await said(chunks({"content": ""}, end="content_filter"))
+
+
+async def test_a_server_that_does_not_stream_is_told_how_to_be_asked() -> None:
+    with pytest.raises(Unavailable, match="say `stream: false`"):
+        await said(whole(content="Hi."))
