@@ -75,15 +75,7 @@ def check_input(definition: Definition, value: Any) -> None:
     """Raise BadInput with every place where the input breaks the workflow's input schema."""
     if definition.workflow.input is None:
         return
-    from referencing.exceptions import Unresolvable
-
-    try:
-        problems = misfits(definition.workflow.input, value, "input")
-    except Unresolvable as error:
-        raise BadInput(
-            f"the input schema of workflow {definition.workflow.name!r} refers to {error.ref!r}, which is not in it"
-        ) from None
-    if problems:
+    if problems := misfits(definition.workflow.input, value, "input"):
         what = f"the input does not fit the input schema of workflow {definition.workflow.name!r}"
         raise BadInput(f"{what}: {'; '.join(problems)}{'; none was given' if value is None else ''}")
 

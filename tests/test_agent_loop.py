@@ -149,6 +149,14 @@ def test_a_reply_that_breaks_the_schema_is_mended_in_a_turn_of_its_own() -> None
     assert len(failed.calls) == 2
 
 
+def test_a_reply_that_is_too_deep_for_its_schema_is_an_invalid_reply() -> None:
+    output = {"type": "object", "properties": {"a": {"$ref": "#"}}}
+    deep = '{"a": ' * 400 + "{}" + "}" * 400
+    played = play(flow(**LOOK, output=output), agents={"a": deep}, tools={"look": 1})
+    assert played.error is not None
+    assert (played.error.type, len(played.calls)) == ("InvalidReply", 2)
+
+
 def test_a_handed_over_conversation_goes_on_with_the_other_agent_and_its_tools() -> None:
     others = {"b": agent(instructions="Bill.", tools=["charge"], handoffs="a")}
     played = play(
