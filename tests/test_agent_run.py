@@ -138,6 +138,22 @@ async def test_an_approval_waits_on_the_log_and_says_who_decided(client: AsyncCl
     assert (decided["approved"], decided["by"]) == (True, "ann")
 
 
+async def test_no_type_that_a_tool_would_convert_passes_by_the_condition_of_an_approval(
+    client: AsyncClient, model: Model
+) -> None:
+    SCRIPT.extend([Reply(match="bypass please", turn=0, calls=[{"pay": {"amount": "900"}}, {"pay": {"amount": 900}}]),
+                   Reply("Not paid.", match="bypass please", turn=1)])  # fmt: skip
+    PAID.clear()
+    run = await client.start(
+        flow("bypass", tools=[{**PAY, "approve": "args.amount == 900", "approve_timeout": "10ms"}])
+    )
+    assert await run.result(20) == {"n": "Not paid."}
+    assert PAID == []
+    told = [each.text for each in await run.transcript("n") if each.role == "tool"]
+    assert "its argument.amount is '900', not a whole number" in told[0]
+    assert told[1] == "this call was refused by timeout"
+
+
 @pytest.mark.parametrize(("budget", "type_"), [({"tokens": 250}, "OutOfTokens"), ({"cost": 0.0005}, "OutOfMoney")])
 async def test_a_budget_that_is_used_up_is_a_typed_error_with_the_transcript_kept(
     client: AsyncClient, budget: Any, type_: str
