@@ -276,11 +276,15 @@ class AsyncRun:
 
     async def approve(self, node: str, *, by: str = "", data: Any = None) -> bool:
         """Approve what the approval at `node` (a path such as `check[3]/approve`) asks."""
-        return await self._tell(DecideApproval(uuid4().hex, self.id, node, approved=True, by=by, data=_json(data)))
+        return await self._tell(
+            DecideApproval(uuid4().hex, self.id, node, approved=True, by=_who(by), data=_json(data))
+        )
 
     async def reject(self, node: str, *, by: str = "", data: Any = None) -> bool:
         """Reject what the approval at `node` asks."""
-        return await self._tell(DecideApproval(uuid4().hex, self.id, node, approved=False, by=by, data=_json(data)))
+        return await self._tell(
+            DecideApproval(uuid4().hex, self.id, node, approved=False, by=_who(by), data=_json(data))
+        )
 
     async def pause(self, reason: str = "", *, by: str = "") -> bool:
         """Let nothing new start; what runs goes on to its end and is recorded."""
@@ -402,6 +406,13 @@ class AsyncRun:
                 raise ExecutionStopped(
                     self.id, "compensated", error.message if error else "it was undone with its parent"
                 )
+
+
+def _who(by: str) -> str:
+    """Return who decides; raise BadInput where that is no name."""
+    if not isinstance(by, str) or len(by) > 200 or not (by.isprintable() or not by):
+        raise BadInput(f"by={str(by)[:50]!r}: who decides is said in at most 200 printable characters")
+    return by
 
 
 def _json(data: Any) -> Any:

@@ -131,6 +131,9 @@ async def test_an_approval_waits_on_the_log_and_says_who_decided(client: AsyncCl
     for slip in ({"arguments": 5}, {"amount": 50}, 50):  # none of them may pay what the model asked for
         with pytest.raises(CommandNotAllowed, match="does not fit the form"):
             await run.approve("n[0]/pay.approve", data=slip)
+    for who in (5, "x" * 201, "a\nb"):
+        with pytest.raises(BadInput, match="who decides is said in at most 200 printable characters"):
+            await run.approve("n[0]/pay.approve", by=who)  # type: ignore[arg-type]
     await run.approve("n[0]/pay.approve", by="ann", data={"arguments": {"amount": 50}})
     assert await run.result(20) == {"n": "Done."}
     assert PAID == [("tok-1234567", 50)]
