@@ -1,6 +1,7 @@
 """The chat-completions protocol: a request becomes its messages, and its answer, streamed or whole, a reply."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from perdure.actors import retry_after
-from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, Unavailable
+from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, SchemaRefused, Unavailable
 from perdure.actors.replied import call_of, check_refusal, check_size, text_of, tokens
 from perdure.actors.replies import InvalidReply, Reply
 from perdure.actors.transcripts import Said
+from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
-    from openai import APIError, AsyncOpenAI
+    from openai import APIError, APIStatusError, AsyncOpenAI
 
 File = Callable[[Mapping[str, Any]], Awaitable[str]]
 Answer = tuple[Reply, tuple[int, int]]
@@ -166,6 +168,7 @@ def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
 
 _OPENAI = "https://api.openai.com/v1"  # said, for the client would take OPENAI_BASE_URL for an endpoint that names none
 _AGAIN = (408, 409, 425)  # statuses below 500 that tell of the moment, and not of the request
+_OF_SCHEMA = re.compile(r"response_format|json_schema|text\.format|structured.output", re.IGNORECASE)
 _CLIENT = ("openai", "openai.resources.chat.completions", "openai.resources.responses")
 
 
@@ -184,15 +187,21 @@ async def telling(name: str) -> AsyncIterator[None]:
     except (openai.APIConnectionError, openai.InternalServerError) as error:
         raise Unavailable(f"agent {name!r}: {error.message}", _waits(error)) from error
     except openai.APIStatusError as error:
-        if error.status_code in _AGAIN:
-            raise Unavailable(f"agent {name!r}: {error}", _waits(error)) from error
-        raise Refused(f"agent {name!r}: {error}") from error
+        raise _of_status(name, error) from error
     except openai.APIError as error:  # told within a stream
         raise Unavailable(f"agent {name!r}: {error.message}") from error
     except (openai.OpenAIError, UnicodeEncodeError) as error:  # headers are ASCII, and so are keys
         raise Refused(f"agent {name!r}: {error}") from error
     except (ValueError, AttributeError, TypeError, RecursionError) as error:  # the client reads whatever there is
         raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
+
+
+def _of_status(name: str, error: "APIStatusError") -> PerdureError:
+    told = f"agent {name!r}: {error}"
+    if error.status_code in _AGAIN:
+        return Unavailable(told, _waits(error))
+    of_schema = error.status_code in (400, 422, 501) and _OF_SCHEMA.search(told)
+    return SchemaRefused(told) if of_schema else Refused(told)
 
 
 def _waits(error: "APIError") -> float | None:

@@ -1,8 +1,9 @@
 """The models that agents ask: where each is reached, what it costs, and the ones that stand in for it."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +15,9 @@ from perdure.definitions import agent_parts
 from perdure.definitions.agent_parts import Agent
 from perdure.definitions.json_values import clean_text
 from perdure.errors import ModelUnavailable, PerdureError, SecretMissing
+
+if TYPE_CHECKING:
+    from perdure.actors.chat import Answer
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -31,6 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 OPENAI = Endpoint()
+_log = logging.getLogger("perdure.models")
 
 
 class _Busy(PerdureError):
@@ -51,6 +56,10 @@ class Unavailable(_Busy):
 
 class Refused(PerdureError):
     """The endpoint refuses the request: credentials, model name, or content."""
+
+
+class SchemaRefused(Refused):
+    """The endpoint takes no schema for its reply; it is asked for JSON in words instead, and this is never recorded."""
 
 
 class ReplyTooLarge(InvalidReply):
@@ -130,8 +139,6 @@ class Models:
         own: the endpoints of the workflow. Each may take as long as the agent's `timeout`.
         Raises RateLimited, Unavailable, Timeout, Refused, ReplyTooLarge or InvalidReply.
         """
-        from perdure.actors import chat, responses
-
         failed: list[PerdureError] = []
         heard = False
 
@@ -141,10 +148,9 @@ class Models:
             hear(_text(piece))
 
         for endpoint, model in self._candidates(own, agent):
-            put = responses.put if endpoint.api == "responses" else chat.put
-            request = _for(endpoint, msgspec.structs.replace(asked, model=model, most=self.most))
+            request = msgspec.structs.replace(asked, model=model, most=self.most)
             try:
-                asking = put(endpoint, request, self.file, take)
+                asking = self._put(endpoint, request, take)
                 reply, (taken, given) = await in_time(asking, agent.timeout)
             except (_Busy, Timeout, Refused) as error:
                 late = isinstance(error, Timeout)
@@ -154,6 +160,23 @@ class Models:
             else:
                 return _clean(reply), self._usage(model, taken, given)
         raise _worst(failed)
+
+    async def _put(self, endpoint: Endpoint, asked: Asked, hear: Hear) -> "Answer":
+        """Put a request to an endpoint; one that takes no schema, contrary to what is said of it, is asked in words."""
+        from perdure.actors import chat, responses
+
+        put = responses.put if endpoint.api == "responses" else chat.put
+        try:
+            return await put(endpoint, _for(endpoint, asked), self.file, hear)
+        except SchemaRefused as error:
+            if asked.schema is None or endpoint.structured != "native":
+                raise Refused(str(error)) from error
+            _log.warning("%s; it is asked in words, and at once where its `structured` is `prompted`", error)
+        prompted = msgspec.structs.replace(endpoint, structured="prompted")
+        try:
+            return await put(prompted, _for(prompted, asked), self.file, hear)
+        except SchemaRefused as error:
+            raise Refused(str(error)) from error
 
     def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
         wanted = [

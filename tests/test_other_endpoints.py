@@ -21,19 +21,21 @@ SEEN: list[dict[str, str]] = []
 
 
 @contextmanager
-def server(body: str, status: int = 200) -> Iterator[str]:
-    """Answer every request with the same bytes."""
+def server(body: str, status: int = 200, takes_no: str = "") -> Iterator[str]:
+    """Answer every request with the same bytes, but refuse one that has what it does not take."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             SEEN.append({name.lower(): value for name, value in self.headers.items()})
-            self.send_response(status)
+            refused = takes_no in asked
+            self.send_response(400 if refused else status)
             self.send_header(
                 "Content-Type", "text/event-stream" if body.startswith(("data", ":")) else "application/json"
             )
             self.end_headers()
-            self.wfile.write(body.encode())
+            told = json.dumps({"error": {"message": f"{takes_no}: json_schema is not supported"}})
+            self.wfile.write((told if refused else body).encode())
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -225,3 +227,26 @@ async def test_a_reply_that_a_filter_withholds_is_no_empty_reply() -> None:
 async def test_a_server_that_does_not_stream_is_told_how_to_be_asked() -> None:
     with pytest.raises(Unavailable, match="say `stream: false`"):
         await said(whole(content="Hi."))
+
+
+@pytest.mark.parametrize(
+    ("api", "takes_no", "body"),
+    [("chat", "response_format", whole(content='{"n": 1}')),
+     ("responses", "text", response(type="output_text", text='{"n": 1}'))],
+)  # fmt: skip
+async def test_a_server_that_takes_no_schema_is_asked_in_words(
+    api: str, takes_no: str, body: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    SEEN.clear()
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    asked = Asked("helper", "", "Help.", [Said("user", "hi")], schema=schema)
+    with server(body, takes_no=takes_no) as url:
+        reply, _ = await Models(Endpoint(url, stream=False, api=api)).ask({}, AGENT, asked)
+        assert reply.text == '{"n": 1}'
+        assert len(SEEN) == 2
+        assert "at once where its `structured` is `prompted`" in caplog.text
+        odd = Agent(model="m", instructions="i", options={takes_no: {"type": "odd"}})
+        asked = Asked("helper", "", "Help.", [Said("user", "hi")], schema=schema, options=odd.options)
+        with pytest.raises(Refused, match="not supported") as caught:
+            await Models(Endpoint(url, stream=False, api=api)).ask({}, odd, asked)
+    assert type(caught.value) is Refused
