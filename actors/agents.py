@@ -33,7 +33,7 @@ async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, questi
     said, used = [asked(question)], list[dict[str, Any]]()
     own = plan.endpoints if plan is not None else {}
     for tries_left in range(agent.repairs, -1, -1):
-        request = _request(name, agent, said)
+        request = _request(name, agent, said, mends=len(said) > 1)
         reply, usage = await models.ask(own, agent, request, hear)
         used.append(usage)
         if agent.output is None:
@@ -58,7 +58,8 @@ async def take_turn(
     if given.session is not None and given.upto:
         records = await memories.records_of(_sessions(models), given.session, given.upto)
         remembered = memories.remembered(records, agent.memory.tokens)
-    request = _request(given.agent, agent, [*remembered, *given.said])
+    mends = len(given.said) > 1 and given.said[-1].role == "user"  # nobody else speaks to it within a conversation
+    request = _request(given.agent, agent, [*remembered, *given.said], mends=mends)
     request = msgspec.structs.replace(request, tools=await offered(plan, agent, places, outside))
     reply, usage = await models.ask(plan.endpoints, agent, request, hear)
     return Answered(msgspec.to_builtins(reply), usage)
@@ -92,12 +93,12 @@ def _sessions(models: Models) -> memories.SessionLog:
     return models.sessions
 
 
-def _request(name: str, agent: Agent, said: list[Said]) -> Asked:
+def _request(name: str, agent: Agent, said: list[Said], *, mends: bool) -> Asked:
     for each in said:
         _check_files(name, each.files)
     return Asked(
         name, agent.model, agent.instructions, said, schema=agent.output, temperature=agent.temperature,
-        options=agent.options,
+        options=agent.options, mends=mends,
     )  # fmt: skip
 
 

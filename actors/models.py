@@ -77,7 +77,7 @@ class Offered(msgspec.Struct, frozen=True):
 class Asked(msgspec.Struct, frozen=True):
     """One request to a model: all that goes into it, whichever API it is put by.
 
-    name: the agent's. most: bytes that the reply may have.
+    name: the agent's. mends: the reply before broke the schema. most: bytes that the reply may have.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Asked(msgspec.Struct, frozen=True):
     temperature: float | None = None
     options: dict[str, Any] = {}
     stream: bool = True
+    mends: bool = False
     most: int = 1_000_000
 
 
@@ -213,13 +214,17 @@ def _text(text: str) -> str:
 
 
 def _for(endpoint: Endpoint, asked: Asked) -> Asked:
-    """Return the request as an endpoint takes it: one that knows no schemas is asked for JSON in words."""
+    """Return the request as an endpoint takes it: one that knows no schemas is asked for JSON in words.
+
+    So is one whose reply broke its schema: there are servers that take a schema and do not look at it.
+    """
     asked = msgspec.structs.replace(asked, stream=asked.stream and endpoint.stream)
-    if asked.schema is None or endpoint.structured == "native":
+    native = endpoint.structured == "native"
+    if asked.schema is None or (native and not asked.mends):
         return asked
     schema = msgspec.json.encode(asked.schema).decode()
     told = f"{asked.instructions}\n\nReply with nothing but JSON that fits this JSON Schema:\n{schema}"
-    return msgspec.structs.replace(asked, instructions=told, schema=None)
+    return msgspec.structs.replace(asked, instructions=told, schema=asked.schema if native else None)
 
 
 def _worst(failed: list[PerdureError]) -> PerdureError:

@@ -50,9 +50,15 @@ async def _said(said: Said, file: File) -> list[dict[str, Any]]:
             {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
             for call in said.calls
         ]
-        return [*([{"role": "assistant", "content": said.text}] if said.text else []), *calls]
+        return [*([_spoken(said.text)] if said.text else []), *calls]
     parts = [{"type": "input_text", "text": said.text}, *[await _part(each, file) for each in said.files]]
     return [{"role": "user", "content": parts if said.files else said.text}]
+
+
+def _spoken(text: str) -> dict[str, Any]:
+    """Return what the model said as an item that is told in full: llama.cpp's server does not take less."""
+    content = [{"type": "output_text", "text": text, "annotations": []}]
+    return {"type": "message", "role": "assistant", "status": "completed", "content": content}
 
 
 async def _part(given: Mapping[str, Any], file: File) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from perdure.cluster.hosting import is_driven
 from perdure.cluster.listening import Heard, listen
 from perdure.cluster.progress import NodeProgress, progress_subject
 from perdure.cluster.settings import Settings
+from perdure.cluster.users import user_of
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import (
@@ -275,15 +276,18 @@ class AsyncRun:
     send = signal
 
     async def approve(self, node: str, *, by: str = "", data: Any = None) -> bool:
-        """Approve what the approval at `node` (a path such as `check[3]/approve`) asks."""
+        """Approve what the approval at `node` (a path such as `check[3]/approve`) asks.
+
+        by: who decides, which is recorded; the user of this process where it is not said.
+        """
         return await self._tell(
-            DecideApproval(uuid4().hex, self.id, node, approved=True, by=_who(by), data=_json(data))
+            DecideApproval(uuid4().hex, self.id, node, approved=True, by=self._who(by), data=_json(data))
         )
 
     async def reject(self, node: str, *, by: str = "", data: Any = None) -> bool:
         """Reject what the approval at `node` asks."""
         return await self._tell(
-            DecideApproval(uuid4().hex, self.id, node, approved=False, by=_who(by), data=_json(data))
+            DecideApproval(uuid4().hex, self.id, node, approved=False, by=self._who(by), data=_json(data))
         )
 
     async def pause(self, reason: str = "", *, by: str = "") -> bool:
@@ -350,6 +354,12 @@ class AsyncRun:
             return True
         return await self._tell(command, again=True)
 
+    def _who(self, by: str) -> str:
+        """Return who decides; raise BadInput where that is no name."""
+        if not isinstance(by, str) or len(by) > 200 or not (by.isprintable() or not by):
+            raise BadInput(f"by={str(by)[:50]!r}: who decides is said in at most 200 printable characters")
+        return by or (user_of(self._settings) if self._settings is not None else "")
+
     async def _tell(self, command: Control, *, again: bool = False) -> bool:
         """Give it a command. again: another one may give it at the same time, and have it answered before we listen."""
         try:
@@ -406,13 +416,6 @@ class AsyncRun:
                 raise ExecutionStopped(
                     self.id, "compensated", error.message if error else "it was undone with its parent"
                 )
-
-
-def _who(by: str) -> str:
-    """Return who decides; raise BadInput where that is no name."""
-    if not isinstance(by, str) or len(by) > 200 or not (by.isprintable() or not by):
-        raise BadInput(f"by={str(by)[:50]!r}: who decides is said in at most 200 printable characters")
-    return by
 
 
 def _json(data: Any) -> Any:

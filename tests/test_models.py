@@ -21,6 +21,8 @@ TALK = [
     Said("user", "Where is it?"),
     Said("assistant", "", [AskedFor("c1", "look", '{"x": 1}')]),
     Said("tool", "on its way", call="c1"),
+    Said("assistant", "It is on its way."),
+    Said("user", "And now?"),
 ]
 WAYS = pytest.mark.parametrize(
     ("api", "stream"), [("chat", True), ("chat", False), ("responses", True), ("responses", False)]
@@ -55,13 +57,21 @@ async def test_calls_are_asked_for_and_their_results_are_told(api: str, stream: 
     assert reply.text == "Wait."
     assert [(call.name, call.arguments) for call in reply.calls] == [("look", '{"x": 1}'), ("look", "no JSON")]
     if api == "chat":
-        assert [each["role"] for each in sent["messages"]] == ["system", "user", "assistant", "tool"]
+        assert [each["role"] for each in sent["messages"]] == [
+            "system",
+            "user",
+            "assistant",
+            "tool",
+            "assistant",
+            "user",
+        ]
         assert sent["messages"][3] == {"role": "tool", "tool_call_id": "c1", "content": "on its way"}
         assert sent["tools"][0]["function"]["parameters"] == LOOK.input
     else:
         assert [each.get("type", each.get("role")) for each in sent["input"]] == [
-            "user", "function_call", "function_call_output",
+            "user", "function_call", "function_call_output", "message", "user",
         ]  # fmt: skip
+        assert sent["input"][3]["content"][0]["type"] == "output_text"  # llama.cpp's server takes nothing shorter
         assert (sent["instructions"], sent["store"], sent["tools"][0]["name"]) == ("Help.", False, "look")
 
 
