@@ -34,9 +34,11 @@ def test_what_a_model_says_is_followed_and_its_session_is_listed_shown_and_forgo
     assert lines.index("answer[1]/model> Good day,") + 1 == lines.index("answer[1]/model> Ann.")
     assert any(line.startswith("answer[0]/json_dumps  succeeded") for line in lines)
     assert perdure(environment, "sessions", "list").stdout == "ann 1  1\n"
-    assert perdure(environment, "sessions", "show", "ann 1").stdout.splitlines() == [
-        "user: Hello", 'assistant: calls json_dumps {"obj": 1}', "tool: 1", "assistant: Good day,", "Ann.",
-    ]  # fmt: skip
+    for words in (("sessions", "show", "ann 1"), ("transcript", "s-1", "answer")):
+        assert perdure(environment, *words).stdout.splitlines() == [
+            "user: Hello", 'assistant: calls json_dumps {"obj": 1}', "tool: 1", "assistant: Good day,", "Ann.",
+        ]  # fmt: skip
+    assert "no agent took turns" in perdure(environment, "transcript", "s-1", "answr", code=2).stderr
     assert perdure(environment, "sessions", "forget", "ann 1").stderr == "session ann 1 is forgotten\n"
     assert json.loads(perdure(environment, "sessions", "list", "--json").stdout) == {}
 
