@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from perdure.actors import retry_after
-from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, SchemaRefused, Unavailable
+from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, Unavailable
 from perdure.actors.replied import call_of, check_refusal, check_size, text_of, tokens
 from perdure.actors.replies import InvalidReply, Reply
 from perdure.actors.transcripts import Said
@@ -200,8 +200,8 @@ def _of_status(name: str, error: "APIStatusError") -> PerdureError:
     told = f"agent {name!r}: {error}"
     if error.status_code in _AGAIN:
         return Unavailable(told, _waits(error))
-    of_schema = error.status_code in (400, 422, 501) and _OF_SCHEMA.search(told)
-    return SchemaRefused(told) if of_schema else Refused(told)
+    of_schema = error.status_code in (400, 422, 501) and _OF_SCHEMA.search(told) is not None
+    return Refused(told, of_schema=of_schema)
 
 
 def _waits(error: "APIError") -> float | None:

@@ -55,11 +55,11 @@ class Unavailable(_Busy):
 
 
 class Refused(PerdureError):
-    """The endpoint refuses the request: credentials, model name, or content."""
+    """The endpoint refuses the request: credentials, model name, or content. of_schema: it takes no schemas."""
 
-
-class SchemaRefused(Refused):
-    """The endpoint takes no schema for its reply; it is asked for JSON in words instead, and this is never recorded."""
+    def __init__(self, message: str, *, of_schema: bool = False) -> None:
+        super().__init__(message)
+        self.of_schema = of_schema
 
 
 class ReplyTooLarge(InvalidReply):
@@ -169,15 +169,12 @@ class Models:
         put = responses.put if endpoint.api == "responses" else chat.put
         try:
             return await put(endpoint, _for(endpoint, asked), self.file, hear)
-        except SchemaRefused as error:
-            if asked.schema is None or endpoint.structured != "native":
-                raise Refused(str(error)) from error
+        except Refused as error:
+            if not error.of_schema or asked.schema is None or endpoint.structured != "native":
+                raise
             _log.warning("%s; it is asked in words, and at once where its `structured` is `prompted`", error)
         prompted = msgspec.structs.replace(endpoint, structured="prompted")
-        try:
-            return await put(prompted, _for(prompted, asked), self.file, hear)
-        except SchemaRefused as error:
-            raise Refused(str(error)) from error
+        return await put(prompted, _for(prompted, asked), self.file, hear)
 
     def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
         wanted = [

@@ -247,6 +247,5 @@ async def test_a_server_that_takes_no_schema_is_asked_in_words(
         assert "at once where its `structured` is `prompted`" in caplog.text
         odd = Agent(model="m", instructions="i", options={takes_no: {"type": "odd"}})
         asked = Asked("helper", "", "Help.", [Said("user", "hi")], schema=schema, options=odd.options)
-        with pytest.raises(Refused, match="not supported") as caught:
+        with pytest.raises(Refused, match="not supported"):
             await Models(Endpoint(url, stream=False, api=api)).ask({}, odd, asked)
-    assert type(caught.value) is Refused
