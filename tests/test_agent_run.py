@@ -21,6 +21,7 @@ async def test_a_tool_gets_the_secrets_that_the_definition_gives_it_and_the_mode
 ) -> None:
     SCRIPT.extend([Reply(match="one please", turn=0, calls=[{"pay": {"amount": 5}}], usage=(100, 20)),
                    Reply("Paid.", match="one please", turn=1, usage=(200, 10))])  # fmt: skip
+    PAID.clear()
     run = await client.start(flow("one", tools=[PAY]))
     assert await run.result(20) == {"n": "Paid."}
     assert PAID == [("tok-1234567", 5)]
