@@ -1,6 +1,7 @@
 """The chat-completions protocol: a request becomes its messages, and its answer, streamed or whole, a reply."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 File = Callable[[Mapping[str, Any]], Awaitable[str]]
 Answer = tuple[Reply, tuple[int, int]]
 """A reply, and the tokens that it took and gave."""
+
+_MOST_TOKENS = 10**9  # of one request; more is no count
 
 
 async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear) -> Answer:
@@ -96,7 +99,8 @@ class _Taking:
         self._asked = asked
         self._hear = hear
         self._text: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, str]] = []
+        self._at: dict[int, dict[str, str]] = {}
         self._usage: Any = None
         self._size = 0
         self.ended = False
@@ -116,7 +120,11 @@ class _Taking:
                 self._take_call(piece)
 
     def _take_call(self, piece: Any) -> None:
-        call = self._calls.setdefault(piece.index or 0, {"id": "", "name": "", "arguments": ""})
+        call = self._at.get(piece.index or 0)
+        named = piece.function is not None and piece.function.name
+        if call is None or (named and piece.id and piece.id != call["id"]):  # Ollama numbers every call 0
+            call = self._at[piece.index or 0] = {"id": "", "name": "", "arguments": ""}
+            self._calls.append(call)
         call["id"] = call["id"] or piece.id or ""
         if piece.function is not None:
             self._count(piece.function.name or "")
@@ -130,7 +138,7 @@ class _Taking:
 
     def answer(self) -> Answer:
         text = "".join(self._text)
-        calls = [_call(number, **call) for number, call in sorted(self._calls.items())]
+        calls = [_call(number, **call) for number, call in enumerate(self._calls)]
         return Reply(text, calls), tokens(self._asked, self._usage, text, calls)
 
 
@@ -148,7 +156,9 @@ def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
     return Reply(text, calls), tokens(asked, completion.usage, text, calls)
 
 
-def _call(number: int, id: str | None, name: str, arguments: str | None) -> AskedFor:  # noqa: A002 (the protocol's word)
+def _call(number: int, id: str | None, name: str, arguments: Any) -> AskedFor:  # noqa: A002 (the protocol's word)
+    if isinstance(arguments, dict):  # some servers give them as they are
+        arguments = json.dumps(arguments)
     return AskedFor(id or f"call_{number}", name, arguments or "{}")
 
 
@@ -162,12 +172,17 @@ def check_size(asked: Asked, size: int) -> None:
 
 def tokens(asked: Asked, usage: Any, text: str, calls: list[AskedFor]) -> tuple[int, int]:
     """Return the tokens in and out, as the endpoint counts them, or else about so many."""
-    if usage is not None:
-        taken = getattr(usage, "prompt_tokens", None) or getattr(usage, "input_tokens", None) or 0
-        given = getattr(usage, "completion_tokens", None) or getattr(usage, "output_tokens", None) or 0
-        return taken, given
     asked_for = len(asked.instructions) + sum(map(_length, asked.said))
-    return about(asked_for), about(len(text) + sum(len(call.arguments) for call in calls))
+    replied = len(text) + sum(len(call.arguments) for call in calls)
+    taken = _counted(usage, "prompt_tokens", "input_tokens")
+    given = _counted(usage, "completion_tokens", "output_tokens")
+    return about(asked_for) if taken is None else taken, about(replied) if given is None else given
+
+
+def _counted(usage: Any, *names: str) -> int | None:
+    """Return what an endpoint says that it counted; None where that is no count."""
+    found = next((each for name in names if (each := getattr(usage, name, None)) is not None), None)
+    return found if type(found) is int and 0 <= found <= _MOST_TOKENS else None
 
 
 def _length(said: Said) -> int:
@@ -202,7 +217,7 @@ async def telling(name: str) -> AsyncIterator[None]:
         raise Unavailable(f"agent {name!r}: {error.message}") from error
     except (openai.OpenAIError, UnicodeEncodeError) as error:  # headers are ASCII, and so are keys
         raise Refused(f"agent {name!r}: {error}") from error
-    except (ValueError, AttributeError, TypeError) as error:  # the client builds models of what it cannot read
+    except (ValueError, AttributeError, TypeError, LookupError) as error:  # the client builds models of what it cannot read
         raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
 
 

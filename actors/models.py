@@ -148,7 +148,7 @@ class Models:
                 if heard:
                     take("\n")  # another reply follows
             else:
-                return _clean(reply), self._usage(model, taken, given)
+                return _clean(asked.name, reply), self._usage(model, taken, given)
         raise _worst(failed)
 
     def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
@@ -175,8 +175,12 @@ class Models:
         return usage
 
 
-def _clean(reply: Reply) -> Reply:
-    """Return a reply without what no UTF-8 can hold."""
+def _clean(name: str, reply: Reply) -> Reply:
+    """Return a reply without what no UTF-8 can hold; raise InvalidReply where something else stands for its text."""
+    try:
+        reply = msgspec.convert(msgspec.to_builtins(reply), Reply)
+    except (msgspec.ValidationError, TypeError, RecursionError) as error:
+        raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from None
     calls = [AskedFor(_text(each.id), _text(each.name), _text(each.arguments)) for each in reply.calls]
     return Reply(_text(reply.text), calls)
 
