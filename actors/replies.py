@@ -9,6 +9,8 @@ from perdure.definitions.data_words import misfits
 from perdure.definitions.json_values import to_json_value
 from perdure.errors import PerdureError
 
+_SHOWN = 200  # characters of a reply that an error shows
+
 
 class InvalidReply(PerdureError):
     """The model's reply is not what the agent's output schema asks for."""
@@ -44,7 +46,8 @@ def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
     try:
         value = to_json_value(json.loads(_without_fence(text)))
     except (ValueError, RecursionError) as error:
-        raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {text[:200]!r}") from None
+        shown = repr(text) if len(text) <= _SHOWN else f"{len(text)} characters"  # a part might be of a secret
+        raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {shown}") from None
     if problems := misfits(schema, value, "reply"):
         raise InvalidReply(f"agent {name!r}: the reply breaks its output schema: {'; '.join(problems)}")
     return value

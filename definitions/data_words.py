@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from perdure.definitions.hints import did_you_mean
+from perdure.definitions.schema_validator import validator
 from perdure.definitions.type_words import shown_value
 
 _NOUNS = {
@@ -17,16 +19,27 @@ _NOUNS = {
     "null": "null",
 }
 
+_MOST = 50
+"""Places that are named: data may come from anybody, and what is said of it is recorded."""
+_LONGEST = 1000  # characters that are said of one place
+_SHOWN = 40  # characters of a text that is shown; of a longer one no part is, which might be of a secret
+
 
 def misfits(schema: dict[str, Any], data: Any, name: str) -> list[str]:
-    """Return every place where data breaks a schema, such as `input.age is 'x', not a whole number`.
+    """Return the places where data breaks a schema, the first 50: such as `input.age is 'x', not a whole number`.
 
     name: what the data is called. Raises referencing.exceptions.Unresolvable where the schema refers to nothing.
     """
-    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
+    told = (_bounded(what, name) for error in validator(schema).iter_errors(data) for what in _said_of(error, name))
+    return list(dict.fromkeys(islice(told, _MOST)))
 
-    errors = Draft202012Validator(schema).iter_errors(data)
-    return list(dict.fromkeys(what for error in errors for what in said(error, name + error.json_path[1:])))
+
+def _said_of(error: Any, name: str) -> Iterator[str]:
+    return said(error, name + error.json_path[1:])
+
+
+def _bounded(what: str, name: str) -> str:
+    return what if len(what) <= _LONGEST else f"{name} holds something long that its schema does not allow"
 
 
 def said(error: Any, place: str) -> Iterator[str]:
@@ -49,4 +62,6 @@ def said(error: Any, place: str) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and len(repr(value)) > _SHOWN:
+        return f"a text of {len(value)} characters"
     return "an object" if isinstance(value, dict) else shown_value(value)

@@ -1,5 +1,6 @@
 """What is said of data that breaks a JSON Schema: in our words, and with the place of each mistake."""
 
+import time
 from typing import Any
 
 import pytest
@@ -74,3 +75,36 @@ def test_data_on_the_command_line_is_called_by_its_name(given: str, said: str) -
     assert str(caught.value).startswith(said)
     assert data_from(None, "the output") is None
     assert data_from('{"a": 1}', "the output") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"x": {"pattern": "^(a+)+$"}}},
+        {"patternProperties": {"^(a+)+$": False}},
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": {"type": "integer"}},
+    ],
+)
+def test_no_text_holds_a_pattern_up(schema: dict[str, Any]) -> None:
+    began = time.monotonic()
+    misfits(schema, {"x": "a" * 50_000 + "!", "a" * 50_000 + "!": 1}, "reply")
+    assert time.monotonic() - began < 5, "Python's own patterns take for ever"
+
+
+def test_patterns_are_those_of_re2_and_of_python_where_re2_has_none() -> None:
+    schema = {"patternProperties": {"^n_": {"type": "integer"}, "^(?!n_)b": {"pattern": "^[a-z]+$"}}}
+    assert misfits(schema, {"n_x": 1, "b": "abc", "c": []}, "it") == []
+    assert misfits(schema, {"n_x": "x"}, "it") == ["it.n_x is 'x', not a whole number"]
+    assert misfits(schema, {"b": "A"}, "it") == ["it.b: 'A' does not match '^[a-z]+$'"]
+    closed = schema | {"additionalProperties": {"type": "boolean"}, "properties": {"c": {}}}
+    assert misfits(closed, {"c": 1, "d": True, "e": 2}, "it") == ["it.e is 2, not true or false"]
+    assert misfits(closed | {"additionalProperties": False}, {"c": 1, "d": 1, "e": 2}, "it") == [
+        "it: 'd', 'e' do not match any of the regexes: '^(?!n_)b', '^n_'"
+    ]
+
+
+def test_what_is_said_of_data_has_an_end_and_shows_no_part_of_a_long_text() -> None:
+    told = misfits({"items": {"type": "integer"}}, ["x"] * 100_000, "reply")
+    assert (len(told), told[0]) == (50, "reply[0] is 'x', not a whole number")
+    assert misfits({"type": "integer"}, "k" * 100, "reply") == ["reply is a text of 100 characters, not a whole number"]
+    assert misfits({"not": {}}, "k" * 100_000, "reply") == ["reply holds something long that its schema does not allow"]

@@ -1,0 +1,69 @@
+"""The validator of JSON Schemas: its patterns are RE2's, so that no text can hold a process up."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from perdure.definitions.patterns import compile_pattern
+from perdure.errors import ExpressionError
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+
+def validator(schema: Mapping[str, Any]) -> "Validator":
+    """Return what checks data against a schema."""
+    made: Validator = _kind()(schema)
+    return made
+
+
+@cache
+def _kind() -> Any:
+    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
+    from jsonschema.validators import extend
+
+    checks = {"pattern": _pattern, "patternProperties": _properties, "additionalProperties": _others}
+    return extend(Draft202012Validator, checks)
+
+
+@lru_cache(maxsize=256)
+def _finder(pattern: str) -> Callable[[str], Any]:
+    """Return what looks for a pattern; Python's own way for what RE2 does not have, such as looking ahead."""
+    try:
+        return compile_pattern(pattern).first
+    except ExpressionError:
+        return re.compile(pattern).search
+
+
+def _pattern(checked: Any, pattern: str, data: Any, _schema: Any) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    if checked.is_type(data, "string") and not _finder(pattern)(data):
+        yield ValidationError(f"{data!r} does not match {pattern!r}")
+
+
+def _properties(checked: Any, patterns: dict[str, Any], data: Any, _schema: Any) -> Iterator[Any]:
+    if checked.is_type(data, "object"):
+        for pattern, inner in patterns.items():
+            for key in filter(_finder(pattern), data):
+                yield from checked.descend(data[key], inner, path=key, schema_path=pattern)
+
+
+def _others(checked: Any, wanted: Any, data: Any, schema: Any) -> Iterator[Any]:
+    """Check the properties that are neither named nor fit a pattern."""
+    from jsonschema import Draft202012Validator, ValidationError
+
+    patterns = schema.get("patternProperties", {})
+    if not patterns:
+        yield from Draft202012Validator.VALIDATORS["additionalProperties"](checked, wanted, data, schema)
+    elif checked.is_type(data, "object"):
+        named, finders = schema.get("properties", {}), [_finder(pattern) for pattern in patterns]
+        rest = [key for key in data if key not in named and not any(find(key) for find in finders)]
+        if wanted is False and rest:
+            does = "does" if len(rest) == 1 else "do"
+            told = ", ".join(map(repr, rest)), ", ".join(map(repr, sorted(patterns)))
+            yield ValidationError(f"{told[0]} {does} not match any of the regexes: {told[1]}")
+        elif isinstance(wanted, dict):
+            for key in rest:
+                yield from checked.descend(data[key], wanted, path=key)
