@@ -30,16 +30,15 @@ def misfits(schema: dict[str, Any], data: Any, name: str) -> list[str]:
 
     name: what the data is called. Raises referencing.exceptions.Unresolvable where the schema refers to nothing.
     """
-    told = (_bounded(what, name) for error in validator(schema).iter_errors(data) for what in _said_of(error, name))
+    told = (what for error in validator(schema).iter_errors(data) for what in _bounded(error, name))
     return list(dict.fromkeys(islice(told, _MOST)))
 
 
-def _said_of(error: Any, name: str) -> Iterator[str]:
-    return said(error, name + error.json_path[1:])
-
-
-def _bounded(what: str, name: str) -> str:
-    return what if len(what) <= _LONGEST else f"{name} holds something long that its schema does not allow"
+def _bounded(error: Any, name: str) -> Iterator[str]:
+    place = name + error.json_path[1:]
+    for what in said(error, place):
+        at = place if len(place) <= _LONGEST else name
+        yield what if len(what) <= _LONGEST else f"{at} breaks {error.validator!r} of its schema"
 
 
 def said(error: Any, place: str) -> Iterator[str]:

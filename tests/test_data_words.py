@@ -107,4 +107,4 @@ def test_what_is_said_of_data_has_an_end_and_shows_no_part_of_a_long_text() -> N
     told = misfits({"items": {"type": "integer"}}, ["x"] * 100_000, "reply")
     assert (len(told), told[0]) == (50, "reply[0] is 'x', not a whole number")
     assert misfits({"type": "integer"}, "k" * 100, "reply") == ["reply is a text of 100 characters, not a whole number"]
-    assert misfits({"not": {}}, "k" * 100_000, "reply") == ["reply holds something long that its schema does not allow"]
+    assert misfits({"not": {}}, "k" * 100_000, "reply") == ["reply breaks 'not' of its schema"]
