@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+from perdure.actors import secret_logs
 from perdure.definitions.secret_references import revealed
 from perdure.errors import SecretMissing
 
@@ -79,6 +80,7 @@ class Secrets:
             self._names.update(dict.fromkeys(_forms(value), name))
             longest_first = sorted(self._names, key=len, reverse=True)  # one may be a part of another
             self._seen = re.compile("|".join(map(re.escape, longest_first)))
+            secret_logs.guard(self)
 
     def _shown(self, form: str) -> str:
         return f"[secret {self._names[form]}]"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -112,7 +113,7 @@ nodes:
   orders: {{tool: sql, with: {{database: shop, query: "SELECT id FROM orders WHERE who = :who", params: {{who: ann}}}}}}
   fetched:
     tool: http
-    with: {{url: "${{{{ input.url }}}}", auth: {{user: shop, password: "${{{{ secrets.KEY }}}}"}}}}
+    with: {{url: "${{{{ input.url }}}}", query: {{key: "${{{{ secrets.KEY }}}}"}}, auth: {{user: shop, password: "${{{{ secrets.KEY }}}}"}}}}
   said: {{tool: desk.said, with: {{key: TOKEN}}}}
   added: {{tool: desk.add, with: {{a: "${{{{ nodes.orders.output.rows[0].id }}}}"}}}}
   failed:
@@ -146,6 +147,7 @@ async def test_a_workflow_uses_them_all_and_no_secret_is_written_anywhere(
     async with web_server() as web:
         web.answers["/x"] = lambda asked: (200, {"content-type": "application/json"}, _said(asked))
         web.answers["/x/no"] = lambda asked: (403, {}, _said(asked))
+        caplog.set_level(logging.DEBUG)
         async with await perdure.connect_async(settings, local=True) as client:
             text = WORKFLOW.format(python=sys.executable, program=PROGRAM)
             started = await client.start(text, {"url": web.url("/x")})
@@ -154,10 +156,11 @@ async def test_a_workflow_uses_them_all_and_no_secret_is_written_anywhere(
     assert (output["added"], output["said"], output["inner"]) == (42, "Bearer [secret KEY]", "refused")
     assert output["echo"]["authorization"] == "Basic [secret auth]"
     assert "answered 403" in output["failed"]
-    (asked,) = [each for each in web.asked if each.path == "/x"]
+    (asked,) = [each for each in web.asked if each.path == f"/x?key={secret}"]
     assert asked.headers["authorization"] == "Basic " + base64.b64encode(f"shop:{secret}".encode()).decode()
     files = [each for each in (tmp_path / "store").rglob("*") if each.is_file()]
     assert any(b"Bearer [secret KEY]" in each.read_bytes() for each in files), "the control is not found"
+    assert "/x?key=[secret KEY]" in caplog.text, "a library's line is not found"
     for data in [*(each.read_bytes() for each in files), "".join(told).encode(), caplog.text.encode()]:
         assert not holds(data, secret)
 
