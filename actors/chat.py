@@ -217,7 +217,12 @@ async def telling(name: str) -> AsyncIterator[None]:
         raise Unavailable(f"agent {name!r}: {error.message}") from error
     except (openai.OpenAIError, UnicodeEncodeError) as error:  # headers are ASCII, and so are keys
         raise Refused(f"agent {name!r}: {error}") from error
-    except (ValueError, AttributeError, TypeError, LookupError) as error:  # the client builds models of what it cannot read
+    except (
+        ValueError,
+        AttributeError,
+        TypeError,
+        LookupError,
+    ) as error:  # the client builds models of what it cannot read
         raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
 
 

@@ -166,7 +166,9 @@ async def test_a_server_that_never_comes_to_an_end_is_given_up() -> None:
 
 
 async def test_a_file_of_certificates_that_is_not_there_is_named() -> None:
-    with pytest.raises(EnvironmentProblem, match=r"'ca_file' of the setting `smtp`, /none\.pem, cannot be used: No such"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"'ca_file' of the setting `smtp`, /none\.pem, cannot be used: No such"
+    ):
         await send({"host": "localhost", "sender": "a@b.org", "ca_file": "/none.pem"})
 
 
