@@ -24,7 +24,7 @@ def _kind() -> Any:
     from jsonschema.validators import extend
 
     checks = {"pattern": _pattern, "patternProperties": _properties, "additionalProperties": _others}
-    return extend(Draft202012Validator, checks)
+    return extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=256)

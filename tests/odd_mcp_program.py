@@ -32,8 +32,13 @@ def answer(asked: dict[str, Any]) -> Any:
     return {"foo": 1} if WAY == "no result" else {"content": [{"type": "text", "text": "hi"}]}
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 if WAY == "babbles":
-    print("token:", os.environ["TOKEN"], flush=True)
+    say(f"token: {os.environ['TOKEN']}")
 for line in sys.stdin:
     if "id" in (asked := json.loads(line)):
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": answer(asked)}), flush=True)
+        say(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": answer(asked)}))

@@ -110,9 +110,10 @@ async def test_a_recording_that_cannot_be_written_and_an_answer_that_breaks_off_
     with pytest.raises(BadInput, match=r"none/x\.jsonl: cannot be written: No such file"):
         Model.record("http://127.0.0.1:1/v1", tmp_path / "none/x.jsonl")
     file = tmp_path / "talk.jsonl"
-    with Model([Reply("x" * 500, fault="truncated")]) as real, Model.record(real.base_url, file) as recording:
-        with pytest.raises(Unavailable, match="cannot be reached: IncompleteRead"):
-            await ask(recording.base_url, "hello")
+    broken = Model([Reply("x" * 500, fault="truncated")])
+    told = pytest.raises(Unavailable, match="cannot be reached: IncompleteRead")
+    with broken as real, Model.record(real.base_url, file) as recording, told:
+        await ask(recording.base_url, "hello")
     assert file.read_text() == "", "half an answer is none to replay"
 
 
