@@ -107,6 +107,7 @@ class _Taking:
 
     def take(self, chunk: Any) -> None:
         self._usage = getattr(chunk, "usage", None) or self._usage
+        self._count(".")  # one that says nothing, such as of what a model thinks, is something too
         for choice in chunk.choices or ():
             self.ended = self.ended or bool(choice.finish_reason)
             delta = choice.delta
@@ -125,7 +126,9 @@ class _Taking:
         if call is None or (named and piece.id and piece.id != call["id"]):  # Ollama numbers every call 0
             call = self._at[piece.index or 0] = {"id": "", "name": "", "arguments": ""}
             self._calls.append(call)
-        call["id"] = call["id"] or piece.id or ""
+        if not call["id"]:
+            self._count(piece.id or "")
+            call["id"] = piece.id or ""
         if piece.function is not None:
             self._count(piece.function.name or "")
             self._count(piece.function.arguments or "")
@@ -151,7 +154,7 @@ def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
         _call(number, call.id, call.function.name, call.function.arguments)
         for number, call in enumerate(message.tool_calls or ())
     ]
-    check_size(asked, len(text) + sum(len(call.arguments) + len(call.name) for call in calls))
+    check_reply(asked, text, calls)
     hear(text)
     return Reply(text, calls), tokens(asked, completion.usage, text, calls)
 
@@ -160,6 +163,11 @@ def _call(number: int, id: str | None, name: str, arguments: Any) -> AskedFor:  
     if isinstance(arguments, dict):  # some servers give them as they are
         arguments = json.dumps(arguments)
     return AskedFor(id or f"call_{number}", name, arguments or "{}")
+
+
+def check_reply(asked: Asked, text: str, calls: list[AskedFor]) -> None:
+    """Raise ReplyTooLarge for a whole reply, as `check_size` does."""
+    check_size(asked, len(text) + sum(len(call.id) + len(call.name) + len(call.arguments) for call in calls))
 
 
 def check_size(asked: Asked, size: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.actors.chat import Answer, File, check_size, client_of, telling, tokens
+from perdure.actors.chat import Answer, File, check_reply, check_size, client_of, telling, tokens
 from perdure.actors.models import Asked, Endpoint, Hear, Refused, Unavailable
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
@@ -66,6 +66,8 @@ async def _ended(asked: Asked, stream: Any, hear: Hear) -> Any:
     size = 0
     async with stream:
         async for event in stream:
+            size += 1
+            check_size(asked, size)
             if event.type in ("response.output_text.delta", "response.function_call_arguments.delta"):
                 size += len(event.delta)
                 check_size(asked, size)
@@ -91,6 +93,6 @@ def _reply(asked: Asked, response: Any, hear: Hear) -> Answer:
         elif item.type == "function_call":
             calls.append(AskedFor(item.call_id, item.name, item.arguments or "{}"))
     text = "".join(texts)
-    check_size(asked, len(text) + sum(len(call.arguments) for call in calls))
+    check_reply(asked, text, calls)
     hear(text)
     return Reply(text, calls), tokens(asked, response.usage, text, calls)

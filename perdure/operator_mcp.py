@@ -56,7 +56,7 @@ class Operator:
             yield
 
     async def workflows(self) -> list[dict[str, Any]]:
-        """List the workflows that can be started: what they are for, JSON Schemas of their input and of their signals."""
+        """List the workflows that can be started: what they are for, and JSON Schemas of input and signals."""
         if self.files:
             return [_about(name, load(file)) for name, file in self.files.items()]
         known = [each.name for each in await self.client.workflows.list() if each.active is not None]
@@ -90,7 +90,7 @@ class Operator:
         return [msgspec.to_builtins(row, enc_hook=str) for row in rows]
 
     async def show(self, id: Id) -> dict[str, Any]:
-        """Show an execution: status, output or error, nodes, active states, and what signals and approvals it awaits."""
+        """Show an execution: status, output or error, nodes, active states, signals and approvals that it awaits."""
         return await _shown(self.client.get(id))
 
     async def signal(

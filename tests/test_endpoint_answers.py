@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from web_server import WebServer, web_server
 
-from perdure.actors.models import Asked, Endpoint, Models, Offered, Unavailable
+from perdure.actors.models import Asked, Endpoint, Models, Offered, ReplyTooLarge, Unavailable
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 from perdure.definitions.agent_parts import Agent
@@ -30,8 +30,8 @@ async def web() -> AsyncIterator[WebServer]:
         yield server
 
 
-async def ask(web: WebServer, api: str = "chat", stream: bool = True) -> tuple[Reply, dict[str, Any]]:
-    return await Models(Endpoint(web.url("/v1"), "k", api=api, stream=stream)).ask({}, AGENT, ASKED)
+async def ask(web: WebServer, api: str = "chat", stream: bool = True, **parts: Any) -> tuple[Reply, dict[str, Any]]:
+    return await Models(Endpoint(web.url("/v1"), "k", api=api, stream=stream), **parts).ask({}, AGENT, ASKED)
 
 
 def chunk(delta: dict[str, Any], **more: Any) -> str:
@@ -60,6 +60,31 @@ async def test_a_call_whose_pieces_have_ids_of_their_own_is_one(web: WebServer) 
     pieces = [called("a", "look", '{"x"', index=0), called("b", None, ": 1}", index=0), chunk({}, finish_reason="stop")]
     web.answers[PATHS["chat"]] = (200, EVENTS, "".join(pieces).encode())
     assert (await ask(web))[0].calls == [AskedFor("a", "look", '{"x": 1}')]
+
+
+def many(count: int, piece: str) -> bytes:
+    return (piece * count).encode()
+
+
+@pytest.mark.parametrize(
+    ("api", "stream", "answer"),
+    [
+        ("chat", True, called("i" * 2000, "look", "{}", index=0).encode()),
+        ("chat", True, many(1001, chunk({"reasoning_content": "hm"}))),
+        ("chat", False, b'{"choices": [{"message": {"tool_calls": [{"id": "%s", "function": {"name": "look"}}]}}]}'),
+        ("responses", False, b'{"output": [{"type": "function_call", "call_id": "%s", "name": "look"}]}'),
+        ("responses", False, b'{"output": [{"type": "function_call", "call_id": "c", "name": "%s"}]}'),
+        ("responses", True, many(1001, 'data: {"type": "response.reasoning.delta", "delta": "hm"}\n\n')),
+    ],
+    ids=["long id", "endless thoughts", "long id, whole", "long call id", "long name", "endless events"],
+)
+async def test_nothing_of_a_reply_may_be_larger_than_the_whole(
+    web: WebServer, api: str, stream: bool, answer: bytes
+) -> None:
+    answer = answer.replace(b"%s", b"i" * 2000)
+    web.answers[PATHS[api]] = (200, EVENTS if stream else JSON, answer)
+    with pytest.raises(ReplyTooLarge, match="more than 1000 characters"):
+        await ask(web, api, stream, most=1000)
 
 
 async def test_arguments_that_come_as_an_object_and_a_call_without_an_id_are_taken(web: WebServer) -> None:

@@ -87,7 +87,9 @@ def test_a_remote_function_is_called_by_import_path_and_by_name(client: Client, 
 
 
 async def test_a_remote_function_of_a_module_is_called_by_its_import_path(client: Client) -> None:
-    assert locate(["remote_module:tripled"], [], None, shared=True) == {"remote_module:tripled": "remote_module:tripled"}
+    assert locate(["remote_module:tripled"], [], None, shared=True) == {
+        "remote_module:tripled": "remote_module:tripled"
+    }
     assert await call_async(find("remote_module:tripled"), {"number": "4"}) == 12
 
 
