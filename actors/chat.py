@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from perdure.actors import retry_after
-from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, ReplyTooLarge, Unavailable
+from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, ReplyTooLarge, Unavailable, check_calls
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 
@@ -126,6 +126,7 @@ class _Taking:
         if call is None or (named and piece.id and piece.id != call["id"]):  # Ollama numbers every call 0
             call = self._at[piece.index or 0] = {"id": "", "name": "", "arguments": ""}
             self._calls.append(call)
+            check_calls(self._asked.name, len(self._calls))
         if not call["id"]:
             self._count(piece.id or "")
             call["id"] = piece.id or ""

@@ -1,6 +1,7 @@
 """Replies of models: what one says and calls, and whether it is what an agent's output schema asks for. Pure."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -75,7 +76,8 @@ def arguments_of(call: AskedFor) -> dict[str, Any]:
 def numbered(calls: list[AskedFor]) -> list[str]:
     """Return what each call of a reply is named by: its tool's name, from the second on with a number behind."""
     names: list[str] = []
-    for index, call in enumerate(calls):
-        times = sum(each.name == call.name for each in calls[: index + 1])
-        names.append(call.name if times == 1 else f"{call.name}~{times}")
+    times = Counter[str]()
+    for call in calls:
+        times[call.name] += 1
+        names.append(call.name if times[call.name] == 1 else f"{call.name}~{times[call.name]}")
     return names

@@ -31,7 +31,10 @@ def misfits(schema: dict[str, Any], data: Any, name: str) -> list[str]:
     name: what the data is called. Raises referencing.exceptions.Unresolvable where the schema refers to nothing.
     """
     told = (what for error in validator(schema).iter_errors(data) for what in _bounded(error, name))
-    return list(dict.fromkeys(islice(told, _MOST)))
+    try:
+        return list(dict.fromkeys(islice(told, _MOST)))
+    except RecursionError:
+        return [f"{name} is nested too deeply"]
 
 
 def _bounded(error: Any, name: str) -> Iterator[str]:

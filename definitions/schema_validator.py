@@ -1,4 +1,4 @@
-"""The validator of JSON Schemas: its patterns are RE2's, so that no text can hold a process up."""
+"""The validator of JSON Schemas: no data can hold a process up, its patterns being RE2's and its sets looked up."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,9 @@ def _kind() -> Any:
     from jsonschema import Draft202012Validator  # slow to import, and seldom needed
     from jsonschema.validators import extend
 
-    checks = {"pattern": _pattern, "patternProperties": _properties, "additionalProperties": _others}
+    checks = {
+        "pattern": _pattern, "patternProperties": _properties, "additionalProperties": _others, "uniqueItems": _unique,
+    }  # fmt: skip
     return extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
 
 
@@ -67,3 +69,19 @@ def _others(checked: Any, wanted: Any, data: Any, schema: Any) -> Iterator[Any]:
         elif isinstance(wanted, dict):
             for key in rest:
                 yield from checked.descend(data[key], wanted, path=key)
+
+
+def _unique(checked: Any, wanted: Any, data: Any, _schema: Any) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    if wanted and checked.is_type(data, "array") and len({_hashed(each) for each in data}) < len(data):
+        yield ValidationError(f"{data!r} has non-unique elements")
+
+
+def _hashed(value: Any) -> Any:
+    """Return what is the same for data that is the same to JSON Schema: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, list):
+        return tuple(map(_hashed, value))
+    if isinstance(value, dict):
+        return frozenset((key, _hashed(each)) for key, each in value.items())
+    return (type(value).__name__, value) if isinstance(value, bool) else value

@@ -1,9 +1,12 @@
 """What is said of data that breaks a JSON Schema: in our words, and with the place of each mistake."""
 
+import json
 import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from perdure.cli_support import data_from
@@ -89,6 +92,31 @@ def test_no_text_holds_a_pattern_up(schema: dict[str, Any]) -> None:
     began = time.monotonic()
     misfits(schema, {"x": "a" * 50_000 + "!", "a" * 50_000 + "!": 1}, "reply")
     assert time.monotonic() - began < 5, "Python's own patterns take for ever"
+
+
+def test_no_list_holds_the_search_for_what_is_twice_in_it_up() -> None:
+    began = time.monotonic()
+    mixed = [each for number in range(50_000) for each in (number, str(number), {"n": [number]})]
+    assert misfits({"uniqueItems": True}, mixed, "reply") == []
+    assert misfits({"uniqueItems": True}, [*mixed, {"n": [7]}], "reply") == ["reply breaks 'uniqueItems' of its schema"]
+    assert time.monotonic() - began < 5, "looking at each pair takes hours"
+
+
+ITEMS = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.sampled_from([1.0, 0.5, "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("a"), inner),
+)
+
+
+@given(st.lists(ITEMS))
+def test_what_is_twice_in_a_list_is_what_jsonschema_says_it_is(data: list[Any]) -> None:
+    theirs = Draft202012Validator({"uniqueItems": True}).is_valid(data)
+    assert (misfits({"uniqueItems": True}, data, "it") == []) is theirs
+
+
+def test_data_that_is_too_deep_for_a_schema_of_itself_is_told_so() -> None:
+    schema = {"$ref": "#/$defs/list", "$defs": {"list": {"type": "array", "items": {"$ref": "#/$defs/list"}}}}
+    assert misfits(schema, json.loads("[" * 300 + "]" * 300), "reply") == ["reply is nested too deeply"]
 
 
 def test_patterns_are_those_of_re2_and_of_python_where_re2_has_none() -> None:
