@@ -16,7 +16,7 @@ from perdure.actors.mcp_stderr import Stderr
 from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside
 from perdure.actors.tool_schema import ToolSchema
-from perdure.definitions.data_words import misfits
+from perdure.definitions.data_words import TOO_DEEP, misfits
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.mcp_servers import McpServer
@@ -300,8 +300,9 @@ def _misfits(schema: dict[str, Any], arguments: Mapping[str, Any]) -> list[str]:
     from referencing.exceptions import Unresolvable
 
     try:
-        return misfits(schema, dict(arguments), "its argument")
-    except (Unresolvable, UnknownType, RecursionError, LookupError, TypeError, AttributeError, re.error):
+        found = misfits(schema, dict(arguments), "its argument")
+        return [each for each in found if not each.endswith(TOO_DEEP)]
+    except (Unresolvable, UnknownType, LookupError, TypeError, AttributeError, re.error):
         return []
 
 

@@ -19,6 +19,8 @@ _NOUNS = {
     "null": "null",
 }
 
+TOO_DEEP = "is nested too deeply"
+"""What is said of data, or of a schema that leads to itself, which nobody can follow to its end."""
 _MOST = 50
 """Places that are named: data may come from anybody, and what is said of it is recorded."""
 _LONGEST = 1000  # characters that are said of one place
@@ -34,7 +36,7 @@ def misfits(schema: dict[str, Any], data: Any, name: str) -> list[str]:
     try:
         return list(dict.fromkeys(islice(told, _MOST)))
     except RecursionError:
-        return [f"{name} is nested too deeply"]
+        return [f"{name} {TOO_DEEP}"]
 
 
 def _bounded(error: Any, name: str) -> Iterator[str]:
