@@ -17,8 +17,8 @@ from perdure.testing import Model, Reply
 AGENT = Agent(model="m-1", instructions="Help.")
 
 
-async def ask(url: str, message: str, key: str = "k-secret") -> Any:
-    models = Models(Endpoint(url, key))
+async def ask(url: str, message: str, key: str = "k-secret", **parts: Any) -> Any:
+    models = Models(Endpoint(url, key, **parts))
     return (await agents.ask(models, None, "helper", AGENT, {"message": message}, lambda _piece: None)).value
 
 
@@ -33,6 +33,19 @@ async def test_a_recorded_endpoint_is_replayed_without_it_and_without_its_key(tm
         assert await ask(model.base_url, "more") == "Two."
         with pytest.raises(Refused, match="has no such request; record it anew"):
             await ask(model.base_url, "other")
+
+
+@pytest.mark.parametrize(
+    "parts", [{"api": api, "stream": way} for api in ("chat", "responses") for way in (True, False)]
+)
+async def test_every_way_of_asking_is_recorded_and_replayed(parts: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "talk.jsonl"
+    with Model([Reply("Größe: 🎉")]) as real, Model.record(real.base_url, file) as recording:
+        assert await ask(recording.base_url, "hello", **parts) == "Größe: 🎉"
+    with Model.replay(file) as model:
+        assert await ask(model.base_url, "hello", **parts) == "Größe: 🎉"
+        with pytest.raises(Refused, match="has no such request"):
+            await ask(model.base_url, "hello", **(parts | {"stream": not parts["stream"]}))
 
 
 async def test_an_endpoint_that_is_not_there_is_told_while_it_is_recorded(tmp_path: Path) -> None:
