@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
 from perdure.errors import BadInput
-from perdure.projections.filters import attribute_is, condition, is_at, moment, tagged
+from perdure.projections.filters import Began, attribute_is, condition, is_at, moment, tagged, walked
 from perdure.projections.tables import current, executions
 from perdure.projections.words import STATUSES
 
@@ -59,8 +59,8 @@ class Page(list[dict[str, Any]]):
     cursor: str | None = None
 
 
-def conditions(query: Query) -> list[ColumnElement[bool]]:
-    """Return the conditions of a query in SQL; raise BadInput where it makes no sense."""
+def conditions(query: Query, began: Began = executions.c.began) -> list[ColumnElement[bool]]:
+    """Return the conditions of a query in SQL; raise BadInput where it makes no sense. began: see `walked`."""
     found: list[ColumnElement[bool]] = []
     statuses = _several(query.status)
     for status in statuses:
@@ -75,10 +75,10 @@ def conditions(query: Query) -> list[ColumnElement[bool]]:
         value = getattr(query, name)
         found += [executions.c[name] == value] if value is not None else []
     found += [executions.c.error_type == query.error] if query.error is not None else []
-    found += [tagged(tag) for tag in _several(query.tag)]
-    found += [is_at(query.at)] if query.at is not None else []
-    found += [attribute_is(name, value) for name, value in query.where.items()]
-    found += [condition(query.filter)] if query.filter is not None else []
+    found += [tagged(tag, began) for tag in _several(query.tag)]
+    found += [is_at(query.at, began)] if query.at is not None else []
+    found += [attribute_is(name, value, began) for name, value in query.where.items()]
+    found += [condition(query.filter, began)] if query.filter is not None else []
     return found + _times(query)
 
 
@@ -87,7 +87,7 @@ def page(connection: Connection, query: Query) -> Page:
     if query.limit < 1:
         raise BadInput(f"limit {query.limit}: it is at least 1")
     column, down = _order(query.order)
-    statement = select(executions).where(*conditions(query))
+    statement = select(executions).where(*conditions(query, walked(connection, column)))
     if query.cursor is not None:
         statement = statement.where(_behind(query, column, down=down))
     statement = _ordered(statement, column, down=down)
