@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, UnaryExpression, and_, false, func, not_, or_, select
@@ -12,6 +12,7 @@ from perdure.errors import BadInput
 from perdure.projections.tables import attributes, current, executions, tags
 
 MAX_LENGTH = 2000
+MAX_WHOLE = (1 << 31) - 1  # of a column of whole numbers
 _DEEPEST = 50
 Began = ColumnElement[int]
 
@@ -49,7 +50,7 @@ _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 
 
 def condition(text: str, began: Began = executions.c.began) -> ColumnElement[bool]:
-    """Return the SQL of a filter expression; raise BadInput that says what in it cannot be used. began: see `walked`."""
+    """Return the SQL of a filter expression; raise BadInput that says what cannot be used. began: see `walked`."""
     if len(text) > MAX_LENGTH:
         raise BadInput(f"the filter has {len(text)} characters; {MAX_LENGTH} are the most")
     try:
@@ -73,8 +74,10 @@ def walked(connection: Connection, column: ColumnElement[Any]) -> Began:
     return UnaryExpression(executions.c.began, operator=custom_op("+"))
 
 
-def attribute_is(name: str, value: Any, began: Began = executions.c.began) -> ColumnElement[bool]:
-    """Return the condition that an attribute has a value."""
+def attribute_is(name: Any, value: Any, began: Began = executions.c.began) -> ColumnElement[bool]:
+    """Return the condition that an attribute has a value; raise BadInput where it cannot have it."""
+    if not is_text(name) or not (value is None or isinstance(value, int | float) or is_text(value)):
+        raise BadInput(f"where: {name!r}: {value!r}: attributes have names, and are text, numbers or booleans")
     return _attribute(began, name, ast.Eq(), value)
 
 
@@ -98,8 +101,10 @@ class _Reader:
             case ast.Compare(ops=ops, comparators=[*rights], left=left):
                 pairs = zip([left, *rights], ops, rights, strict=False)
                 return self._all([ast.Compare(one, [op], [other]) for one, op, other in pairs], deep)
-            case ast.Call(func=ast.Attribute(value=value, attr="startswith"), args=[ast.Constant(value=str(start))]):
-                return self._starts(value, start)
+            case ast.Call(
+                func=ast.Attribute(value=value, attr="startswith"), args=[ast.Constant(value=str()) as start]
+            ):
+                return self._starts(value, self._value(start))
             case ast.Name() | ast.Attribute():
                 return self._compared(node, ast.Eq(), ast.Constant(value=True))
         raise self._wrong(f"{ast.unparse(node)!r} is no condition")
@@ -180,6 +185,8 @@ class _Reader:
 
     def _value(self, node: ast.expr) -> Any:
         match node:
+            case ast.Constant(value=str() as value) if not is_text(value):
+                raise self._wrong(f"{value!r} is no text")
             case ast.Constant(value=str() | int() | float() | None as value):
                 return value
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
@@ -197,6 +204,8 @@ class _Reader:
         wanted = int if name == "priority" else str
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise self._wrong(f"{name} is compared with {'a whole number' if wanted is int else 'text'}, not {value!r}")
+        if wanted is int and not -MAX_WHOLE <= value <= MAX_WHOLE:
+            raise self._wrong(f"{value} is no priority")
         return value
 
     def _wrong(self, why: str) -> BadInput:
@@ -213,7 +222,18 @@ def moment(value: Any, name: str) -> datetime:
         if isinstance(value, datetime):
             raise BadInput(f"{name}: {value} has no time zone; give it one, as in datetime(..., tzinfo=UTC)")
         return datetime.fromisoformat(f"{at.isoformat()}+00:00")
-    return at
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise BadInput(f"{name}: {value} is no time in UTC") from None
+
+
+def is_text(value: Any) -> bool:
+    """Say whether a value is text that can be stored; what a terminal gives may be bytes that are none."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def tagged(tag: str, began: Began = executions.c.began) -> ColumnElement[bool]:
@@ -263,7 +283,10 @@ def _column_of(value: Any) -> tuple[ColumnElement[Any], Any]:
     if isinstance(value, bool):
         return attributes.c.truth, value
     if isinstance(value, int | float):
-        return attributes.c.number, float(value)
+        try:
+            return attributes.c.number, float(value)
+        except OverflowError:
+            raise BadInput(f"no attribute is a number of {len(str(value))} digits") from None
     return attributes.c.text, value
 
 
