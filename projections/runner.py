@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NestedTransaction, select
 
 from perdure.errors import BadInput, CorruptBlob, CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
@@ -44,11 +44,7 @@ class Projections:
     def __init__(self, url: str | Path, own: Sequence[Projection] = (), batch: int = BATCH) -> None:
         self._batch = batch
         self.store = Store(url)
-        self._projections: dict[str, Projection] = {}
-        for projection in [*built_in(), *own]:
-            if projection.name in self._projections:
-                raise BadInput(f"two projections have the name {projection.name!r}; give yours another one")
-            self._projections[projection.name] = projection
+        self._projections = _checked([*built_in(), *own])
 
     @property
     def names(self) -> list[str]:
@@ -171,6 +167,20 @@ async def _batch(log: Log, after: int, most: int) -> list[_Unpacked]:
     return batch
 
 
+def _checked(projections: Sequence[Projection]) -> dict[str, Projection]:
+    """Return projections by their names; raise BadInput where two have the same name, or a table in common."""
+    found: dict[str, Projection] = {}
+    taken: dict[str, type] = dict.fromkeys(("tracking", "quarantine", "perdure_schema"), Store)
+    for projection in projections:
+        if projection.name in found:
+            raise BadInput(f"two projections have the name {projection.name!r}; give yours another one")
+        for table in projection.tables:
+            if taken.setdefault(table.name, type(projection)) is not type(projection):
+                raise BadInput(f"the projection {projection.name} has a table {table.name!r}, which is another one's")
+        found[projection.name] = projection
+    return found
+
+
 def _fold(connection: Connection, projection: Projection, batch: list[_Unpacked]) -> None:
     """Fold all at once; where that fails, entry by entry, so that only those stay out that cannot be folded."""
     for each in batch:
@@ -190,13 +200,24 @@ def _tried(connection: Connection, projection: Projection, events: list[Happened
     savepoint = connection.begin_nested()
     try:
         projection.fold(connection, events)
+        if savepoint.is_active:
+            connection.execute(select(1))  # an error that the fold has swallowed is one for PostgreSQL nevertheless
     except Exception as error:
         if is_passing(error):
             raise
+        _check_open(savepoint, projection)
         savepoint.rollback()
         return f"{type(error).__name__}: {error}"
+    _check_open(savepoint, projection)
     savepoint.commit()
     return ""
+
+
+def _check_open(savepoint: NestedTransaction, projection: Projection) -> None:
+    if not savepoint.is_active:
+        raise BadInput(
+            f"the projection {projection.name} has ended the transaction; its fold neither commits nor undoes"
+        )
 
 
 def _put_aside(connection: Connection, projection: Projection, recorded: Recorded, why: str) -> None:

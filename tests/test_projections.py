@@ -1,6 +1,7 @@
 """The read models, on both databases: rows and position move together, and can be made again from the log."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
@@ -15,6 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from histories import BOOM, NOON, append, at, fill, start
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from perdure.errors import BadInput, EnvironmentProblem
 from perdure.events.entry import Happened
@@ -326,7 +328,7 @@ def test_own_projections_are_found_by_their_place_and_refused_with_the_reason() 
     (found,) = own_projections(["test_projections:Totals"])
     assert found.name == "totals"
     for place, why in (
-        ("nowhere:Totals", "cannot be imported: No module named 'nowhere'"),
+        ("nowhere:Totals", "cannot be imported: .*No module named 'nowhere'"),
         ("test_projections:Missing", "cannot be imported"),
         ("test_projections", "write it as module:Class"),
         ("test_projections:fill", "no subclass"),
@@ -569,3 +571,118 @@ async def test_what_was_purged_is_gone_from_lists_and_still_counted_after_a_rebu
     assert await projections.read(inboxes.known_definitions) == known
     left = await everything(projections)
     assert {name for name, rows in left.items() if rows} == {"statistics", "definitions"}
+
+
+async def test_what_is_larger_than_an_index_takes_is_listed_and_found_all_the_same(projections: Projections) -> None:
+    log, long = MemoryLog(), "".join(map(chr, range(0x4E00, 0x4E00 + 4000)))
+    asks = {"approval": True, "title": "?", "assignees": [long, "ann"]}
+    used = {"input": 1 << 31, "output": 1 << 40, "cost": 1.5}
+    await append(log, "x-1", start(), NodeWaiting("a", 1, asks), NodeScheduled("b", 1))
+    await append(log, "x-1", NodeSucceeded("b", 1, 1, usage=used), second=1)
+    await append(log, "x-2", start(), ExecutionFailed(type(BOOM)(long, "it broke")))
+    assert (await one(projections, log, error=long))["id"] == "x-2"
+    assert await projections.quarantined(log) == []
+    for person in (long, "ann"):
+        (mine,) = await projections.read(partial(inboxes.open_approvals, assignee=person))
+        assert mine["assignees"] == [long, "ann"]
+    assert await projections.read(partial(inboxes.open_approvals, assignee="bob")) == []
+    summed = partial(inboxes.summed, workflow=None, after=None, before=None, hourly=False)
+    (node,) = [row for row in await projections.read(summed) if row["node"] == "b"]
+    assert (node["tokens_in"], node["tokens_out"]) == (1 << 31, 1 << 40)
+
+
+class Careless(Totals):
+    """Goes on after an error of the database, which PostgreSQL does not, or ends the transaction, or is of no use."""
+
+    name = "careless"
+    how: ClassVar[str] = "goes on"
+
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        if self.how == "goes on" and any(item.execution == "x-4" for item in events):
+            with contextlib.suppress(DBAPIError):
+                connection.execute(text("SELECT nothing FROM nowhere"))
+        elif self.how != "goes on":
+            getattr(connection, self.how)()
+
+
+async def test_a_projection_that_swallows_an_error_of_the_database_stops_nobody(
+    database: str | Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog()
+    await fill(log, range(9))
+    projections = Projections(database, [Careless()])
+    await projections.catch_up(log)
+    aside = {row["execution"] for row in await projections.quarantined(log)}
+    assert aside == (set() if isinstance(database, Path) else {"x-4"})  # SQLite goes on indeed
+    assert len(await listed(projections)) == 9
+    for how in ("commit", "rollback"):
+        monkeypatch.setattr(Careless, "how", how)
+        with pytest.raises(BadInput, match="the projection careless has ended the transaction"):
+            await projections.rebuild(log, ["careless"])
+    projections.close()
+
+
+class Borrows(Totals):
+    name = "borrows"
+    tables = (executions,)
+
+
+class WantsMore(Totals):
+    def __init__(self, more: str) -> None:
+        super().__init__()
+
+
+def test_own_projections_that_cannot_work_are_refused_before_they_do_harm(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInput, match="the projection borrows has a table 'executions', which is another one's"):
+        Projections(file, [Borrows()])
+    twin = type("Twin", (Totals,), {"name": "twin"})
+    with pytest.raises(BadInput, match="the projection twin has a table 'totals'"):
+        Projections(file, [Totals(), twin()])
+    (tmp_path / "broken_projection.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    for place, why in (
+        ("test_projections:WantsMore", "cannot be made: .*missing 1 required positional argument"),
+        ("broken_projection:Any", "cannot be imported: ZeroDivisionError"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            own_projections([place])
+
+
+def test_a_projection_of_an_installed_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "shop-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[perdure.projections]\ntotals = test_projections:Totals\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [each.name for each in own_projections([])] == ["totals"]
+    assert [each.name for each in own_projections(["test_projections:Totals"])] == ["totals"]  # named twice, made once
+
+
+async def test_the_embedded_database_is_in_wal_mode_so_that_readers_do_not_wait_for_the_writer(file: Path) -> None:
+    log, projections = MemoryLog(), Projections(file)
+    await fill(log, range(3))
+    await projections.catch_up(log)
+    with projections.store.writing() as writer:
+        writer.execute(text("DELETE FROM executions"))
+        assert len(await listed(projections)) == 3  # as it was, while the writer is at it
+        assert writer.scalar(text("PRAGMA journal_mode")) == "wal"
+        writer.rollback()
+    projections.close()
+
+
+def test_connections_to_postgresql_come_from_a_pool_and_dead_ones_are_replaced(postgres_url: str) -> None:
+    projections = Projections(postgres_url)
+    pids = []
+    for _ in range(3):
+        with projections.store.reading() as connection:
+            pids.append(connection.scalar(text("SELECT pg_backend_pid()")))
+    assert len(set(pids)) == 1
+    with projections.store.reading(), projections.store.reading() as other:
+        other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pids[0]})
+    with projections.store.reading() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    projections.close()
