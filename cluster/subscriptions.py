@@ -15,7 +15,8 @@ from perdure.events.log import Log
 from perdure.events.reading import Place, chosen
 
 Ack = Literal["next", "manual"]
-From = Literal["now", "beginning"] | int
+From = Literal["now", "beginning"] | str | int
+"""now, beginning, or a position: as a number, or as its digits."""
 
 Chose = tuple[Happened, str]
 """An event, and the workflow of its execution."""
@@ -35,6 +36,8 @@ async def first_place(log: Log, from_: From) -> Place:
         return Place.behind(await log.last())
     if from_ == "beginning":
         return Place()
+    if isinstance(from_, str) and from_.isdecimal() and from_.isascii():
+        from_ = int(from_)  # as programs have it that read it from a file, or a command line
     if isinstance(from_, bool) or not isinstance(from_, int) or from_ < 0:
         raise BadInput(f"from_={from_!r}: it is 'now', 'beginning', or a position of the log, from 0")
     return Place.behind(from_)

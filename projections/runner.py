@@ -25,6 +25,7 @@ from perdure.projections.timeline import Timeline
 
 BATCH = 1000
 _BATCH_BYTES = 4_000_000
+_EMPTY, _AGAIN_SECONDS = 20, 0.05  # so often, and after so long, it asks again for what the log's leader has
 _log = logging.getLogger("perdure.projections")
 _T = TypeVar("_T")
 
@@ -62,15 +63,20 @@ class Projections:
         Raises EnvironmentProblem where the database cannot be used, LogUnavailable.
         """
         chosen = self._chosen(names)
-        reached, last = await self.prepare(log), await log.last()
+        reached, last, empty = await self.prepare(log), await log.last(), 0
         while True:
             if gone := [each.name for each in chosen if each.name not in reached]:
                 raise EnvironmentProblem(f"the projection {gone[0]!r} was taken away meanwhile; ask again")
-            low = min(reached[projection.name] for projection in chosen)
-            batch = await _batch(log, low, self._batch) if low < last else []  # what comes meanwhile is another call's
-            if not batch:
+            places = [reached[projection.name] for projection in chosen]
+            if (low := min(places)) >= last:  # what comes meanwhile is another call's
                 return low
-            await asyncio.to_thread(self._fold, chosen, reached, batch)
+            if not await self._fold_behind(log, chosen, reached, low):
+                if (empty := empty + 1) > _EMPTY:
+                    return low
+                await asyncio.sleep(_AGAIN_SECONDS)  # a replica answered that is behind
+            if (high := max(places)) > low:  # those in front go on, however far behind another one is
+                ahead = [each for each in chosen if reached[each.name] == high]
+                await self._fold_behind(log, ahead, reached, high)
             reached = await asyncio.to_thread(self._read, tracking.positions)
 
     async def rebuild(self, log: Log, names: Iterable[str]) -> None:
@@ -129,6 +135,12 @@ class Projections:
             if not self.store.is_sqlite:
                 connection.exec_driver_sql("LOCK TABLE tracking IN EXCLUSIVE MODE")
             tracking.prepare(connection, projections, log, owned=self.store.is_sqlite)
+
+    async def _fold_behind(self, log: Log, chosen: list[Projection], reached: dict[str, int], after: int) -> bool:
+        """Fold the entries behind a position, so many at once; say whether there were any."""
+        if batch := await _batch(log, after, self._batch):
+            await asyncio.to_thread(self._fold, chosen, reached, batch)
+        return bool(batch)
 
     def _fold(self, chosen: list[Projection], reached: dict[str, int], batch: list["_Unpacked"]) -> None:
         with self.store.writing() as connection:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, sel
 from sqlalchemy.exc import DBAPIError
 
 from perdure.errors import BadInput, EnvironmentProblem
-from perdure.events.entry import Happened
+from perdure.events.entry import Happened, Recorded
 from perdure.events.memory_log import MemoryLog
 from perdure.events.vocabulary import (
     BodyStarted,
@@ -210,6 +210,49 @@ async def test_projections_that_stand_at_different_places_meet_at_the_end(projec
     apart = await everything(projections)
     await projections.rebuild(log, projections.names)
     assert await everything(projections) == apart
+
+
+class Late(Projection):
+    name = "late"
+    seen: ClassVar[list[bool]] = []
+
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        self.seen.append(connection.scalar(select(executions.c.id).where(executions.c.id == "new")) is not None)
+
+
+async def test_one_that_is_far_behind_keeps_nobody_from_what_is_new(file: Path) -> None:
+    log = MemoryLog()
+    await fill(log, range(20))
+    first = Projections(file)
+    await first.catch_up(log)
+    first.close()
+    await append(log, "new", start())
+    projections = Projections(file, [Late()], batch=10)
+    assert await projections.catch_up(log) == await log.last()
+    assert len(Late.seen) > 3
+    assert all(Late.seen[1:])
+    projections.close()
+
+
+class ReadFromAReplica(MemoryLog):
+    """Tells the last position as its leader has it, and the entries at first as a replica that is behind."""
+
+    behind = 3
+
+    async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+        if after and self.behind:
+            self.behind -= 1
+            return
+        async for recorded in super().read_all(after, limit):
+            yield recorded
+
+
+async def test_an_answer_is_fresh_although_a_replica_of_the_log_is_behind(file: Path) -> None:
+    log, projections = ReadFromAReplica(), Projections(file, batch=5)
+    await fill(log, range(5))
+    assert await projections.catch_up(log) == await log.last() > 5
+    assert log.behind == 0
+    projections.close()
 
 
 async def test_another_log_begins_the_rows_again_where_the_file_is_the_store_s_own(file: Path) -> None:

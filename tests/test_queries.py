@@ -13,6 +13,8 @@ from histories import BOOM, NOON, append, at, fill, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import perdure
+from perdure import Settings
 from perdure.errors import BadInput
 from perdure.events.memory_log import MemoryLog
 from perdure.events.vocabulary import ExecutionFailed, ExecutionStarted
@@ -315,3 +317,22 @@ def _plans(connection: Any, query: Query) -> list[str]:
     page(connection, query)
     statement, given = next(each for each in said if each[0].startswith("SELECT"))
     return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)]
+
+
+def test_what_i_have_done_is_in_the_next_answer_and_a_stale_one_waits_for_my_position_only(tmp_path: Path) -> None:
+    flow: dict[str, Any] = {"name": "flow", "nodes": {"a": {"wait": {"signal": "go"}}}}
+    with perdure.connect(Settings(store=tmp_path / "store"), local=True) as client:
+        first = client.start(flow, id="first")
+        assert [row["status"] for row in client.executions()] == ["running"]
+        first.cancel("not wanted")
+        assert client.count() == {"cancelled": 1}
+        position = next(iter(client.start(flow, id="second").events())).position
+        assert [row["id"] for row in client.executions(fresh=False)] == ["first"]
+        assert [row["id"] for row in client.executions(fresh=position)] == ["second", "first"]
+        for fresh, why in (
+            (1 << 40, "the log ends at position"),
+            (-1, "True, False, or a position"),
+            ("now", "fresh='now'"),
+        ):
+            with pytest.raises(BadInput, match=why):
+                client.executions(fresh=fresh)  # type: ignore[arg-type]

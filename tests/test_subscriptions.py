@@ -176,7 +176,7 @@ async def test_a_durable_subscription_stays_with_its_choice_until_it_is_deleted(
     await client.unsubscribe(durable)
 
 
-@pytest.mark.parametrize("from_", [-1, "then", True, 1.5])
+@pytest.mark.parametrize("from_", [-1, "-1", "then", "", True, 1.5, None])
 async def test_a_beginning_that_means_nothing_is_refused(client: AsyncClient, from_: Any) -> None:
     with pytest.raises(BadInput, match="it is 'now', 'beginning', or a position"):
         await client.subscribe(from_=from_)
@@ -224,7 +224,7 @@ async def test_what_was_imported_comes_only_to_those_who_ask(client: AsyncClient
     (data,) = [recorded.data async for recorded in log.read_all(source - 1, 1)]
     await log.append_stored(execution, "an-import", data, 0, {IMPORTED: "1"})
     await append(log, f"{execution}-behind", start())
-    assert [each.execution for each in await taken(client, 2, from_=before)] == [
+    assert [each.execution for each in await taken(client, 2, from_=str(before))] == [
         f"{execution}-source", f"{execution}-behind",
     ]  # fmt: skip
     assert [each.execution for each in await taken(client, 3, from_=before, imports=True)][1] == execution
