@@ -15,7 +15,7 @@ from perdure.events.log import Log
 from perdure.events.reading import Place, chosen
 
 Ack = Literal["next", "manual"]
-From = Literal["now", "beginning"] | str | int
+From = str | int
 """now, beginning, or a position: as a number, or as its digits."""
 
 Chose = tuple[Happened, str]
