@@ -112,6 +112,8 @@ class AsyncSubscription:
             return
         await stop(self._reading)
         self._reading = None
+        with contextlib.suppress(asyncio.QueueFull):  # who waits for the next one, in another task or thread, is told
+            self._ready.put_nowait(_closed())
         if self._writing is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
@@ -135,7 +137,7 @@ class AsyncSubscription:
             if self._failure is not None:
                 raise self._failure
             if self._reading is None:
-                raise BadInput("the subscription is closed; subscribe again")
+                raise _closed()
             item = await self._ready.get()
             if isinstance(item, Exception):
                 self._failure = item
@@ -196,3 +198,7 @@ class AsyncSubscription:
                 return
             else:
                 self._written = place
+
+
+def _closed() -> BadInput:
+    return BadInput("the subscription is closed; subscribe again")

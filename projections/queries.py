@@ -138,7 +138,7 @@ def _check(query: Query) -> None:
     texts += [(name, each) for name in ("status", "workflow", "tag") for each in _several(getattr(query, name))]
     for name, value in texts:
         if value is not None and not is_text(value):
-            raise BadInput(f"{name} {value!r}: it is text")
+            raise BadInput(f"{name} {value!r}: it must be text, in UTF-8")
     if not isinstance(query.where, Mapping):
         raise BadInput(f"where {query.where!r}: it is a dict of attributes, as {{'tenant': 'acme'}}")
     if query.priority is not None and (type(query.priority) is not int or abs(query.priority) > MAX_WHOLE):

@@ -112,6 +112,15 @@ async def test_what_nobody_expected_is_raised_and_does_not_leave_the_subscriber_
             await events.next(10)
 
 
+async def test_who_waits_for_an_event_is_told_when_the_subscription_is_closed(client: AsyncClient) -> None:
+    events = await client.subscribe(execution=name())
+    waiting = asyncio.create_task(events.next())
+    await asyncio.sleep(0)
+    await events.close()
+    with pytest.raises(BadInput, match="the subscription is closed"):
+        await waiting
+
+
 async def test_a_durable_subscription_goes_on_where_it_was_acknowledged(client: AsyncClient, log: JetStreamLog) -> None:
     execution, durable = name(), name()
     await append(log, execution, start(), NodeScheduled("a", 1), NodeScheduled("b", 1))
@@ -269,3 +278,5 @@ def test_the_synchronous_client_subscribes_to_what_its_executions_do(tmp_path: P
         done = client.into_sql(lambda _, event: None, create_engine(f"sqlite:///{tmp_path}/x"), "x", stop_at_end=True)
         assert done == 0
         client.unsubscribe("pager")
+        left = client.subscribe()
+    left.close()

@@ -186,8 +186,9 @@ async def test_one_that_fails_does_not_hold_up_the_others(
 
 
 async def test_a_receiver_that_does_not_answer_keeps_nobody_else_waiting(
-    client: AsyncClient, teller: Teller, receiver: Receiver
+    client: AsyncClient, teller: Teller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(telling, "_LOOK_RARELY", 0.01)
     silent = socket.create_server(("127.0.0.1", 0))  # the system takes the connection, and nobody answers
     url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
     await client.webhooks.add("silent", url, secret="HOOK", types="ExecutionFailed", timeout=600)
