@@ -407,6 +407,23 @@ async def test_a_database_that_is_not_there_is_the_environment_s_fault_and_no_pa
     projections.close()
 
 
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+async def test_a_damaged_file_is_told_of_with_the_mend_and_puts_nothing_aside(file: Path, damage: str) -> None:
+    log, projections = MemoryLog(), Projections(file)
+    await fill(log, range(3))
+    await projections.catch_up(log)
+    projections.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:9000] if damage == "cut" else b"x" * 9000)
+    with pytest.raises(EnvironmentProblem, match="damaged: delete it, with its -wal and -shm"):
+        await projections.catch_up(log)
+    projections.close()
+    file.unlink()
+    assert await projections.catch_up(log) == await log.last()
+    assert len(await listed(projections)) == 3
+    projections.close()
+
+
 def test_the_migrations_lead_to_the_tables_that_the_code_uses(projections: Projections) -> None:
     projections.store.migrate()
     with projections.store.reading() as connection:
