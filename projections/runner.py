@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,7 @@ class Projections:
 
         def begin_again() -> None:
             self.store.migrate()
-            with self.store.writing() as connection:
+            with self._preparing() as connection:
                 tracking.prepare(connection, self._projections.values(), identity, owned=True)
                 for projection in chosen:
                     tracking.begin_again(connection, projection, identity)
@@ -131,10 +132,16 @@ class Projections:
         with self.store.reading() as connection:
             if tracking.is_prepared(connection, projections, log):
                 return
+        with self._preparing() as connection:
+            tracking.prepare(connection, projections, log, owned=self.store.is_sqlite)
+
+    @contextmanager
+    def _preparing(self) -> Iterator[Connection]:
+        """Give a connection to write with, while nobody else prepares, begins again or folds."""
         with self.store.writing() as connection:
             if not self.store.is_sqlite:
                 connection.exec_driver_sql("LOCK TABLE tracking IN EXCLUSIVE MODE")
-            tracking.prepare(connection, projections, log, owned=self.store.is_sqlite)
+            yield connection
 
     async def _fold_behind(self, log: Log, chosen: list[Projection], reached: dict[str, int], after: int) -> bool:
         """Fold the entries behind a position, so many at once; say whether there were any."""

@@ -200,6 +200,19 @@ async def test_several_at_once_fold_every_entry_once(projections: Projections, d
         each.close()
 
 
+async def test_some_may_fold_while_another_one_begins_again(database: str | Path) -> None:
+    log, several = MemoryLog(), [Projections(database, batch=20) for _ in range(4)]
+    await fill(log, range(100))
+    for _ in range(3):  # the first time, they make the tables too
+        again = several[0].rebuild(log, ["executions", "statistics"])
+        await asyncio.gather(again, *(each.catch_up(log) for each in several[1:]))
+    assert await several[0].read(partial(queries.counts, query=Query())) == {
+        "succeeded": 80, "failed": 10, "cancelled": 10,
+    }  # fmt: skip
+    for each in several:
+        each.close()
+
+
 async def test_projections_that_stand_at_different_places_meet_at_the_end(projections: Projections) -> None:
     log = MemoryLog()
     await fill(log, range(10))
