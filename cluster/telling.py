@@ -70,7 +70,8 @@ class Teller:
         while True:
             try:
                 await work()
-                await asyncio.sleep(_LOOK_SECONDS if self._hooks else _LOOK_RARELY)
+                idle = work == self._fill and not self._hooks
+                await asyncio.sleep(_LOOK_RARELY if idle else _LOOK_SECONDS)
             except PerdureError as error:
                 _log.warning("webhooks are not told, and tried again in %g s: %s", _LOOK_RARELY, error)
                 await asyncio.sleep(_LOOK_RARELY)
