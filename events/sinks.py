@@ -57,7 +57,7 @@ class NatsSink:
             if self._nats is None:
                 self._nats = await nats.connect(
                     self._url, token=self._token, name="perdure-sink", connect_timeout=5, allow_reconnect=False,
-                    max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=_told_by_put,  # type: ignore[arg-type]
+                    max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=_told_by_put,
                 )  # fmt: skip
             js = self._nats.jetstream()
             for message in messages:  # one by one, for their order

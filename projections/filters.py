@@ -204,7 +204,7 @@ class _Reader:
         wanted = int if name == "priority" else str
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise self._wrong(f"{name} is compared with {'a whole number' if wanted is int else 'text'}, not {value!r}")
-        if wanted is int and not -MAX_WHOLE <= value <= MAX_WHOLE:
+        if isinstance(value, int) and not -MAX_WHOLE <= value <= MAX_WHOLE:
             raise self._wrong(f"{value} is no priority")
         return value
 
@@ -259,7 +259,8 @@ def _attribute(began: Began, name: str, op: ast.cmpop, value: Any) -> ColumnElem
 
 def _any_of(began: Began, name: str, values: Iterable[Any]) -> ColumnElement[bool]:
     """Return the condition that an attribute has one of several values, which are looked up at once."""
-    found, typed = [false()], dict[str, tuple[ColumnElement[Any], list[Any]]]()
+    found: list[ColumnElement[bool]] = [false()]
+    typed: dict[str, tuple[ColumnElement[Any], list[Any]]] = {}
     for each in values:
         if each is None:
             found.append(not_(_having(began, name)))
