@@ -40,6 +40,8 @@ async def first_place(log: Log, from_: From) -> Place:
         from_ = int(from_)  # as programs have it that read it from a file, or a command line
     if isinstance(from_, bool) or not isinstance(from_, int) or from_ < 0:
         raise BadInput(f"from_={from_!r}: it is 'now', 'beginning', or a position of the log, from 0")
+    if from_ > (last := await log.last()):
+        raise BadInput(f"from_={from_}: the log ends at position {last}; is it the position of another one?")
     return Place.behind(from_)
 
 

@@ -176,6 +176,9 @@ async def _batch(log: Log, after: int, most: int) -> list[_Unpacked]:
     batch: list[_Unpacked] = []
     size = 0
     async for recorded in log.read_all(after, most):
+        if recorded.position <= after:
+            continue  # it came twice
+        after = recorded.position
         try:
             batch.append(_Unpacked(await log.with_events(recorded)))
         except (CorruptBlob, CorruptEntry) as error:

@@ -52,6 +52,7 @@ from perdure.events.vocabulary import (
     TimerArmed,
 )
 from perdure.projections import inboxes, queries
+from perdure.projections import tracking as tracking_of
 from perdure.projections.loading import own_projections
 from perdure.projections.projection import Projection
 from perdure.projections.queries import Query
@@ -258,6 +259,34 @@ class ReadFromAReplica(MemoryLog):
             return
         async for recorded in super().read_all(after, limit):
             yield recorded
+
+
+class DeliversTwice(MemoryLog):
+    async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+        async for recorded in super().read_all(after, limit):
+            yield recorded
+            yield recorded
+
+
+async def test_what_is_delivered_twice_is_folded_once(projections: Projections, file: Path) -> None:
+    once, twice = MemoryLog(), DeliversTwice()
+    for log in (once, twice):
+        await fill(log, range(20))
+    other = Projections(file)
+    await projections.catch_up(once)
+    await other.catch_up(twice)
+    assert await everything(other) == await everything(projections)
+    other.close()
+
+
+def test_a_position_moves_from_where_it_is_known_to_be_and_nowhere_else(projections: Projections) -> None:
+    projections.store.migrate()
+    with projections.store.writing() as connection:
+        tracking_of.prepare(connection, [Totals()], "log", owned=True)
+        assert tracking_of.advance(connection, "totals", 0, 5)
+        for before in (0, 3, 6):  # of somebody who has folded the same entries, or others
+            assert not tracking_of.advance(connection, "totals", before, 9)
+        assert tracking_of.positions(connection) == {"totals": 5}
 
 
 async def test_an_answer_is_fresh_although_a_replica_of_the_log_is_behind(file: Path) -> None:

@@ -328,6 +328,7 @@ def test_what_i_have_done_is_in_the_next_answer_and_a_stale_one_waits_for_my_pos
         assert client.count() == {"cancelled": 1}
         position = next(iter(client.start(flow, id="second").events())).position
         assert [row["id"] for row in client.executions(fresh=False)] == ["first"]
+        assert client.get("second").state().status == "running"  # of one, the log is asked
         assert [row["id"] for row in client.executions(fresh=position)] == ["second", "first"]
         for fresh, why in (
             (1 << 40, "the log ends at position"),

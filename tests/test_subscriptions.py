@@ -191,6 +191,13 @@ async def test_a_beginning_that_means_nothing_is_refused(client: AsyncClient, fr
         await client.subscribe(from_=from_)
 
 
+async def test_a_beginning_and_an_execution_that_cannot_be_meant_are_refused(client: AsyncClient) -> None:
+    with pytest.raises(BadInput, match=r"the log ends at position \d+; is it the position of another one"):
+        await client.subscribe(from_=1 << 70)
+    with pytest.raises(BadInput, match="execution='': it is the id of one; leave it out for all"):
+        await client.subscribe(execution="")
+
+
 async def test_a_subscriber_that_is_killed_again_and_again_misses_nothing(
     client: AsyncClient, log: JetStreamLog
 ) -> None:
