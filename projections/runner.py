@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, NestedTransaction, select
+from sqlalchemy.exc import DBAPIError
 
 from perdure.errors import BadInput, CorruptBlob, CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
@@ -229,7 +230,8 @@ def _tried(connection: Connection, projection: Projection, events: list[Happened
             raise
         _check_open(savepoint, projection)
         savepoint.rollback()
-        return f"{type(error).__name__}: {error}"
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error  # else it has all data with it
+        return f"{type(cause).__name__}: {cause}"
     _check_open(savepoint, projection)
     savepoint.commit()
     return ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
@@ -691,6 +692,28 @@ async def test_what_is_larger_than_an_index_takes_is_listed_and_found_all_the_sa
     summed = partial(inboxes.summed, workflow=None, after=None, before=None, hourly=False)
     (node,) = [row for row in await projections.read(summed) if row["node"] == "b"]
     assert (node["tokens_in"], node["tokens_out"]) == (1 << 31, 1 << 40)
+
+
+class Greedy(Totals):
+    name = "greedy"
+
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        for item in events:
+            row = {"workflow": "the same", "count": len(item.execution)}
+            connection.execute(Totals.table.insert().values(row))
+
+
+async def test_what_is_said_of_an_entry_in_quarantine_is_the_reason_without_the_data(database: str | Path) -> None:
+    log, projections = MemoryLog(), Projections(database, [Greedy()])
+    for number in range(2):
+        await append(log, f"x-{number}", start())
+    await projections.catch_up(log)
+    (aside,) = await projections.quarantined(log)
+    assert aside["execution"] == "x-1"
+    assert re.match("(IntegrityError: UNIQUE|UniqueViolation: duplicate key)", aside["error"])
+    assert "INSERT" not in aside["error"]
+    assert "parameters" not in aside["error"]
+    projections.close()
 
 
 class Careless(Totals):
