@@ -265,17 +265,18 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
     ) -> AsyncIterator["Verified"]:
         """Yield executions, all where none are named, each with what is wrong with its history, if anything is.
 
-        projections: hold the rows of the read models against it, too. Raises LogUnavailable, EnvironmentProblem.
+        projections: hold the rows of the read models against it, too; where none are named, also what sums up all of
+        them, which comes last, as the execution "". Raises LogUnavailable, EnvironmentProblem.
         """
         from perdure.cluster.verification import Verification
 
         verification = Verification(self._connection, self._projections if projections else None)
         try:
             await verification.open()
-            if executions is None:
-                executions = await verification.all()
-            for execution in executions:
+            for execution in await verification.all() if executions is None else executions:
                 yield await verification.verify(execution)
+            if executions is None and (whole := await verification.whole()).problems:
+                yield whole
         finally:
             verification.close()
 

@@ -60,18 +60,20 @@ class Projections:
         await asyncio.to_thread(self._prepare, await log.identity())
         return await asyncio.to_thread(self._read, tracking.positions)
 
-    async def catch_up(self, log: Log, names: Iterable[str] | None = None) -> int:
+    async def catch_up(self, log: Log, names: Iterable[str] | None = None, until: int | None = None) -> int:
         """Fold what is not folded yet, of these projections, or of all; return the position that they have reached.
 
+        until: the position of the last entry to fold, other than the log's newest.
         Raises EnvironmentProblem where the database cannot be used, LogUnavailable.
         """
         chosen = self._chosen(names)
-        reached, last = await self.prepare(log), await log.last()
+        reached, last = await self.prepare(log), await log.last() if until is None else until
         while True:
             if gone := [each.name for each in chosen if each.name not in reached]:
                 raise EnvironmentProblem(f"the projection {gone[0]!r} was taken away meanwhile; ask again")
             low = min(reached[projection.name] for projection in chosen)
             batch = await _batch(log, low, self._batch) if low < last else []  # what comes meanwhile is another call's
+            batch = [each for each in batch if until is None or each.recorded.position <= until]
             if not batch:
                 return low
             await asyncio.to_thread(self._fold, chosen, reached, batch)
