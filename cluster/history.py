@@ -53,6 +53,8 @@ class History:
 
         Raises BadInput where nothing had happened at that place, or its past was removed, and as `steps`.
         """
+        if at is not None and (isinstance(at, bool) or not isinstance(at, int | datetime)):
+            raise BadInput(f"at {at!r}: a place in the past is the number of an entry, or a datetime")
         if isinstance(at, datetime) and at.tzinfo is None:
             at = at.replace(tzinfo=UTC)
         found = last = None

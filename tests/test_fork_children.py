@@ -71,10 +71,10 @@ async def test_a_child_under_way_goes_on_for_the_source_and_begins_anew_for_the_
 
 
 async def test_a_child_with_an_id_of_its_own_is_taken_unless_its_id_reads_the_executions(client: AsyncClient) -> None:
-    def flow(id: str) -> dict[str, Any]:
+    def flow(name: str) -> dict[str, Any]:
         return {
             **FLOW,
-            "nodes": {"first": {"workflow": {"name": "kid", "id": id}}},
+            "nodes": {"first": {"workflow": {"name": "kid", "id": name}}},
             "output": "${{ nodes.first.output }}",
         }
 

@@ -110,6 +110,12 @@ def test_the_difference_between_two_places_is_told_place_by_place(client: Client
     assert history.diff(1, 1) == []
 
 
+@pytest.mark.parametrize("at", ["17", 1.5, True])
+def test_a_place_that_is_neither_a_number_nor_a_time_is_refused(client: Client, at: Any) -> None:
+    with pytest.raises(BadInput, match="a place in the past is the number of an entry, or a datetime"):
+        client.get("s-1").history().at(at)
+
+
 @pytest.mark.parametrize("at", [0, 99])
 def test_a_place_that_is_not_there_is_refused_with_those_that_are(client: Client, at: int) -> None:
     with pytest.raises(BadInput, match=f"entries 1 to [0-9]+, and none has the number {at}"):
@@ -133,6 +139,14 @@ def test_replay_prints_every_entry_with_what_it_changed(cli: Cli, client: Client
     assert {"place": "status", "before": "queued", "after": "running"} in rows[0]["changed"]
 
 
+def test_replay_and_fork_take_a_time_for_a_place(cli: Cli, client: Client) -> None:
+    entries = [recorded.entry for recorded in client.get("s-60").history()]
+    at = entries[1].at.isoformat()
+    rows = json.loads(cli("replay", "s-60", "--at", at, "--json").stdout)
+    assert [row["n"] for row in rows] == [entry.n for entry in entries if entry.at <= entries[1].at]
+    assert cli("fork", "t-1", "--at", at.replace("+00:00", "Z"), "--id", "f-time", "--local").stdout
+
+
 def test_replay_tells_the_difference_between_two_places(cli: Cli) -> None:
     changes = json.loads(cli("replay", "s-1", "--since", "1", "--json").stdout)
     assert {"place": "status", "before": "running", "after": "succeeded"} in changes
@@ -148,8 +162,11 @@ def test_show_at_shows_the_state_as_it_was(cli: Cli, client: Client) -> None:
 
 def test_the_timeline_draws_attempts_and_waits(cli: Cli) -> None:
     drawn = cli("show", "s-60", "--timeline").stderr
-    assert "attempt   doubled" in drawn
-    assert "wait      ok" in drawn
+    rows = {line[:43].strip(): line[44:] for line in drawn.splitlines()}
+    whole, waits = rows["execution"], rows["wait      ok"]
+    assert 20 < whole.count("━") >= waits.count("▒") > 0  # as long as it took, of the whole
+    assert rows["attempt   doubled"].index("█") <= waits.index("▒") <= rows["attempt   added"].index("█")
+    assert rows["attempt   added"].rstrip().endswith(" s")
     spans = json.loads(cli("show", "s-60", "--timeline", "--json").stdout)
     assert {span["kind"] for span in spans} >= {"execution", "attempt", "wait"}
 
