@@ -201,6 +201,11 @@ async def test_forks_are_listed_with_the_others(client: AsyncClient, case: Async
     await forked.result(20)
     rows = {row["id"]: row for row in await client.executions(limit=100)}
     assert (rows["listed"]["workflow"], rows["listed"]["status"]) == ("customer-support", "succeeded")
+    assert (rows["listed"]["forked_from"], rows[case.id]["forked_from"]) == (case.id, None)
+    other = await forked.fork(id="of-listed")
+    await other.result(20)
+    assert [row["id"] for row in await client.executions(forked_from="listed")] == ["of-listed"]
+    assert "listed" in {row["id"] for row in await client.executions(filter=f"forked_from == '{case.id}'")}
 
 
 async def test_a_past_that_was_removed_is_refused_and_a_fork_of_it_stands_alone(client: AsyncClient) -> None:

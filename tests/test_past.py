@@ -1,6 +1,7 @@
 """Looking into the past: replay, states at any place, comparison, verification, evaluation, and their commands."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -190,6 +191,10 @@ def test_the_command_forks_drives_the_fork_and_prints_its_output(cli: Cli) -> No
     done = cli("fork", "t-1", "--from", "added", "--id", "f-1", "--local")
     assert json.loads(done.stdout) == {"sum": 3}
     assert "a fork of t-1; reused: doubled" in done.stderr
+    assert re.search(r"a fork of t-1, after its entry [0-9]+", cli("show", "f-1").stderr)
+    assert json.loads(cli("show", "f-1", "--json").stdout)["fork"]["of"] == "t-1"
+    listed = {row["id"] for row in json.loads(cli("list", "--forked-from", "t-1", "--json").stdout)}
+    assert "f-1" in listed <= {"f-1", "f-time"}
     told = json.loads(cli("fork", "t-1", "--from", "doubled", "--input", '{"number": 5}', "--local", "--json").stdout)
     assert (told["of"], told["output"]) == ("t-1", {"sum": 11})
 
