@@ -22,7 +22,7 @@ from perdure.cluster.settings import Settings
 from perdure.cluster.what_if import Runner, WhatIf
 from perdure.definitions.loading import Definition
 from perdure.definitions.plan import Plan
-from perdure.errors import BadInput
+from perdure.errors import BadInput, CorruptBlob, CorruptEntry, DefinitionError, ExecutionNotFound
 
 _AT_ONCE = 4  # executions
 
@@ -31,13 +31,14 @@ class Evaluated(msgspec.Struct):
     """One execution under a changed definition.
 
     same: it would end in the same way with the same output; None where a dry run cannot say. was, now: what became of
-    it, and what would. reused, ran: nodes answered from the record, and made (in a dry run: that would be made). left:
-    what it waits for that the record does not answer. nodes: those that differ. tokens, cost: what this took.
+    it, None where it cannot be read, and what would. reused, ran: nodes answered from the record, and made (in a dry
+    run: that would be made). left: what it waits for that the record does not answer. nodes: those that differ. tokens,
+    cost: what this took.
     """
 
     execution: str
     same: bool | None
-    was: Summary
+    was: Summary | None
     now: Summary | None = None
     reused: list[str] = []
     ran: list[str] = []
@@ -87,6 +88,13 @@ class Evaluation:
         return Runner(work, secrets, Outside(self._settings.reach, secrets, self._connection.nats, pool))
 
     async def _one(self, execution: str, runner: Runner | None) -> Evaluated:
+        """Evaluate one execution; one that cannot be read keeps nobody from the others."""
+        try:
+            return await self._evaluated(execution, runner)
+        except (CorruptEntry, CorruptBlob, ExecutionNotFound, DefinitionError, BadInput) as error:
+            return Evaluated(execution, None, None, problem=str(error))
+
+    async def _evaluated(self, execution: str, runner: Runner | None) -> Evaluated:
         history = History(execution, self._connection)
         was = await summary_of(history)
         past = [recorded.entry for recorded in await history]
@@ -99,9 +107,9 @@ class Evaluation:
         return self._told(was, what_if, await what_if.run(start))
 
     def _start(self, was: Summary, execution: str) -> StartExecution:
-        plan = self._definition.plan
+        plan, places = self._definition.plan, dict[str, str]()
         if self._dry:  # no tool, model or secret need be here
-            value, places = checked_input(self._definition, was.input), {}
+            value = checked_input(self._definition, was.input)
         else:
             value, places = checked(self._settings, self._definition, was.input, execution, sees_secrets=True)
         return StartExecution("evaluate", execution, plan.name, plan.digest, value, "evaluate", places)

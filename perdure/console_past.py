@@ -92,7 +92,7 @@ def show_evaluated(told: Sequence[Evaluated], *, dry: bool) -> None:
             )
         if each.problem:
             console.print(f"    {each.problem}", markup=False, soft_wrap=True)
-        if each.same is False and each.now is not None:
+        if each.same is False and each.was is not None and each.now is not None:
             was, now = (each.was.error or each.was.output), (each.now.error or each.now.output)
             console.print(f"    {each.was.status}: {short(was)}", markup=False, soft_wrap=True)
             console.print(f"    {each.now.status}: {short(now)}", markup=False, soft_wrap=True)

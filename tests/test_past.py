@@ -291,6 +291,21 @@ def test_a_changed_output_differs_without_any_call(cli: Cli, tmp_path: Path) -> 
     assert all(each["nodes"] == [] for each in told.values())
 
 
+async def test_an_execution_that_cannot_be_read_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    async with await perdure.connect_async(Settings(store=tmp_path / "store"), local=True) as client:
+        for name, value in (("sound", "x"), ("damaged", "x" * 300_000)):
+            await (
+                await client.start({"name": "w", "nodes": {"a": {"set": "${{ len(input) }}"}}}, value, id=name)
+            ).result(20)
+        log = client._connection.log
+        await log.blobs.delete([blob.name async for each in log.read_stored("damaged") for blob in each.slim.blobs])
+        changed = {"name": "w", "nodes": {"a": {"set": "${{ len(input) + 0 }}"}}}
+        told = {each.execution: each async for each in client.evaluate(changed)}
+    assert (told["sound"].same, told["sound"].problem) == (True, "")
+    assert (told["damaged"].same, told["damaged"].was) == (None, None)
+    assert "blob" in told["damaged"].problem
+
+
 def test_the_report_for_people_names_what_differs(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "changed.json"
     file.write_text(json.dumps(flow(more=100)))
