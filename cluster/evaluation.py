@@ -120,9 +120,7 @@ class Evaluation:
         problem = ""
         if state.outcome is None:
             same = None if self._dry and what_if.ran else False
-            waits = sorted(
-                {*what_if.left, *(() if self._dry and what_if.ran else (*state.waiting, *active_states(state)))}
-            )
+            waits = sorted({*what_if.left, *(() if same is None else (*state.waiting, *active_states(state)))})
             problem = f"it does not come to an end: it is at {', '.join(waits)}" if waits else ""
         tokens = sum((use.get("input") or 0) + (use.get("output") or 0) for use in what_if.usage)
         return Evaluated(

@@ -25,6 +25,7 @@ from perdure.actors.inputs import (
     FireTimer,
     Input,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportSuccess,
     SignalExecution,
@@ -218,8 +219,11 @@ class WhatIf:
     def _wait(self, path: str, node: NodeState) -> None:
         """Answer a wait as it was answered; a time is waited for in virtual time, anything else for ever."""
         result = self._recorded(path, node.attempt, asked(self._started, self.plan, path, node))
-        if path.endswith(UNDO):
-            self._inputs.append(CompleteNode(path, self._execution, path))
+        if path.endswith(UNDO):  # a child is to undo itself: as it did, else it counts as done
+            error = result.error if result is not None else None
+            self._inputs.append(
+                ReportCompensation(path, self._execution, path, node.input.get("compensation", ""), error)
+            )
         elif result is None or not result.ended:
             if f"wait/{path}" not in self._started.timers:
                 self.left.append(path)
@@ -232,11 +236,14 @@ class WhatIf:
 
     def _child(self, event: ChildRequested) -> None:
         """Let a child end as it did; one that is asked for something else is not run."""
-        if event.detached or event.node.endswith(UNDO):
+        if event.detached:
             return
         result = self._recorded(event.node, event.attempt, event.input)
         if result is None or not result.ended:
-            self.left.append(event.node)
+            if event.node.endswith(UNDO):  # it counts as done
+                self._inputs.append(ReportChild(f"{event.child}/ended", self._execution, event.child))
+            else:
+                self.left.append(event.node)
             return
         report = ReportChild(f"{event.child}/ended", self._execution, event.child, result.output, result.error)
         self._comes(result.at, result.number, event.node, event.attempt, report)
