@@ -32,7 +32,7 @@ from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
 from perdure.cluster.subscribing import AsyncSubscribing
 from perdure.definitions.loading import Definition, WorkflowLike, load
-from perdure.errors import EnvironmentProblem
+from perdure.errors import BadInput, EnvironmentProblem
 from perdure.events.sessions import JetStreamSessions
 
 if TYPE_CHECKING:
@@ -249,13 +249,17 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
 
         What is unchanged is answered from their records, the rest is really called here; nothing is stored. of: the
         name of the workflow that ran; the definition's own otherwise. dry: call nothing, and say what would be called.
-        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable or SecretMissing.
+        Raises DefinitionError, BadInput (also where none has ended), ToolNotFound, ModelUnavailable or SecretMissing.
         """
         from perdure.cluster.evaluation import Evaluation
 
         definition = await self.definition_of(workflow)
         name = of or definition.workflow.name
         rows = await self.executions(("succeeded", "failed"), last, workflow=name)
+        if not rows:
+            raise BadInput(
+                f"no execution of a workflow {name!r} has succeeded or failed here, so there is none to evaluate"
+            )
         evaluation = Evaluation(self._connection, self._settings, definition, dry=dry)
         async for each in evaluation.each([row["id"] for row in rows]):
             yield each

@@ -189,6 +189,8 @@ async def _changes(execution: str, since: Any, at: Any, settings: "Settings", *,
         print_json([each._asdict() for each in changes])
     else:
         show_changes(changes)
+        if not changes:
+            say("nothing changed")
 
 
 async def _replay(execution: str, at: int | datetime | None, settings: "Settings", *, as_json: bool) -> None:

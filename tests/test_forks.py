@@ -168,6 +168,17 @@ async def test_forks_of_forks_reuse_what_any_of_them_did(client: AsyncClient) ->
     assert [blob.at for blob in slim.blobs] == ["/events/0/input", "/events/1/past"]
 
 
+async def test_forks_of_forks_are_so_many_deep_at_most(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.cluster.forks._DEEPEST", 3)
+    run = await client.start(FLOW, "d", id="deep-0")
+    for number in range(1, 3):
+        await run.result(20)
+        run = await run.fork(from_="second", id=f"deep-{number}")
+    assert await run.result(20) == ["d", "good"]
+    with pytest.raises(BadInput, match="'deep-2' is a fork of forks, 3 deep; start a new execution instead"):
+        await run.fork()
+
+
 async def test_a_fork_is_exported_and_goes_on_elsewhere(client: AsyncClient, tmp_path: Path) -> None:
     run = await client.start(FLOW, "z", id="source")
     await run.result(20)

@@ -152,6 +152,7 @@ def test_replay_tells_the_difference_between_two_places(cli: Cli) -> None:
     changes = json.loads(cli("replay", "s-1", "--since", "1", "--json").stdout)
     assert {"place": "status", "before": "running", "after": "succeeded"} in changes
     assert "status: running → succeeded" in cli("replay", "s-1", "--since", "1").stderr
+    assert cli("replay", "s-1", "--since", "2", "--at", "2").stderr == "nothing changed\n"
 
 
 def test_show_at_shows_the_state_as_it_was(cli: Cli, client: Client) -> None:
@@ -282,6 +283,11 @@ def test_a_dry_run_calls_nothing_and_says_what_would_be_called(cli: Cli, tmp_pat
     assert CALLS == []
     assert {tuple(each["ran"]) for each in told.values()} == {("added",)}
     assert {each["same"] for each in told.values()} == {None}
+
+
+def test_an_evaluation_of_nothing_is_no_success(cli: Cli, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no execution of a workflow 'other' has succeeded or failed here"):
+        evaluated(cli, tmp_path, flow(), "--of", "other")
 
 
 def test_a_changed_output_differs_without_any_call(cli: Cli, tmp_path: Path) -> None:
