@@ -274,7 +274,7 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
         """
         from perdure.cluster.verification import Verification
 
-        verification = Verification(self._connection, self._projections if projections else None)
+        verification = Verification(self._connection, self._with_own() if projections else None)
         try:
             await verification.open()
             for execution in await verification.all() if executions is None else executions:

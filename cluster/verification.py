@@ -127,9 +127,11 @@ class Verification:
         return self._definitions[digest]
 
     def close(self) -> None:
-        """Forget what was made to compare with."""
+        """Forget what was made to compare with, and close the read models."""
         if self._scratch is not None:
             self._scratch.close()
+        if self._projections is not None:
+            self._projections.close()
 
 
 class _Chain:

@@ -44,11 +44,17 @@ class Projections:
     def __init__(self, url: str | Path, own: Sequence[Projection] = (), batch: int = BATCH) -> None:
         self._batch = batch
         self.store = Store(url)
+        self.own = tuple(own)
         self._projections: dict[str, Projection] = {}
         for projection in [*built_in(), *own]:
             if projection.name in self._projections:
                 raise BadInput(f"two projections have the name {projection.name!r}; give yours another one")
             self._projections[projection.name] = projection
+
+    @property
+    def all(self) -> list[Projection]:
+        """All projections."""
+        return list(self._projections.values())
 
     @property
     def names(self) -> list[str]:

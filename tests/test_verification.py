@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, delete, update
 from typer.testing import CliRunner
 
 import perdure
@@ -14,6 +15,9 @@ from perdure import Settings
 from perdure.cli import app
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.verification import Verification
+from perdure.events.entry import Happened
+from perdure.events.vocabulary import ExecutionStarted
+from perdure.projections.projection import Projection
 from perdure.projections.runner import Projections
 from perdure.projections.tables import definitions, executions, statistics
 
@@ -46,7 +50,7 @@ async def problems(client: AsyncClient, *executions: str) -> list[tuple[str, str
 
 async def test_what_went_on_since_the_read_models_were_brought_up_is_no_problem(client: AsyncClient) -> None:
     run = await client.start(FLOW, id="going")
-    verification = Verification(client._connection, client._projections)
+    verification = Verification(client._connection, client._with_own())
     await verification.open()
     await run.signal("go")
     await run.result(10)
@@ -103,3 +107,39 @@ async def test_the_command_tells_each_problem_on_a_line_and_ends_with_1(client: 
     assert ": 2 problems" in done.stderr
     told = json.loads((await asyncio.to_thread(run, "--json")).stdout)
     assert [each["kind"] for each in told["problems"]] == ["projection", "projection"]
+
+
+class Starts(Projection):
+    name = "starts"
+    table = Table("starts", MetaData(), Column("execution", String, primary_key=True), Column("entry", Integer))
+    tables = (table,)
+
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        for each in events:
+            if isinstance(each.event, ExecutionStarted):
+                connection.execute(self.table.insert().values(execution=each.execution, entry=each.n))
+
+
+async def test_a_projection_of_the_users_own_is_held_against_the_log(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path / "store", projections=["test_verification:Starts"])
+    async with await perdure.connect_async(settings, local=True) as client:
+        await finished(client, "one")
+        assert await problems(client) == []
+        changed(client, update(Starts.table).values(entry=5))
+        ((_, message),) = await problems(client)
+        assert "the read model 'starts': the row 'one' of 'starts' has 5 as 'entry', and the log makes 1" in message
+        assert [each.problems async for each in client.verify(projections=False)] == [[]]
+
+
+async def test_read_models_in_postgresql_are_held_against_the_log_like_those_in_sqlite(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    settings = Settings(store=tmp_path / "store", projections_url=postgres_url)
+    async with await perdure.connect_async(settings, local=True) as client:
+        await finished(client, "one", {"text": "ü"})
+        await finished(client, "Two")
+        assert await problems(client) == []
+        changed(client, update(statistics).values(succeeded=7), update(executions).values(priority=1))
+        told = [message for _, message in await problems(client)]
+    assert len(told) == 3
+    assert "has 7 as 'succeeded', and the log makes 2" in told[2]
