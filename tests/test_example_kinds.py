@@ -170,7 +170,7 @@ async def test_every_example_evaluated_as_it_is_ends_as_it_did_and_nothing_is_ca
     for run in runs.values():
         await ended(run)
     for example in runs:
-        (told,) = [each async for each in client.evaluate(FOLDER / f"{example}.yaml", 1)]
-        assert told.execution == runs[example].id
-        assert (example, told.same, told.problem, told.ran, told.nodes) == (example, True, "", [], [])
+        (found,) = [each async for each in client.evaluate(FOLDER / f"{example}.yaml", 1)]
+        assert found.execution == runs[example].id
+        assert (example, found.same, found.problem, found.ran, found.nodes) == (example, True, "", [], [])
     assert [each.problems async for each in client.verify([run.id for run in runs.values()])] == [[]] * len(runs)
