@@ -5,7 +5,7 @@ import json
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from nats.aio.client import Client as Nats
@@ -214,18 +214,25 @@ class JetStreamLog:
 
     async def identity(self) -> str:
         """Return when the stream was created; see Log.identity."""
-        answer = json.loads((await self._request(f"$JS.API.STREAM.INFO.{STREAM}", b"")).data)
-        if "created" not in answer:
-            raise LogUnavailable(f"the stream {STREAM} cannot be looked at: {answer.get('error')}")
-        return str(answer["created"])
+        return str((await self._info())["created"])
 
     async def last(self, execution: str | None = None) -> int:
         """Return the last position; see Log.last."""
-        subject = events_subject(execution) if execution else f"{EVENTS}.>"
-        query = json.dumps({"last_by_subj": subject}).encode()
+        if execution is None:
+            # Not by a direct get: it keeps the server from letting go of the last block, of up to 8 MB. The last
+            # message is always there, for of each subject one is kept.
+            return int((await self._info())["state"]["last_seq"])
+        query = json.dumps({"last_by_subj": events_subject(execution)}).encode()
         ask = partial(self._request, f"$JS.API.DIRECT.GET.{STREAM}", query)
         headers = (await self._by(asyncio.get_running_loop().time() + self._timeout, ask)).headers or {}
         return 0 if headers.get("Status") == "404" else int(headers["Nats-Sequence"])
+
+    async def _info(self) -> dict[str, Any]:
+        ask = partial(self._request, f"$JS.API.STREAM.INFO.{STREAM}", b"")
+        answer = json.loads((await self._by(asyncio.get_running_loop().time() + self._timeout, ask)).data)
+        if "state" not in answer:
+            raise LogUnavailable(f"the stream {STREAM} cannot be looked at: {answer.get('error')}")
+        return cast("dict[str, Any]", answer)
 
     async def recorded(self, executions: Iterable[str]) -> set[str]:
         """Return those of the executions that have entries."""
