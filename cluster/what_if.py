@@ -231,7 +231,8 @@ class WhatIf:
             given = CompleteNode(f"{path}/{node.attempt}", self._execution, path, result.output)
             self._comes(result.at, result.number, path, node.attempt, given)
         elif result.error.type == "Rejected":
-            decided = DecideApproval(path, self._execution, path, approved=False, data=result.error.data)
+            said = {key: value for key, value in (result.error.data or {}).items() if key in ("by", "data")}
+            decided = DecideApproval(path, self._execution, path, approved=False, **said)
             self._comes(result.at, result.number, path, node.attempt, decided)
 
     def _child(self, event: ChildRequested) -> None:
@@ -245,7 +246,9 @@ class WhatIf:
             else:
                 self.left.append(event.node)
             return
-        report = ReportChild(f"{event.child}/ended", self._execution, event.child, result.output, result.error)
+        report: Input = ReportChild(f"{event.child}/ended", self._execution, event.child, result.output, result.error)
+        if result.error is None and "output" in self.plan.node(event.node).templates:
+            report = CompleteNode(f"{event.node}/{event.attempt}", self._execution, event.node, result.output)
         self._comes(result.at, result.number, event.node, event.attempt, report)
 
     async def _made(self, path: str, state: NodeState, runner: Runner) -> Input:
