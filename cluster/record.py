@@ -21,6 +21,7 @@ from perdure.events.vocabulary import (
     EventHeld,
     EventIgnored,
     ExecutionForked,
+    ExecutionRetried,
     ExecutionStarted,
     MacrostepTaken,
     NodeAttemptFailed,
@@ -66,12 +67,14 @@ class Told(NamedTuple):
 class Record:
     """A past execution as an evaluation needs it. A fork's past counts.
 
-    results: the newest result of each attempt, by the node's path and the attempt's number. told: what statecharts
+    results: those of each attempt, by the node's path and the attempt's number: several where what is around it was
+    begun again; of what a retry or a fork of the execution made again, only what came of that. told: what statecharts
     were told, in order. plans: those that the execution, and what it is a fork of, ran under, by digest.
     """
 
     def __init__(self, plans: Mapping[str, Plan], past: Iterable[Entry]) -> None:
-        self.results: dict[tuple[str, int], Result] = {}
+        self.results: dict[tuple[str, int], list[Result]] = {}
+        self._old: set[tuple[str, int]] = set()
         self.told: list[Told] = []
         self._plans = plans
         self._number = 0
@@ -87,6 +90,8 @@ class Record:
                 plan = self._plans[event.digest]
             elif isinstance(event, ExecutionForked):
                 self._take(entries(event))
+            if isinstance(event, ExecutionForked | ExecutionRetried):
+                self._old = set(self.results)
             state = evolve(state, event)
             self._number += 1
             self._at = at
@@ -120,10 +125,19 @@ class Record:
 
     def _put(self, plan: Plan, event: Any, given: Any) -> None:
         result = Result(given, making_of(plan, event.node, given), self._at, self._number)
-        self.results[event.node, event.attempt] = self._open[event.node] = result
+        key = event.node, event.attempt
+        there = self.results.setdefault(key, [])
+        if key in self._old:
+            self._old.discard(key)
+            there.clear()
+        elif isinstance(event, NodeResumed) and there and not there[-1].ended:
+            there.pop()
+        there.append(result)
+        self._open[event.node] = result
 
     def _end(self, event: Any, output: Any, error: Error | None) -> None:
-        result = self.results.get((event.node, event.attempt))
+        there = self.results.get((event.node, event.attempt))
+        result = there[-1] if there else None
         if result is not None and not (result.ended and error is not None):
             result.ended, result.output, result.error = True, output, error
             result.at, result.number = self._at, self._number

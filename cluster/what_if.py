@@ -82,6 +82,7 @@ class WhatIf:
         self._inputs: deque[Input] = deque()
         self._coming: list[_Coming] = []
         self._counter = count()
+        self._used: set[int] = set()
         self._at_work: dict[asyncio.Task[Input], str] = {}
 
     async def run(self, start: StartExecution) -> Started:
@@ -203,10 +204,13 @@ class WhatIf:
             self._at_work[asyncio.create_task(self._made(path, node, self._runner))] = path
 
     def _recorded(self, path: str, attempt: int, given: Any) -> Result | None:
-        """Return the result of the same call in the past: made in the same way, with the same input."""
-        result = self._record.results.get((path, attempt))
-        same = result is not None and result.given == given
-        return result if same and result is not None and result.making == making_of(self.plan, path, given) else None
+        """Return the result of the same call in the past: made so, with the same input; each in its turn."""
+        making = making_of(self.plan, path, given)
+        there = self._record.results.get((path, attempt), ())
+        same = [each for each in there if each.given == given and each.making == making]
+        result = next((each for each in same if id(each) not in self._used), same[-1] if same else None)
+        self._used.add(id(result))
+        return result
 
     def _answer(self, path: str, attempt: int, result: Result) -> Input:
         """Return how a call ended. An output that was made of the result by `output` is not made again."""

@@ -287,3 +287,20 @@ async def test_a_dry_run_lets_nothing_time_out_behind_a_call_that_it_does_not_ma
 
     what_if, state = await again(plan("a"), moments(plan("a"), (1, done("a", 1))), plan("b"))
     assert (what_if.ran, state.outcome) == (["a"], None)
+
+
+async def test_what_was_begun_again_from_the_start_is_answered_each_time_as_it_was_then() -> None:
+    plan = plan_of({
+        "all": {"foreach": {"items": "[1]", "as": "i"}, "do": {"x": {"tool": "t"}},
+                "retry": {"attempts": 2, "delay": "10s", "jitter": False}},
+    })  # fmt: skip
+    due = NOW + timedelta(seconds=11)
+    past = moments(
+        plan,
+        (1, ReportFailure("all[0]/x", 1, Error("Boom", "no"))),
+        (11, FireTimer.of(EXECUTION, "retry/all", due)),
+        (12, ReportSuccess("all[0]/x", 1, "yes")),
+    )
+    what_if, state = await again(plan, past)
+    assert what_if.reused == ["all[0]/x", "all[0]/x"]
+    assert (state.outcome, what_if.now) == (past[-1].events[-1], NOW + timedelta(seconds=12))
