@@ -107,7 +107,8 @@ def _session(draft: Draft, path: str) -> str | None:
     if isinstance(session, int) and not isinstance(session, bool):
         session = str(session)
     if not isinstance(session, str) or not 1 <= len(session) <= 200 or not session.isprintable():
-        raise ExpressionError(f"'session' of node {path!r} gave {session!r}; it is text of 1 to 200 characters")
+        what = f"'session' of node {path!r} gave {str(session)[:100]!r}"
+        raise ExpressionError(f"{what}; it is text of 1 to 200 printable characters")
     return session
 
 

@@ -9,7 +9,9 @@ from perdure.actors.models import Offered
 from perdure.actors.outside import Outside
 from perdure.actors.tool_schema import schema_of
 from perdure.definitions.agent_parts import HAND_OFF, Agent, AgentTool
+from perdure.definitions.data_words import misfits
 from perdure.definitions.plan import Plan
+from perdure.errors import BadInput
 
 _MESSAGE = {
     "type": "object",
@@ -28,6 +30,19 @@ async def offered(plan: Plan, agent: Agent, places: Mapping[str, str], outside: 
     """
     made = [await _offered(plan, tool, places, outside) for tool in agent.tools]
     return [*made, *(_hand_off(plan, name) for name in agent.handoffs)]
+
+
+async def check_exact(plan: Plan, tool: AgentTool, places: Mapping[str, str], outside: Outside, given: Any) -> None:
+    """Raise BadInput where a call that a condition let pass has arguments of other types than the tool takes.
+
+    A tool takes "500" for 500, and the condition `args.amount == 500` saw no such amount.
+    """
+    if not tool.approve or tool.always_asks or tool.tool is None:
+        return
+    _, schema = await _of_tool(plan, tool.target, places, outside)
+    seen = {key: value for key, value in given.items() if key not in tool.with_}
+    if problems := misfits(_without(schema, tool.with_), seen, "its argument"):
+        raise BadInput(f"tool {tool.target!r}, whose calls are decided on, takes no other types: {'; '.join(problems)}")
 
 
 async def _offered(plan: Plan, tool: AgentTool, places: Mapping[str, str], outside: Outside) -> Offered:

@@ -14,7 +14,7 @@ from perdure.actors.replies import InvalidReply, checked
 from perdure.actors.transcripts import Conversation, Said, asked
 from perdure.definitions.agent_parts import Agent
 from perdure.definitions.plan import Plan
-from perdure.errors import EnvironmentProblem
+from perdure.errors import BadInput, EnvironmentProblem
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, questi
     said, used = [asked(question)], list[dict[str, Any]]()
     own = plan.endpoints if plan is not None else {}
     for tries_left in range(agent.repairs, -1, -1):
-        request = _request(name, agent, said)
+        request = _request(name, agent, said, mends=len(said) > 1)
         reply, usage = await models.ask(own, agent, request, hear)
         used.append(usage)
         if agent.output is None:
@@ -58,7 +58,8 @@ async def take_turn(
     if given.session is not None and given.upto:
         records = await memories.records_of(_sessions(models), given.session, given.upto)
         remembered = memories.remembered(records, agent.memory.tokens)
-    request = _request(given.agent, agent, [*remembered, *given.said])
+    mends = len(given.said) > 1 and given.said[-1].role == "user"  # nobody else speaks to it within a conversation
+    request = _request(given.agent, agent, [*remembered, *given.said], mends=mends)
     request = msgspec.structs.replace(request, tools=await offered(plan, agent, places, outside))
     reply, usage = await models.ask(plan.endpoints, agent, request, hear)
     return Answered(msgspec.to_builtins(reply), usage)
@@ -73,13 +74,17 @@ async def remember(models: Models, plan: Plan, given: Conversation, does: str, k
         said = msgspec.convert(models.redact(msgspec.to_builtins(record.said)), list[Said])
         return await memories.add(log, given.session, msgspec.structs.replace(record, said=said))
 
+    used = list[dict[str, Any]]()
+
     async def summarise(text: str) -> str:
         name = agent.memory.summarise or ""
         answer = await ask(models, plan, name, plan.agents[name], {"message": text}, lambda _piece: None)
+        used.append(answer.usage)
         return answer.value if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)
 
     summed_up = summarise if agent.memory.summarise is not None else None
-    return await memories.recall(log, given.session, given.agent, agent.memory, key, summed_up)
+    recalled = await memories.recall(log, given.session, given.agent, agent.memory, key, summed_up)
+    return Answered(recalled, used[0]) if used else recalled
 
 
 def _sessions(models: Models) -> memories.SessionLog:
@@ -88,11 +93,22 @@ def _sessions(models: Models) -> memories.SessionLog:
     return models.sessions
 
 
-def _request(name: str, agent: Agent, said: list[Said]) -> Asked:
+def _request(name: str, agent: Agent, said: list[Said], *, mends: bool) -> Asked:
+    for each in said:
+        _check_files(name, each.files)
     return Asked(
         name, agent.model, agent.instructions, said, schema=agent.output, temperature=agent.temperature,
-        options=agent.options,
+        options=agent.options, mends=mends,
     )  # fmt: skip
+
+
+def _check_files(name: str, files: Any) -> None:
+    """Raise BadInput where the files of a question are no references."""
+    for each in files if isinstance(files, list) else [files]:
+        named = [each.get("file"), each.get("url")] if isinstance(each, dict) else []
+        if each is files or [type(which) for which in named if which] != [str]:
+            what = f"agent {name!r}: 'files' is a list of what `client.upload` gave, or of mappings with a 'url'"
+            raise BadInput(f"{what}, and not {json.dumps(each, ensure_ascii=False)[:100]}")
 
 
 def _sum(used: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The chat-completions protocol: a request becomes its messages, and its answer, streamed or whole, a reply."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from perdure.actors import retry_after
-from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, ReplyTooLarge, Unavailable
-from perdure.actors.replies import AskedFor, InvalidReply, Reply
+from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, Unavailable
+from perdure.actors.replied import call_of, check_refusal, check_size, text_of, tokens
+from perdure.actors.replies import InvalidReply, Reply
 from perdure.actors.transcripts import Said
+from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
-    from openai import APIError, AsyncOpenAI
+    from openai import APIError, APIStatusError, AsyncOpenAI
 
 File = Callable[[Mapping[str, Any]], Awaitable[str]]
 Answer = tuple[Reply, tuple[int, int]]
@@ -85,7 +88,8 @@ async def _heard(asked: Asked, stream: Any, hear: Hear) -> Answer:
         async for chunk in stream:
             taking.take(chunk)
     if not taking.ended:
-        raise Unavailable(f"agent {asked.name!r}: the endpoint's stream ended before the reply did")
+        hint = "" if taking.begun else "; where it does not stream, say `stream: false`"
+        raise Unavailable(f"agent {asked.name!r}: the endpoint's stream ended before the reply did{hint}")
     return taking.answer()
 
 
@@ -96,27 +100,38 @@ class _Taking:
         self._asked = asked
         self._hear = hear
         self._text: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, str]] = []
+        self._at: dict[int, dict[str, str]] = {}
+        self._refusal: list[str] = []
         self._usage: Any = None
         self._size = 0
-        self.ended = False
+        self._withheld = False
+        self.begun = self.ended = False
 
     def take(self, chunk: Any) -> None:
+        self.begun = True
         self._usage = getattr(chunk, "usage", None) or self._usage
         for choice in chunk.choices or ():
             self.ended = self.ended or bool(choice.finish_reason)
+            self._withheld = self._withheld or choice.finish_reason == "content_filter"
             delta = choice.delta
             if delta is None:
                 continue
-            if delta.content:
-                self._count(delta.content)
-                self._text.append(delta.content)
-                self._hear(delta.content)
+            if text := text_of(delta.content):
+                self._count(text)
+                self._text.append(text)
+                self._hear(text)
+            if refusal := getattr(delta, "refusal", None):
+                self._count(refusal)
+                self._refusal.append(refusal)
             for piece in delta.tool_calls or ():
                 self._take_call(piece)
 
     def _take_call(self, piece: Any) -> None:
-        call = self._calls.setdefault(piece.index or 0, {"id": "", "name": "", "arguments": ""})
+        call = self._at.get(piece.index or 0)
+        if call is None or (piece.id and call["id"] not in ("", piece.id)):  # some servers give each call the index 0
+            call = self._at[piece.index or 0] = {"id": "", "name": "", "arguments": ""}
+            self._calls.append(call)
         call["id"] = call["id"] or piece.id or ""
         if piece.function is not None:
             self._count(piece.function.name or "")
@@ -130,55 +145,30 @@ class _Taking:
 
     def answer(self) -> Answer:
         text = "".join(self._text)
-        calls = [_call(number, **call) for number, call in sorted(self._calls.items())]
+        check_refusal(self._asked, "".join(self._refusal), withheld=self._withheld)
+        calls = [call_of(number, **call) for number, call in enumerate(self._calls)]
         return Reply(text, calls), tokens(self._asked, self._usage, text, calls)
 
 
 def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
     if not getattr(completion, "choices", None):
         raise InvalidReply(f"agent {asked.name!r}: the endpoint's answer has no choices")
-    message = completion.choices[0].message
-    text = message.content or ""
+    choice = completion.choices[0]
+    message, withheld = choice.message, choice.finish_reason == "content_filter"
+    text = text_of(message.content)
+    check_refusal(asked, getattr(message, "refusal", None), withheld=withheld)
     calls = [
-        _call(number, call.id, call.function.name, call.function.arguments)
+        call_of(number, call.id, call.function.name, call.function.arguments)
         for number, call in enumerate(message.tool_calls or ())
     ]
     check_size(asked, len(text) + sum(len(call.arguments) + len(call.name) for call in calls))
     hear(text)
-    return Reply(text, calls), tokens(asked, completion.usage, text, calls)
+    return Reply(text, calls), tokens(asked, getattr(completion, "usage", None), text, calls)
 
 
-def _call(number: int, id: str | None, name: str, arguments: str | None) -> AskedFor:  # noqa: A002 (the protocol's word)
-    return AskedFor(id or f"call_{number}", name, arguments or "{}")
-
-
-def check_size(asked: Asked, size: int) -> None:
-    """Raise ReplyTooLarge where a reply has more characters than it may have."""
-    if size > asked.most:
-        raise ReplyTooLarge(
-            f"agent {asked.name!r}: the reply has more than {asked.most} characters, the setting 'reply_bytes'"
-        )
-
-
-def tokens(asked: Asked, usage: Any, text: str, calls: list[AskedFor]) -> tuple[int, int]:
-    """Return the tokens in and out, as the endpoint counts them, or else about so many."""
-    if usage is not None:
-        taken = getattr(usage, "prompt_tokens", None) or getattr(usage, "input_tokens", None) or 0
-        given = getattr(usage, "completion_tokens", None) or getattr(usage, "output_tokens", None) or 0
-        return taken, given
-    asked_for = len(asked.instructions) + sum(map(_length, asked.said))
-    return about(asked_for), about(len(text) + sum(len(call.arguments) for call in calls))
-
-
-def _length(said: Said) -> int:
-    return len(said.text) + sum(len(call.arguments) for call in said.calls)
-
-
-def about(characters: int) -> int:
-    """Return about how many tokens so many characters are."""
-    return -(-characters // 4)
-
-
+_OPENAI = "https://api.openai.com/v1"  # said, for the client would take OPENAI_BASE_URL for an endpoint that names none
+_AGAIN = (408, 409, 425)  # statuses below 500 that tell of the moment, and not of the request
+_OF_SCHEMA = re.compile(r"response_format|json_schema|text\.format|structured.output", re.IGNORECASE)
 _CLIENT = ("openai", "openai.resources.chat.completions", "openai.resources.responses")
 
 
@@ -197,13 +187,21 @@ async def telling(name: str) -> AsyncIterator[None]:
     except (openai.APIConnectionError, openai.InternalServerError) as error:
         raise Unavailable(f"agent {name!r}: {error.message}", _waits(error)) from error
     except openai.APIStatusError as error:
-        raise Refused(f"agent {name!r}: {error}") from error
+        raise _of_status(name, error) from error
     except openai.APIError as error:  # told within a stream
         raise Unavailable(f"agent {name!r}: {error.message}") from error
     except (openai.OpenAIError, UnicodeEncodeError) as error:  # headers are ASCII, and so are keys
         raise Refused(f"agent {name!r}: {error}") from error
-    except (ValueError, AttributeError, TypeError) as error:  # the client builds models of what it cannot read
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # the client reads whatever there is
         raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
+
+
+def _of_status(name: str, error: "APIStatusError") -> PerdureError:
+    told = f"agent {name!r}: {error}"
+    if error.status_code in _AGAIN:
+        return Unavailable(told, _waits(error))
+    of_schema = error.status_code in (400, 422, 501) and _OF_SCHEMA.search(told) is not None
+    return Refused(told, of_schema=of_schema)
 
 
 def _waits(error: "APIError") -> float | None:
@@ -221,6 +219,7 @@ def client_of(endpoint: Endpoint) -> "AsyncOpenAI":
     if about not in clients:
         from openai import AsyncOpenAI
 
-        clients[about] = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0)
+        base_url, key = endpoint.base_url or _OPENAI, endpoint.api_key or "none"
+        clients[about] = AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0)
     client: AsyncOpenAI = clients[about]
     return client

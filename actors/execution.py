@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -73,6 +73,10 @@ class Stream(Protocol):
 
     def hear(self, piece: str) -> None:
         """Take a piece of it."""
+        ...
+
+    def tell(self, kind: Literal["call", "result"], data: Any) -> None:
+        """Tell what a tool that it calls is given, or what that gave."""
         ...
 
     def close(self) -> None:
@@ -420,14 +424,28 @@ class Execution:
             self._mailbox.put(report)
 
     async def _told(self, work: Work) -> Any:
-        """Do the work; what a model says meanwhile is told to who listens."""
-        if self._around.stream is None or work.node.calls not in ("agent", "model"):
+        """Do the work; what a model says meanwhile, and the calls that it asks for, are told to who listens."""
+        called = work.node.called is not None and work.node.calls == "tool"
+        if self._around.stream is None or not (called or work.node.calls in ("agent", "model")):
             return await self._around.work(work)
         stream = self._around.stream(self.id, work.path, work.attempt)
         try:
+            if called:
+                return await self._call(work, stream)
             return await self._around.work(msgspec.structs.replace(work, hear=stream.hear))
         finally:
             stream.close()
+
+    async def _call(self, work: Work, stream: Stream) -> Any:
+        """Make a call that an agent asked for, and tell of it."""
+        stream.tell("call", work.input)
+        try:
+            result = await self._around.work(work)
+        except Exception as error:
+            stream.tell("result", {"error": msgspec.to_builtins(error_of(error, self._around.secrets.redact))})
+            raise
+        stream.tell("result", result)
+        return result
 
     def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
         """Return what is told for what an attempt waits."""

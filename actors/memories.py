@@ -90,8 +90,8 @@ async def recall(
     fits = remembered(records, memory.tokens)
     if summarise is None or size_of([each for one in records for each in one.said]) <= memory.tokens:
         return {"upto": upto, "said": len(fits)}
-    text = await summarise(_as_text(records))
-    summary = Said("user", f"Summary of what was said before: {text}")
+    text = f"Summary of what was said before: {await summarise(_as_text(records))}"
+    summary = Said("user", text[: max(1, memory.tokens - 4) * 4])  # one that did not fit would not be given at all
     await add(log, session, Record(f"{key}/summary", agent, datetime.now(UTC), [summary], replaces=upto))
     return {"upto": max(number for number, _ in await log.read(session)), "said": 1}
 

@@ -1,18 +1,23 @@
 """The models that agents ask: where each is reached, what it costs, and the ones that stand in for it."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from perdure.actors.memories import SessionLog
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
+from perdure.actors.time_limits import Timeout, in_time
 from perdure.actors.transcripts import Said
 from perdure.definitions import agent_parts
 from perdure.definitions.agent_parts import Agent
 from perdure.definitions.json_values import clean_text
 from perdure.errors import ModelUnavailable, PerdureError, SecretMissing
+
+if TYPE_CHECKING:
+    from perdure.actors.chat import Answer
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -30,6 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 OPENAI = Endpoint()
+_log = logging.getLogger("perdure.models")
 
 
 class _Busy(PerdureError):
@@ -49,7 +55,11 @@ class Unavailable(_Busy):
 
 
 class Refused(PerdureError):
-    """The endpoint refuses the request: credentials, model name, or content."""
+    """The endpoint refuses the request: credentials, model name, or content. of_schema: it takes no schemas."""
+
+    def __init__(self, message: str, *, of_schema: bool = False) -> None:
+        super().__init__(message)
+        self.of_schema = of_schema
 
 
 class ReplyTooLarge(InvalidReply):
@@ -67,7 +77,7 @@ class Offered(msgspec.Struct, frozen=True):
 class Asked(msgspec.Struct, frozen=True):
     """One request to a model: all that goes into it, whichever API it is put by.
 
-    name: the agent's. most: bytes that the reply may have.
+    name: the agent's. mends: the reply before broke the schema. most: bytes that the reply may have.
     """
 
     name: str
@@ -79,6 +89,7 @@ class Asked(msgspec.Struct, frozen=True):
     temperature: float | None = None
     options: dict[str, Any] = {}
     stream: bool = True
+    mends: bool = False
     most: int = 1_000_000
 
 
@@ -126,10 +137,9 @@ class Models:
     ) -> tuple[Reply, dict[str, Any]]:
         """Return the reply of the first model that answers, and what it took.
 
-        own: the endpoints of the workflow. Raises RateLimited, Unavailable, Refused, ReplyTooLarge or InvalidReply.
+        own: the endpoints of the workflow. Each may take as long as the agent's `timeout`.
+        Raises RateLimited, Unavailable, Timeout, Refused, ReplyTooLarge or InvalidReply.
         """
-        from perdure.actors import chat, responses
-
         failed: list[PerdureError] = []
         heard = False
 
@@ -139,17 +149,32 @@ class Models:
             hear(_text(piece))
 
         for endpoint, model in self._candidates(own, agent):
-            put = responses.put if endpoint.api == "responses" else chat.put
-            request = _for(endpoint, msgspec.structs.replace(asked, model=model, most=self.most))
+            request = msgspec.structs.replace(asked, model=model, most=self.most)
             try:
-                reply, (taken, given) = await put(endpoint, request, self.file, take)
-            except (_Busy, Refused) as error:
-                failed.append(error)
+                asking = self._put(endpoint, request, take)
+                reply, (taken, given) = await in_time(asking, agent.timeout)
+            except (_Busy, Timeout, Refused) as error:
+                late = isinstance(error, Timeout)
+                failed.append(Timeout(f"agent {asked.name!r}: model {model!r}: {error}") if late else error)
                 if heard:
                     take("\n")  # another reply follows
             else:
                 return _clean(reply), self._usage(model, taken, given)
         raise _worst(failed)
+
+    async def _put(self, endpoint: Endpoint, asked: Asked, hear: Hear) -> "Answer":
+        """Put a request to an endpoint; one that takes no schema, contrary to what is said of it, is asked in words."""
+        from perdure.actors import chat, responses
+
+        put = responses.put if endpoint.api == "responses" else chat.put
+        try:
+            return await put(endpoint, _for(endpoint, asked), self.file, hear)
+        except Refused as error:
+            if not error.of_schema or asked.schema is None or endpoint.structured != "native":
+                raise
+            _log.warning("%s; it is asked in words, and at once where its `structured` is `prompted`", error)
+        prompted = msgspec.structs.replace(endpoint, structured="prompted")
+        return await put(prompted, _for(prompted, asked), self.file, hear)
 
     def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
         wanted = [
@@ -186,20 +211,26 @@ def _text(text: str) -> str:
 
 
 def _for(endpoint: Endpoint, asked: Asked) -> Asked:
-    """Return the request as an endpoint takes it: one that knows no schemas is asked for JSON in words."""
+    """Return the request as an endpoint takes it: one that knows no schemas is asked for JSON in words.
+
+    So is one whose reply broke its schema: there are servers that take a schema and do not look at it.
+    """
     asked = msgspec.structs.replace(asked, stream=asked.stream and endpoint.stream)
-    if asked.schema is None or endpoint.structured == "native":
+    native = endpoint.structured == "native"
+    if asked.schema is None or (native and not asked.mends):
         return asked
     schema = msgspec.json.encode(asked.schema).decode()
     told = f"{asked.instructions}\n\nReply with nothing but JSON that fits this JSON Schema:\n{schema}"
-    return msgspec.structs.replace(asked, instructions=told, schema=None)
+    return msgspec.structs.replace(asked, instructions=told, schema=asked.schema if native else None)
 
 
 def _worst(failed: list[PerdureError]) -> PerdureError:
     """Return the error of a request that no model answered: one after which another try may help, if there is one."""
-    busy = [error for error in failed if isinstance(error, _Busy)]
-    if len(failed) == 1 or not busy:
+    again = sorted((error for error in failed if not isinstance(error, Refused)), key=lambda e: isinstance(e, Timeout))
+    if len(failed) == 1 or not again:
         return failed[0]
-    waits = [error.retry_after or 0.0 for error in busy]
-    soonest = min(waits) or None
-    return type(busy[0])("; ".join(map(str, failed)), soonest)
+    told = "; ".join(map(str, failed))
+    if not isinstance(again[0], _Busy):
+        return Timeout(told)
+    soonest = min(getattr(error, "retry_after", None) or 0.0 for error in again) or None
+    return type(again[0])(told, soonest)

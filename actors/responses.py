@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.actors.chat import Answer, File, check_size, client_of, telling, tokens
-from perdure.actors.models import Asked, Endpoint, Hear, Refused, Unavailable
+from perdure.actors.chat import Answer, File, client_of, telling
+from perdure.actors.models import Asked, Endpoint, Hear, Unavailable
+from perdure.actors.replied import call_of, check_refusal, check_size, failed, text_of, tokens
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 
@@ -49,15 +50,23 @@ async def _said(said: Said, file: File) -> list[dict[str, Any]]:
             {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
             for call in said.calls
         ]
-        return [*([{"role": "assistant", "content": said.text}] if said.text else []), *calls]
+        return [*([_spoken(said.text)] if said.text else []), *calls]
     parts = [{"type": "input_text", "text": said.text}, *[await _part(each, file) for each in said.files]]
     return [{"role": "user", "content": parts if said.files else said.text}]
+
+
+def _spoken(text: str) -> dict[str, Any]:
+    """Return what the model said as an item that is told in full: llama.cpp's server does not take less."""
+    content = [{"type": "output_text", "text": text, "annotations": []}]
+    return {"type": "message", "role": "assistant", "status": "completed", "content": content}
 
 
 async def _part(given: Mapping[str, Any], file: File) -> dict[str, Any]:
     url = await file(given)
     if str(given.get("media_type", "image/")).startswith("image/"):
         return {"type": "input_image", "image_url": url}
+    if "url" in given:
+        return {"type": "input_file", "file_url": url}
     return {"type": "input_file", "filename": given.get("name", "file"), "file_data": url}
 
 
@@ -74,23 +83,26 @@ async def _ended(asked: Asked, stream: Any, hear: Hear) -> Any:
             elif event.type in ("response.completed", "response.incomplete"):
                 return event.response
             elif event.type == "response.failed":
-                error = event.response.error
-                raise Unavailable(f"agent {asked.name!r}: {error.message if error else 'the response failed'}")
+                raise failed(asked, event.response.error)
             elif event.type == "error":
-                raise Refused(f"agent {asked.name!r}: {event.message}")
+                raise failed(asked, event)
     raise Unavailable(f"agent {asked.name!r}: the endpoint's stream ended before the reply did")
 
 
 def _reply(asked: Asked, response: Any, hear: Hear) -> Answer:
+    if getattr(response, "status", None) == "failed":
+        raise failed(asked, getattr(response, "error", None))
     if getattr(response, "output", None) is None:
         raise InvalidReply(f"agent {asked.name!r}: the endpoint's answer has no output")
     texts, calls = [], list[AskedFor]()
     for item in response.output:
         if item.type == "message":
-            texts += [part.text for part in item.content if part.type == "output_text"]
+            texts += [text_of(part.text) for part in item.content if part.type == "output_text"]
+            check_refusal(asked, "".join(part.refusal for part in item.content if part.type == "refusal"))
         elif item.type == "function_call":
-            calls.append(AskedFor(item.call_id, item.name, item.arguments or "{}"))
-    text = "".join(texts)
+            calls.append(call_of(len(calls), getattr(item, "call_id", None), item.name, item.arguments))
+    text, cut = "".join(texts), getattr(response, "incomplete_details", None)
+    check_refusal(asked, None, withheld=getattr(cut, "reason", None) == "content_filter")
     check_size(asked, len(text) + sum(len(call.arguments) for call in calls))
     hear(text)
-    return Reply(text, calls), tokens(asked, response.usage, text, calls)
+    return Reply(text, calls), tokens(asked, getattr(response, "usage", None), text, calls)

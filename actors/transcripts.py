@@ -18,7 +18,7 @@ from perdure.definitions.plan import Plan
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message: of the `user`, of the agent (`assistant`) with the calls that it asked for, or of a `tool`.
 
-    call: which call a tool's message answers. files: what goes with it, each `{"blob" or "url", "media_type", "name"}`.
+    call: which call a tool's message answers. files: what goes with it, each `{"file" or "url", "media_type", "name"}`.
     """
 
     role: Literal["user", "assistant", "tool"]
@@ -68,9 +68,9 @@ def asked(question: Any) -> Said:
     """Return the question: `message` as it is, the rest of the input as JSON, `files` beside them."""
     given = question if isinstance(question, dict) else {"message": question}
     rest = {key: value for key, value in given.items() if key not in ("message", "files")}
-    parts = [str(given["message"])] if "message" in given else []
-    parts += [json.dumps(rest, ensure_ascii=False)] if rest else []
-    return Said("user", "\n\n".join(parts), files=given.get("files") or [])
+    parts = [*([given["message"]] if "message" in given else []), *([rest] if rest else [])]
+    texts = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in parts]
+    return Said("user", "\n\n".join(texts), files=given.get("files") or [])
 
 
 def _in_turn(body: BodyState) -> list[Said]:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from perdure.actors import agents, own_nodes, retry_after, tools
+from perdure.actors.agent_tools import check_exact
 from perdure.actors.context import Beats, Context, idempotency_key
 from perdure.actors.mcp_tools import PREFIX
 from perdure.actors.models import Models
@@ -118,13 +119,14 @@ def worker(models: Models, call_elsewhere: CallElsewhere, send: Send | None = No
         if node.calls == "agent":
             agent = work.plan.agents[node.target]
             asking = agents.ask(models, work.plan, node.target, agent, work.input, work.hear)
-            return await in_time(in_time(asking, agent.timeout), node.timeout)
+            return await in_time(asking, node.timeout)
         if node.calls == "session":
             key = work.context().idempotency_key
             return await agents.remember(models, work.plan, work.input, getattr(node.model, "does", ""), key)
         if node.calls == "model":
-            turn = agents.take_turn(models, work.plan, work.input, work.places, work.outside, work.hear)
-            return await in_time(turn, node.timeout)
+            return await agents.take_turn(models, work.plan, work.input, work.places, work.outside, work.hear)
+        if node.called is not None:
+            await check_exact(work.plan, node.called, work.places, work.outside, work.input)
         if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):
             return await call_elsewhere(work)
         return await _on_loop(work)

@@ -6,6 +6,7 @@ from perdure.actors import tools
 from perdure.actors.schedule_state import is_schedule, name_in
 from perdure.cluster.secret_sources import check_secrets
 from perdure.cluster.settings import Settings
+from perdure.definitions.agent_plan import paid_by
 from perdure.definitions.calls import agents_called, heartbeats, tools_called
 from perdure.definitions.data_words import misfits
 from perdure.definitions.loading import Definition
@@ -35,6 +36,7 @@ def checked(
     value = checked_input(definition, value)
     workflow = definition.workflow
     check_endpoints(settings, workflow)
+    check_prices(settings, workflow)
     if sees_secrets:
         check_secrets(definition.plan.secrets | mcp_secrets(workflow), settings.secrets_dir)
     elsewhere = tools_elsewhere(workflow)
@@ -73,15 +75,7 @@ def check_input(definition: Definition, value: Any) -> None:
     """Raise BadInput with every place where the input breaks the workflow's input schema."""
     if definition.workflow.input is None:
         return
-    from referencing.exceptions import Unresolvable
-
-    try:
-        problems = misfits(definition.workflow.input, value, "input")
-    except Unresolvable as error:
-        raise BadInput(
-            f"the input schema of workflow {definition.workflow.name!r} refers to {error.ref!r}, which is not in it"
-        ) from None
-    if problems:
+    if problems := misfits(definition.workflow.input, value, "input"):
         what = f"the input does not fit the input schema of workflow {definition.workflow.name!r}"
         raise BadInput(f"{what}: {'; '.join(problems)}{'; none was given' if value is None else ''}")
 
@@ -99,6 +93,19 @@ def check_endpoints(settings: Settings, workflow: Workflow) -> None:
         check_endpoint(settings)
     for child in workflow.workflows.values():
         check_endpoints(settings, child)
+
+
+def check_prices(settings: Settings, workflow: Workflow) -> None:
+    """Raise BadInput where an agent has a budget of cost, and it is not known what a model costs that counts in it."""
+    for name, agent in workflow.agents.items():
+        paid = [workflow.agents[each] for each in paid_by(workflow.agents, name)] if agent.budget.cost else []
+        for model in (model for each in paid for model in (each.model, *(other.model for other in each.fallback))):
+            model = settings.model or model
+            if model not in settings.prices:
+                what = f"agent {name!r} has a budget of cost, and what model {model!r} costs is not known"
+                raise BadInput(f'{what}; set PERDURE_PRICES=\'{{"{model}": {{"input": 0.25, "output": 2}}}}\'')
+    for child in workflow.workflows.values():
+        check_prices(settings, child)
 
 
 def check_endpoint(settings: Settings) -> None:

@@ -31,6 +31,7 @@ from perdure.cluster.references import is_reference
 from perdure.cluster.run import CONFIRM_SECONDS, ENDED, AsyncRun
 from perdure.cluster.settings import Settings
 from perdure.cluster.subscribing import AsyncSubscribing
+from perdure.cluster.tasks import stop
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.errors import BadInput, EnvironmentProblem
 from perdure.events.sessions import JetStreamSessions
@@ -147,7 +148,10 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
         search: Mapping[str, str | float | bool] | None = None,
         tags: Iterable[str] = (),
     ) -> "list[AsyncRun]":
-        """Queue one execution per input, all at once, and return their handles in the same order."""
+        """Queue one execution per input, all at once, and return their handles in the same order.
+
+        Where one cannot be queued, no more of them are; those that were queued before stay so. Raises as `start`.
+        """
         definition = await self.definition_of(workflow, None)
         values = [checked_input(definition, value) for value in inputs]
         if not values:
@@ -167,7 +171,11 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
                     replace(like, id=uuid4().hex, execution=run.id, input=value, lane=lane)
                 )
 
-        await asyncio.gather(*(start_those_left() for _ in values[:_STARTS_IN_FLIGHT]))
+        starting = [asyncio.create_task(start_those_left()) for _ in values[:_STARTS_IN_FLIGHT]]
+        try:
+            await asyncio.gather(*starting)
+        finally:
+            await stop(*starting)
         return runs
 
     async def definition_of(self, workflow: WorkflowLike, id: str | None = None) -> Definition:

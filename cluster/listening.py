@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from perdure.actors.state import Started
 from perdure.cluster.connection import Connection
 from perdure.cluster.progress import NodeProgress, progress_subject
 from perdure.cluster.streams import Piece, join_subject, stream_subject
+from perdure.definitions.paths import is_within
 from perdure.definitions.plan import Plan
 from perdure.errors import ExecutionNotFound
 from perdure.events.vocabulary import ExecutionStarted, NodeFailed, NodeScheduled, NodeSucceeded
@@ -48,7 +50,12 @@ class _Ear:
         self._heard: dict[str, tuple[str, int]] = {}
 
     async def take(self, piece: Piece) -> Heard | None:
-        """Return what is new in a piece; where one before it was lost, ask for all of it again."""
+        """Return what is new in a piece; where one before it was lost, ask for all of it again.
+
+        Calls are none of its affair: they are in the log, where none is lost.
+        """
+        if piece.kind != "text":
+            return None
         reply, length = self._heard.get(piece.node, ("", 0))
         if reply != piece.reply:
             length = 0
@@ -61,8 +68,18 @@ class _Ear:
         return Heard(piece.node, piece.attempt, "text", new, again=again) if new or again else None
 
 
-async def listen(connection: Connection, run: "AsyncRun", now: Now) -> AsyncIterator[Heard]:
-    """Yield what is heard of an execution from now on, up to its end; of replies under way all that was said so far."""
+async def listen(connection: Connection, run: "AsyncRun", now: Now, within: str = "") -> AsyncIterator[Heard]:
+    """Yield what is heard of an execution from now on, up to its end; of replies under way all that was said so far.
+
+    within: only what is heard of this node, and of those within it.
+    """
+    async with aclosing(_all(connection, run, now)) as everything:
+        async for heard in everything:
+            if not within or heard.node == within or is_within(heard.node, within):
+                yield heard
+
+
+async def _all(connection: Connection, run: "AsyncRun", now: Now) -> AsyncGenerator[Heard, None]:
     queue: asyncio.Queue[Heard | None] = asyncio.Queue()
     nats = connection.nats
 

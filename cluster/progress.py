@@ -20,13 +20,13 @@ class NodeProgress(msgspec.Struct, frozen=True):
     progress: Any
 
 
-def progress_subject(execution: str) -> str:
-    """Return the subject on which an execution's progress is told."""
-    return f"perdure.progress.{token_of(execution)}"
+def progress_subject(execution: str, node: str | None = None) -> str:
+    """Return the subject on which a node's progress is told; with a wildcard for all nodes of an execution."""
+    return f"perdure.progress.{token_of(execution)}.{'*' if node is None else token_of(node)}"
 
 
 class Progress:
-    """Tells progress on an execution's subject, as the JSON of NodeProgress."""
+    """Tells progress on a node's subject, as the JSON of NodeProgress."""
 
     def __init__(self, nats: Nats) -> None:
         self._nats = nats
@@ -50,6 +50,6 @@ class Progress:
         for (execution, node), (attempt, progress) in last.items():
             told = msgspec.json.encode(NodeProgress(node, attempt, progress))
             try:
-                await self._nats.publish(progress_subject(execution), told)
+                await self._nats.publish(progress_subject(execution, node), told)
             except (NatsError, OSError):
-                return  # nobody is owed it
+                continue  # nobody is owed it

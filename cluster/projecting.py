@@ -25,7 +25,6 @@ NAME = "projections"
 _SHORTEST_REST = 0.1  # seconds between two looks
 _LONGEST_REST = 1.0
 _LOOK_ANYWAY = 10.0  # seconds: live copies are hints, which may be lost
-_BATCH = 200  # entries at once: this process stays, and with it the memory that it once needed
 _AGAIN_SECONDS = 2.0
 _log = logging.getLogger("perdure.projections")
 
@@ -96,11 +95,11 @@ class _News:
 
 def _opened(settings: Settings) -> "Projections":
     from perdure.projections.loading import own_projections
-    from perdure.projections.runner import Projections
+    from perdure.projections.runner import BATCH_OF_ONE_THAT_STAYS, Projections
 
     try:
         own = own_projections(settings.projections)
     except BadInput as error:
         _log.error("perdure's own read models are kept, and no others: %s; mend it, and restart the cluster", error)
         own = []
-    return Projections(settings.projections_at, own, _BATCH)
+    return Projections(settings.projections_at, own, BATCH_OF_ONE_THAT_STAYS)

@@ -26,6 +26,7 @@ from perdure.cluster.serving import Serving
 from perdure.cluster.settings import Settings
 from perdure.cluster.standby import HostProcess
 from perdure.cluster.supervisor import Supervisor
+from perdure.cluster.sweep import keep_sweeping
 from perdure.cluster.tasks import stop
 from perdure.cluster.telling import keep_telling
 from perdure.cluster.wiring import Opener, connect_to, keep_serving
@@ -160,8 +161,7 @@ class SupervisorActor:
 
     async def _run(self) -> None:
         async with _or_die("supervisor"):
-            settings = Settings(**self._config.settings)
-            connection = await connect_to(settings)
+            connection = await connect_to(Settings(**self._config.settings))
             logs.to_nats(connection.nats, "supervisor")
             me = ray.get_runtime_context().current_actor
 
@@ -169,7 +169,7 @@ class SupervisorActor:
                 await connection.close()
                 ray.kill(me, no_restart=True)
 
-            await Supervisor(connection, RayProcesses(self._config), settings, close).run()
+            await Supervisor(connection, RayProcesses(self._config), close).run()
 
 
 class ProjectionActor:
@@ -187,7 +187,11 @@ class ProjectionActor:
             connection = await connect_to(settings)
             keep_what_is_there()  # but it looks as often as ever: SQLAlchemy leaves cycles, 1 kB for an entry
             logs.to_nats(connection.nats, NAME)
-            await asyncio.gather(keep_projecting(connection, settings), keep_telling(connection, settings))
+            await asyncio.gather(
+                keep_projecting(connection, settings),
+                keep_telling(connection, settings),
+                keep_sweeping(connection, settings),  # by what is folded here
+            )
 
 
 class RayProcesses:

@@ -45,6 +45,7 @@ from perdure.cluster.hosting import is_driven
 from perdure.cluster.listening import Heard, listen
 from perdure.cluster.progress import NodeProgress, progress_subject
 from perdure.cluster.settings import Settings
+from perdure.cluster.users import user_of
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.loading import WorkflowLike
 from perdure.errors import (
@@ -160,12 +161,13 @@ class AsyncRun:
             with contextlib.suppress(NatsError, OSError):
                 await listening.unsubscribe()
 
-    def stream(self) -> AsyncIterator[Heard]:
+    def stream(self, node: str = "") -> AsyncIterator[Heard]:
         """Yield what its models say, and its calls of tools, as they come, up to the end of the execution.
 
         Of a reply that is under way all that was said so far comes first. It is recorded nowhere.
+        node: hear only this node, and those within it.
         """
-        return listen(self._connection, self, self._now)
+        return listen(self._connection, self, self._now, node)
 
     async def transcript(self, node: str) -> list[Said]:
         """Return what was said at an agent's node (its path), as far as it is recorded; after a failure too."""
@@ -274,12 +276,19 @@ class AsyncRun:
     send = signal
 
     async def approve(self, node: str, *, by: str = "", data: Any = None) -> bool:
-        """Approve what the approval at `node` (a path such as `check[3]/approve`) asks."""
-        return await self._tell(DecideApproval(uuid4().hex, self.id, node, approved=True, by=by, data=_json(data)))
+        """Approve what the approval at `node` (a path such as `check[3]/approve`) asks.
+
+        by: who decides, which is recorded; the user of this process where it is not said.
+        """
+        return await self._tell(
+            DecideApproval(uuid4().hex, self.id, node, approved=True, by=self._who(by), data=_json(data))
+        )
 
     async def reject(self, node: str, *, by: str = "", data: Any = None) -> bool:
         """Reject what the approval at `node` asks."""
-        return await self._tell(DecideApproval(uuid4().hex, self.id, node, approved=False, by=by, data=_json(data)))
+        return await self._tell(
+            DecideApproval(uuid4().hex, self.id, node, approved=False, by=self._who(by), data=_json(data))
+        )
 
     async def pause(self, reason: str = "", *, by: str = "") -> bool:
         """Let nothing new start; what runs goes on to its end and is recorded."""
@@ -344,6 +353,12 @@ class AsyncRun:
         if self._known is not None and self._known.knows(command.id):
             return True
         return await self._tell(command, again=True)
+
+    def _who(self, by: str) -> str:
+        """Return who decides; raise BadInput where that is no name."""
+        if not isinstance(by, str) or len(by) > 200 or not (by.isprintable() or not by):
+            raise BadInput(f"by={str(by)[:50]!r}: who decides is said in at most 200 printable characters")
+        return by or (user_of(self._settings) if self._settings is not None else "")
 
     async def _tell(self, command: Control, *, again: bool = False) -> bool:
         """Give it a command. again: another one may give it at the same time, and have it answered before we listen."""

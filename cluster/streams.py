@@ -1,7 +1,11 @@
-"""What models say, told as they say it to who listens and to nobody else; nothing of it is in the log."""
+"""What models say, and their calls, told as they come to who listens and to nobody else; nothing of it is in the log.
+
+Each node has a subject of its own, `perdure.stream.<execution>.<node>`, with messages of JSON, a Piece each.
+"""
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
@@ -17,18 +21,25 @@ _MOST = 100_000  # characters of a piece: the server takes no message of more th
 
 
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A piece of what a model says: `text` behind the first `at` characters of the reply `reply` of a node."""
+    """A piece of what a model says: `text` behind the first `at` characters of the reply `reply` of a node.
+
+    kind: or else the `data` is what a tool is called with (`call`), or what that gave (`result`). cut: they are too
+    large for a message, and only in the log.
+    """
 
     node: str
     attempt: int
     reply: str
     at: int = 0
     text: str = ""
+    kind: Literal["text", "call", "result"] = "text"
+    data: Any = None
+    cut: bool = False
 
 
-def stream_subject(execution: str) -> str:
-    """Return the subject on which an execution's models are heard."""
-    return f"perdure.stream.{token_of(execution)}"
+def stream_subject(execution: str, node: str | None = None) -> str:
+    """Return the subject on which an execution's node is heard; with a wildcard for all of its nodes."""
+    return f"perdure.stream.{token_of(execution)}.{'*' if node is None else token_of(node)}"
 
 
 def join_subject(execution: str) -> str:
@@ -90,7 +101,7 @@ class Streams:
 
     async def _publish(self, execution: str, piece: Piece) -> None:
         try:
-            await self._nats.publish(stream_subject(execution), msgspec.json.encode(piece))
+            await self._nats.publish(stream_subject(execution, piece.node), msgspec.json.encode(piece))
         except (NatsError, OSError):
             return  # nobody is owed it
 
@@ -105,6 +116,7 @@ class _Stream:
         self._said: list[str] = []
         self._told = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._call: Piece | None = None
         self.closed: Callable[[], None] = lambda: None
 
     def hear(self, piece: str) -> None:
@@ -112,6 +124,14 @@ class _Stream:
         self._said.append(piece)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY, self._flush)
+
+    def tell(self, kind: Literal["call", "result"], data: Any) -> None:
+        """Tell what a tool is called with, or what that gave."""
+        data = self._secrets.redact(data)
+        cut = len(msgspec.json.encode(data)) > _MOST
+        piece = msgspec.structs.replace(self._about, kind=kind, data=None if cut else data, cut=cut)
+        self._call = piece if kind == "call" else None
+        self._tell(piece)
 
     def close(self) -> None:
         """Tell the rest, and no more."""
@@ -122,6 +142,9 @@ class _Stream:
 
     def say_again(self) -> None:
         """Tell all that was told so far."""
+        if self._call is not None:
+            self._tell(self._call)
+            return
         self._say(0, self._told)
 
     def _flush(self) -> None:

@@ -20,9 +20,7 @@ from perdure.cluster.adoption import adopt
 from perdure.cluster.assignment import assignment
 from perdure.cluster.connection import Connection
 from perdure.cluster.hosting import SUPERVISOR
-from perdure.cluster.settings import Settings
 from perdure.cluster.standby import have_taken_over
-from perdure.cluster.sweep import keep_sweeping
 from perdure.cluster.tasks import stop
 from perdure.cluster.watching import Watch
 from perdure.errors import EnvironmentProblem, LogUnavailable, PerdureError
@@ -53,13 +51,10 @@ class Processes(Protocol):
 class Supervisor:
     """Looks four times a second, and when a process is lost; close: what to do once all is stopped."""
 
-    def __init__(
-        self, connection: Connection, processes: Processes, settings: Settings, close: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, connection: Connection, processes: Processes, close: Callable[[], Awaitable[None]]) -> None:
         self._connection = connection
         self._nats = connection.nats
         self._processes = processes
-        self._settings = settings
         self._close = close
         self._watch = Watch(connection)
         self._serve: list[str] = []
@@ -73,7 +68,6 @@ class Supervisor:
         """Supervise until told to stop."""
         await self._nats.subscribe(f"perdure.host.{SUPERVISOR}", cb=self._answer)
         await self._nats.subscribe(_STOP, cb=self._stop)
-        sweeping = asyncio.create_task(keep_sweeping(self._connection, self._settings), name="perdure-sweep")
         self._keeping = asyncio.create_task(self._keep(), name="perdure-processes")
         while self._stopping is None:
             if self._keeping.done():
@@ -84,7 +78,6 @@ class Supervisor:
                 _log.warning("looked again in %g s: %s", LOOK_SECONDS, error)
             await _within(LOOK_SECONDS, self._processes.lost)
             self._processes.lost.clear()
-        await stop(sweeping)
         await self._stopping
 
     async def _look(self) -> None:

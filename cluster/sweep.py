@@ -51,9 +51,9 @@ async def keep_sweeping(connection: Connection, settings: Settings, every: float
     """Sweep again and again, until cancelled."""
     while True:
         await asyncio.sleep(every)
-        from perdure.projections.runner import Projections
+        from perdure.projections.runner import BATCH_OF_ONE_THAT_STAYS, Projections
 
-        projections = Projections(settings.projections_at)
+        projections = Projections(settings.projections_at, batch=BATCH_OF_ONE_THAT_STAYS)
         try:
             await sweep(connection, projections)
         except PerdureError as error:

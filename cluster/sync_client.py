@@ -316,9 +316,9 @@ class Run:
         """Yield what tools tell of their progress from now on, live, up to the end of the execution."""
         return self._each(self._run.progress())
 
-    def stream(self) -> Iterator[Heard]:
+    def stream(self, node: str = "") -> Iterator[Heard]:
         """Yield what its models say, and its calls of tools, live, up to the end; see AsyncRun.stream."""
-        return self._each(self._run.stream())
+        return self._each(self._run.stream(node))
 
     def transcript(self, node: str) -> list[Said]:
         """Return what was said at an agent's node, as far as it is recorded."""

@@ -44,7 +44,9 @@ def _agents_named(workflow: Workflow, agent: Agent, at: Path) -> Iterator[Findin
             yield Finding(place, f"there is no agent {other!r}{hint}")
     summarises = workflow.agents.get(agent.memory.summarise or "")
     if summarises is not None and summarises.takes_turns:
-        yield Finding((*at, "memory", "summarise"), "an agent that summarises has no tools and hands over to nobody")
+        yield Finding(
+            (*at, "memory", "summarise"), "an agent that summarises has no tools, no budget, and hands over to nobody"
+        )
 
 
 def _tool_findings(tool: AgentTool, at: Path) -> Iterator[Finding]:
@@ -104,4 +106,7 @@ def _undoing(workflow: Workflow) -> Iterator[Finding]:
         for node, at in body.nodes.values():
             agent = workflow.agents.get(node.compensate.agent or "") if node.compensate is not None else None
             if agent is not None and agent.takes_turns:
-                yield Finding((*at, "compensate", "agent"), "what undoes a node is one call: an agent without tools")
+                yield Finding(
+                    (*at, "compensate", "agent"),
+                    "what undoes a node is one call: an agent without tools, hand-overs and budget",
+                )

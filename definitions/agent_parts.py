@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from perdure.definitions.durations import Duration
@@ -157,6 +157,8 @@ class Price(Part):
     output: float = Field(default=0.0, ge=0, description="Of what it replies.")
 
 
+_OURS = frozenset({"model", "messages", "input", "instructions", "tools", "stream", "stream_options"})
+
 _SECRET = re.compile(r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
@@ -184,12 +186,20 @@ class Agent(Part):
         default=[], description="What it may call; the loop of replies and calls is recorded step by step."
     )
     handoffs: Names = Field(default=[], description="Agents that it may hand the conversation over to.")
-    budget: Budget = Field(default=Budget(), description="What it may use up where it has tools.")
+    budget: Budget = Field(default=Budget(), description="What it may use up; with one it takes turns, as with tools.")
     repairs: int = Field(default=1, ge=0, le=5, description="How often a reply that breaks `output` is asked to mend.")
     memory: Memory = Field(default=Memory(), description="What it remembers of a node's `session`.")
     limit: LimitUses | None = Field(default=None, description="Limits that every question to its model is under.")
 
+    @field_validator("options")
+    @classmethod
+    def _are_further_ones(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_OURS & options.keys()):
+            what = f"{taken[0]!r} is not among the options: it is made of what the agent says itself"
+            raise PydanticCustomError("option", "{what}", {"what": what})
+        return options
+
     @property
     def takes_turns(self) -> bool:
         """Whether its work is a loop of recorded steps, and not one question and one reply."""
-        return bool(self.tools or self.handoffs)
+        return bool(self.tools or self.handoffs or self.budget != Budget())

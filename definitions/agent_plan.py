@@ -60,6 +60,15 @@ def reached(agents: Agents, first: str) -> list[str]:
     return found
 
 
+def paid_by(agents: Agents, first: str) -> list[str]:
+    """Return the agents whose replies count in the budget of the first one: those it reaches, its helpers, itself."""
+    found = [first]
+    for name in found:
+        asks = [*agents[name].handoffs, *(tool.agent for tool in agents[name].tools), agents[name].memory.summarise]
+        found += [each for each in dict.fromkeys(asks) if each and each in agents and each not in found]
+    return found
+
+
 def tools_of(agents: Agents, first: str) -> dict[str, AgentTool]:
     """Return what may be called in a conversation that an agent begins, by the names that models see."""
     return {tool.offered: tool for name in reached(agents, first) for tool in agents[name].tools}

@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.definitions.chart import Chart
 from perdure.definitions.chart_places import actions_of, charts_of
-from perdure.definitions.data_words import said
+from perdure.definitions.data_words import said, validator
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.node_types import Types
@@ -123,13 +123,11 @@ def _kind_findings(given: Type, wanted: Schema, at: Path, who: str, shown: str) 
 
 
 def _literal_findings(value: Any, wanted: Schema, at: Path, who: str) -> Iterator[Finding]:
-    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
     from referencing.exceptions import Unresolvable
 
     try:
-        validator = Draft202012Validator(wanted.root).evolve(schema=wanted.schema)
-        for error in validator.iter_errors(value):
+        for error in validator(wanted.root).evolve(schema=wanted.schema).iter_errors(value):
             for what in said(error, f"{at[-1]}{error.json_path[1:]}"):
                 yield Finding((*at, *error.path), f"{who} does not take this for {at[-1]!r}: {what}")
-    except Unresolvable:
+    except (Unresolvable, RecursionError):
         return  # a reference leads nowhere, and the schema checks say so

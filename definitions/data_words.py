@@ -21,12 +21,26 @@ _NOUNS = {
 def misfits(schema: dict[str, Any], data: Any, name: str) -> list[str]:
     """Return every place where data breaks a schema, such as `input.age is 'x', not a whole number`.
 
-    name: what the data is called. Raises referencing.exceptions.Unresolvable where the schema refers to nothing.
+    name: what the data is called. Data that cannot be held against the schema is said to break it too: what decides
+    may not fail of what a model, or a schema that nobody else has, makes of it.
     """
-    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
+    from referencing.exceptions import Unresolvable  # slow to import, and seldom needed
 
-    errors = Draft202012Validator(schema).iter_errors(data)
+    try:
+        errors = list(validator(schema).iter_errors(data))
+    except Unresolvable as error:
+        return [f"{name} cannot be checked: its schema refers to {error.ref!r}, which is not in it"]
+    except RecursionError:
+        return [f"{name} cannot be checked: it is nested too deeply, or its schema is in a circle"]
     return list(dict.fromkeys(what for error in errors for what in said(error, name + error.json_path[1:])))
+
+
+def validator(schema: Any) -> Any:
+    """Return what validates data by a schema; it fetches nothing that the schema refers to."""
+    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
+    from referencing.jsonschema import EMPTY_REGISTRY
+
+    return Draft202012Validator(schema, registry=EMPTY_REGISTRY)
 
 
 def said(error: Any, place: str) -> Iterator[str]:

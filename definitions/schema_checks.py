@@ -54,12 +54,7 @@ def _misspelt(schema: Any, root: Any, at: Path, known: frozenset[str]) -> Iterat
             yield from _misspelt(item, root, (*at, index), known)
     if not isinstance(schema, dict):
         return
-    if (
-        isinstance(schema.get("$ref"), str)
-        and schema["$ref"].startswith("#/")
-        and referred(Schema(schema, root)) is None
-    ):
-        yield Finding((*at, "$ref"), f"{schema['$ref']!r} leads nowhere in this schema; put it under '$defs'")
+    yield from _reference(schema, root, at)
     for key, value in schema.items():
         if key not in known and (hint := did_you_mean(key, known)):
             yield Finding((*at, key), f"{key!r} is no keyword of JSON Schema{hint}", warning=True, key=True)
@@ -68,6 +63,23 @@ def _misspelt(schema: Any, root: Any, at: Path, known: frozenset[str]) -> Iterat
                 yield from _misspelt(part, root, (*at, key, name), known)
         elif key not in ("const", "enum", "default", "examples"):
             yield from _misspelt(value, root, (*at, key), known)
+
+
+def _reference(schema: dict[str, Any], root: Any, at: Path) -> Iterator[Finding]:
+    ref = schema.get("$ref")
+    if not isinstance(ref, str):
+        return
+    if ref.startswith("#/") and referred(Schema(schema, root)) is None:
+        yield Finding((*at, "$ref"), f"{ref!r} leads nowhere in this schema; put it under '$defs'")
+    elif not ref.startswith("#") and not _names_parts(root):
+        what = f"{ref!r} is outside of this schema, and nothing is fetched; put it under '$defs'"
+        yield Finding((*at, "$ref"), what)
+
+
+def _names_parts(schema: Any) -> bool:
+    """Say whether a part of a schema has an `$id`, which references may name."""
+    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return (isinstance(schema, dict) and "$id" in schema) or any(map(_names_parts, inner))
 
 
 _UNSOUND = "not a valid JSON Schema"

@@ -60,6 +60,7 @@ app.add_typer(cli_webhooks.app, name="webhooks")
 app.add_typer(cli_batch.app, name="batch")
 app.add_typer(cli_schedule.app, name="schedule")
 app.add_typer(cli_sessions.app, name="sessions")
+app.add_typer(cli_sessions.transcripts)
 
 
 @app.callback()

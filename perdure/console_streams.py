@@ -23,11 +23,12 @@ class Saying:
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
+        self._progress: dict[str, str] = {}
 
     def take(self, heard: Heard) -> list[str]:
         """Take in what was heard; return the lines that are whole now."""
         if heard.kind == "progress":
-            self._said[heard.node] = text = harmless(json.dumps(heard.data, ensure_ascii=False))
+            self._progress[heard.node] = text = harmless(json.dumps(heard.data, ensure_ascii=False))
             return [f"{heard.node}  {text}"]
         if heard.kind != "text":
             return self.end(heard.node)
@@ -37,12 +38,13 @@ class Saying:
 
     def end(self, node: str) -> list[str]:
         """Forget a node that has ended; return the line that was not whole yet."""
+        self._progress.pop(node, None)
         text = self._said.pop(node, "")
         return [harmless(f"{node}> {text}")] if text else []
 
     def tail(self, node: str) -> str:
-        """Return the end of what a node says now."""
-        return self._said.get(node, "")[-_TAIL:]
+        """Return the end of what a node says now, or how far it is."""
+        return (self._progress.get(node) or self._said.get(node, ""))[-_TAIL:]
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from perdure.projections.store import Store, is_passing
 from perdure.projections.timeline import Timeline
 
 BATCH = 1000
+BATCH_OF_ONE_THAT_STAYS = 200  # and with it the memory that it once needed
 _BATCH_BYTES = 4_000_000
 _log = logging.getLogger("perdure.projections")
 _T = TypeVar("_T")

@@ -16,6 +16,7 @@ from typing import Any
 from perdure import tool
 from perdure.actors.execution import Execution, Surroundings
 from perdure.actors.inputs import StartExecution
+from perdure.actors.memories import records_of
 from perdure.actors.models import Endpoint, Models
 from perdure.actors.tools import locate
 from perdure.actors.work import Work, call_in_thread, worker
@@ -23,6 +24,7 @@ from perdure.cluster.connection import Connection, open_connection
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan
 from perdure.events.entry import Entry, Recorded
+from perdure.events.sessions import JetStreamSessions
 from perdure.events.vocabulary import ExecutionSucceeded, NodeSucceeded
 
 URL, TOKEN, MODEL, FOLDER = sys.argv[1:5]
@@ -35,7 +37,9 @@ DEFINITION = {
             "output": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}},
         }
     },
-    "nodes": {"n": {"agent": "helper", "with": {"message": "for ${{ execution.id }}."}}},
+    "nodes": {
+        "n": {"agent": "helper", "session": "${{ execution.id }}", "with": {"message": "for ${{ execution.id }}."}}
+    },
 }  # fmt: skip
 
 
@@ -98,7 +102,8 @@ async def run(execution: str, wanted: int) -> dict[str, Any]:
     points, plan = Points(wanted), load(DEFINITION).plan
     connection = await open_connection(URL, TOKEN)
     recorded = [each.node for each in await events(connection, execution) if isinstance(each, NodeSucceeded)]
-    models = Models(Endpoint(MODEL))
+    sessions = JetStreamSessions(connection.nats)
+    models = Models(Endpoint(MODEL), sessions=sessions)
 
     async def plan_for(_digest: str) -> Plan:
         return plan
@@ -112,7 +117,10 @@ async def run(execution: str, wanted: int) -> dict[str, Any]:
     )
     end = (await events(connection, execution))[-1]
     output = end.output if isinstance(end, ExecutionSucceeded) else str(end)
-    return {"execution": execution, "points": points.seen, "recorded": recorded, "output": output}
+    remembered = len(await records_of(sessions, execution))
+    return {
+        "execution": execution, "points": points.seen, "recorded": recorded, "output": output, "remembered": remembered,
+    }  # fmt: skip
 
 
 async def events(connection: Connection, execution: str) -> list[Any]:

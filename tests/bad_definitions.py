@@ -672,6 +672,20 @@ TYPES = [
     ),
     semantic(
         DAG,
+        "customer: {type: object, properties: {city: {type: string}}}",
+        "customer: {$ref: https://example.org/customer.json}",
+        "https://example.org/customer.json",
+        "is outside of this schema, and nothing is fetched",
+    ),
+    semantic(
+        DAG,
+        "model: m\n    instructions: Classify.\n",
+        "model: m\n    options: {model: other}\n    instructions: Classify.\n",
+        "{model: other}",
+        "'model' is not among the options",
+    ),
+    semantic(
+        DAG,
         "order: {type: string}\n    amount",
         'order: {type: string, pattern: "("}\n    amount',
         '"(',

@@ -26,35 +26,44 @@ def postgres_server(folder: Path) -> Iterator[str]:
         shutil.chown(folder, _USER)
         for above in folder.parents[:3]:  # pytest's own, which only their owner may enter
             above.chmod(above.stat().st_mode | 0o011)
-    data, (port,) = folder / "data", free_ports(1)
+    data = folder / "data"
     initdb = [_found("initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
     initdb += ["--locale-provider=icu", "--icu-locale=en-US"]  # sorts as people do: what relies on bytes shows
     subprocess.run(initdb, check=True, capture_output=True, user=user, cwd="/")
-    command = [_found("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
-    with (
-        (folder / "log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, user=user, cwd="/") as run,
-    ):
+    run, port = _started(folder, [_found("postgres"), "-D", str(data), "-h", "127.0.0.1", "-F"], user)
+    with run:
         try:
-            _wait_until_it_answers(run, port, folder / "log")
             yield f"{_USER}@127.0.0.1:{port}"
         finally:
             run.send_signal(signal.SIGINT)  # a fast shutdown: it waits for no client
 
 
-def _wait_until_it_answers(run: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _started(folder: Path, command: list[str], user: str | None) -> "tuple[subprocess.Popen[bytes], int]":
+    """Start a server on a free port, on another one where somebody takes that meanwhile."""
+    while True:
+        (port,) = free_ports(1)
+        with (folder / "log").open("wb") as log:
+            at = ["-p", str(port), "-k", str(folder)]
+            run = subprocess.Popen([*command, *at], stdout=log, stderr=log, user=user, cwd="/")
+        if _answers(run, folder, port):
+            return run, port
+        assert "Address already in use" in (folder / "log").read_text(), (folder / "log").read_text()
+
+
+def _answers(run: "subprocess.Popen[bytes]", folder: Path, port: int) -> bool:
+    """Wait until it answers on its own socket, which is no other server's; return False where it ended."""
     import psycopg
 
     deadline = time.monotonic() + _START_SECONDS
-    while True:
+    while run.poll() is None:
         try:
-            psycopg.connect(f"postgresql://{_USER}@127.0.0.1:{port}/postgres").close()
+            psycopg.connect(host=str(folder), port=port, user=_USER, dbname="postgres").close()
         except psycopg.OperationalError:
-            assert run.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.05)
         else:
-            return
+            return True
+    return False
 
 
 def _found(name: str) -> str:

@@ -39,6 +39,7 @@ def test_sigkill_at_every_point_of_six_turns_with_four_calls_asks_at_most_what_w
     for run in runs:
         execution, recorded = run["execution"], set(run["recorded"])
         assert run["output"] == {"n": {"n": 4}}, run
+        assert run["remembered"] == 1, f"{execution}: what was said is remembered once"
         again = {turn for turn in range(6) if asked[execution, turn] > 1}
         assert all(asked[execution, turn] in (1, 2) for turn in range(6)), run
         assert len(again) <= 1, f"{execution}: only what was in flight is asked again, not {again}"

@@ -123,6 +123,16 @@ def test_an_endless_loop_of_calls_ends_in_a_typed_error_with_what_was_used(budge
     assert len(played.happened("NodeSucceeded")) >= 5  # the transcript is in the log
 
 
+def test_an_agent_without_tools_is_held_to_its_budget_too() -> None:
+    output = {"type": "object", "required": ["n"]}
+    played = play(flow(output=output, repairs=3, budget={"turns": 2}), agents={"a": "no JSON"})
+    assert played.error is not None
+    assert (played.error.type, played.error.data["turns"]) == ("OutOfTurns", 2)
+    late = play(flow(budget={"time": "1m"}), agents={"a": takes("2m", "Done.")})
+    assert late.error is not None
+    assert late.error.type == "OutOfTime"
+
+
 def takes_an_hour() -> Any:
     return takes("1h", 1)
 
@@ -137,6 +147,14 @@ def test_a_reply_that_breaks_the_schema_is_mended_in_a_turn_of_its_own() -> None
     assert failed.error is not None
     assert failed.error.type == "InvalidReply"
     assert len(failed.calls) == 2
+
+
+def test_a_reply_that_is_too_deep_for_its_schema_is_an_invalid_reply() -> None:
+    output = {"type": "object", "properties": {"a": {"$ref": "#"}}}
+    deep = '{"a": ' * 400 + "{}" + "}" * 400
+    played = play(flow(**LOOK, output=output), agents={"a": deep}, tools={"look": 1})
+    assert played.error is not None
+    assert (played.error.type, len(played.calls)) == ("InvalidReply", 2)
 
 
 def test_a_handed_over_conversation_goes_on_with_the_other_agent_and_its_tools() -> None:

@@ -1,77 +1,19 @@
-"""Agents on the real store: a host in this process, a model behind HTTP, sessions, streams, approvals, secrets."""
+"""Agents on the real store: tools, approvals, budgets, files, secrets."""
 
-import asyncio
+# ruff: noqa: F811 (fixtures that are imported)
+
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from agent_lab import PAID, PAY, SCRIPT, client, flow, model  # noqa: F401 (fixtures)
 
-import perdure
-from perdure import ExecutionFailed, Settings, tool
-from perdure.actors.secret_values import Secrets
+from perdure import ExecutionFailed
 from perdure.cluster.client import AsyncClient
-from perdure.cluster.listening import Heard
-from perdure.cluster.nats_server import NatsServer
-from perdure.cluster.streams import Streams
-from perdure.definitions.agent_parts import Price
 from perdure.errors import BadInput, CommandNotAllowed, ModelUnavailable
 from perdure.events.vocabulary import NodeSucceeded, NodeWaiting
 from perdure.testing import Model, Reply
-
-PAID: list[tuple[str, int]] = []
-HEARD = asyncio.Event()
-
-
-@tool(name="agent_test.pay")
-async def pay(token: str, amount: int) -> str:
-    """Pay an amount.
-
-    Args:
-        amount: In cents.
-    """
-    if amount == 7:
-        await HEARD.wait()
-    PAID.append((token, amount))
-    return f"paid {amount} with {token}"
-
-
-SCRIPT: list[Reply] = []
-"""What the tests of this file add to; each matches by words of its own."""
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Model]:
-    with Model(SCRIPT) as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
-async def client(
-    settings: Settings, server: NatsServer, model: Model, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[AsyncClient]:
-    folder = tmp_path_factory.mktemp("secrets")
-    (folder / "PAY_TOKEN").write_text("tok-1234567")
-    with_model = settings.model_copy(
-        update={
-            "openai_base_url": model.base_url, "secrets_dir": folder, "prices": {"m": Price(input=1, output=10)},
-        }
-    )  # fmt: skip
-    async with await perdure.connect_async(with_model, local=True) as client:
-        yield client
-
-
-def flow(word: str, *, node: dict[str, Any] | None = None, **agent: Any) -> dict[str, Any]:
-    asks = {"agent": "a", "with": {"message": f"{word} please"}, **(node or {})}
-    return {
-        "name": "flow", "nodes": {"n": asks},
-        "agents": {"a": {"model": "m", "instructions": "Help.", **agent}},
-    }  # fmt: skip
-
-
-PAY = {"tool": "agent_test.pay", "name": "pay", "with": {"token": "${{ secrets.PAY_TOKEN }}"}}
 
 
 async def test_a_tool_gets_the_secrets_that_the_definition_gives_it_and_the_model_never_sees_them(
@@ -79,6 +21,7 @@ async def test_a_tool_gets_the_secrets_that_the_definition_gives_it_and_the_mode
 ) -> None:
     SCRIPT.extend([Reply(match="one please", turn=0, calls=[{"pay": {"amount": 5}}], usage=(100, 20)),
                    Reply("Paid.", match="one please", turn=1, usage=(200, 10))])  # fmt: skip
+    PAID.clear()
     run = await client.start(flow("one", tools=[PAY]))
     assert await run.result(20) == {"n": "Paid."}
     assert PAID == [("tok-1234567", 5)]
@@ -118,6 +61,18 @@ async def test_a_model_is_offered_tools_of_mcp_servers_and_our_own_as_they_descr
     assert "its argument.a is 'x', not a whole number" in misfits
 
 
+async def test_an_agent_that_takes_turns_is_told_the_schema_in_words_where_its_reply_broke_it(
+    client: AsyncClient, model: Model
+) -> None:
+    SCRIPT.extend([Reply(calls=[{"pay": {"amount": 1}}], match="mend please", turn=0),
+                   Reply("no JSON", match="mend please", turn=1), Reply({"ok": 1}, match="mend please")])  # fmt: skip
+    run = await client.start(flow("mend", tools=[PAY], output={"type": "object", "required": ["ok"]}))
+    assert await run.result(20) == {"n": {"ok": 1}}
+    asked = [each["messages"] for each in model.requests if "mend please" in str(each)]
+    told = ['"required":["ok"]' in system["content"] for system, *_ in asked]
+    assert told == [False, False, True]
+
+
 async def test_an_approval_waits_on_the_log_and_says_who_decided(client: AsyncClient) -> None:
     SCRIPT.extend([Reply(match="two please", turn=0, calls=[{"pay": {"amount": 900}}]),
                    Reply("Done.", match="two please", turn=1)])  # fmt: skip
@@ -129,11 +84,30 @@ async def test_an_approval_waits_on_the_log_and_says_who_decided(client: AsyncCl
     for slip in ({"arguments": 5}, {"amount": 50}, 50):  # none of them may pay what the model asked for
         with pytest.raises(CommandNotAllowed, match="does not fit the form"):
             await run.approve("n[0]/pay.approve", data=slip)
+    for who in (5, "x" * 201, "a\nb"):
+        with pytest.raises(BadInput, match="who decides is said in at most 200 printable characters"):
+            await run.approve("n[0]/pay.approve", by=who)  # type: ignore[arg-type]
     await run.approve("n[0]/pay.approve", by="ann", data={"arguments": {"amount": 50}})
     assert await run.result(20) == {"n": "Done."}
     assert PAID == [("tok-1234567", 50)]
     decided = (await run.state()).nodes["n[0]/pay.approve"].output
     assert (decided["approved"], decided["by"]) == (True, "ann")
+
+
+async def test_no_type_that_a_tool_would_convert_passes_by_the_condition_of_an_approval(
+    client: AsyncClient, model: Model
+) -> None:
+    SCRIPT.extend([Reply(match="bypass please", turn=0, calls=[{"pay": {"amount": "900"}}, {"pay": {"amount": 900}}]),
+                   Reply("Not paid.", match="bypass please", turn=1)])  # fmt: skip
+    PAID.clear()
+    run = await client.start(
+        flow("bypass", tools=[{**PAY, "approve": "args.amount == 900", "approve_timeout": "10ms"}])
+    )
+    assert await run.result(20) == {"n": "Not paid."}
+    assert PAID == []
+    told = [each.text for each in await run.transcript("n") if each.role == "tool"]
+    assert "its argument.amount is '900', not a whole number" in told[0]
+    assert told[1] == "this call was refused by timeout"
 
 
 @pytest.mark.parametrize(("budget", "type_"), [({"tokens": 250}, "OutOfTokens"), ({"cost": 0.0005}, "OutOfMoney")])
@@ -151,107 +125,18 @@ async def test_a_budget_that_is_used_up_is_a_typed_error_with_the_transcript_kep
     assert len([each for each in await run.transcript("n") if each.role == "tool"]) >= 1
 
 
-async def test_a_session_is_remembered_across_executions_until_it_is_forgotten(
-    client: AsyncClient, model: Model
-) -> None:
-    known = Reply("You are Ann.", match=r"(?s)Hello Ann\..*who am I")
-    SCRIPT.extend([Reply("Hello Ann.", match="I am Ann", turn=0), known, Reply("I do not know.", match="who am I")])
-    name = f"customer {uuid4().hex}"
-    node = {"session": "${{ input.customer }}"}
-    asks = [flow("-", node={**node, "with": {"message": text}}) for text in ("I am Ann", "who am I")]
-    first = await client.start(asks[0], {"customer": name})
-    assert await first.result(20) == {"n": "Hello Ann."}
-    second = await client.start(asks[1], {"customer": name})
-    assert await second.result(20) == {"n": "You are Ann."}
-    assert (await client.sessions())[name] == 2
-    assert [each.text for each in await client.session(name)] == [
-        "I am Ann", "Hello Ann.", "who am I", "You are Ann.",
-    ]  # fmt: skip
-    await client.forget_session(name)
-    assert await client.session(name) == []
-    assert name not in await client.sessions()
-    third = await client.start(asks[1], {"customer": name})
-    assert await third.result(20) == {"n": "I do not know."}
-
-
-async def test_a_session_holds_no_secret_that_its_question_had(client: AsyncClient, model: Model) -> None:
-    SCRIPT.append(Reply("I will not tell tok-1234567.", match="my token is tok-1234567"))
-    name = uuid4().hex
-    node = {"session": name, "with": {"message": "my token is ${{ secrets.PAY_TOKEN }}"}}
-    run = await client.start(flow("-", node=node))
-    assert await run.result(20) == {"n": "I will not tell [secret PAY_TOKEN]."}
-    assert [each.text for each in await client.session(name)] == [
-        "my token is [secret PAY_TOKEN]", "I will not tell [secret PAY_TOKEN].",
-    ]  # fmt: skip
-
-
-async def test_a_long_session_is_summed_up_by_an_agent_once(client: AsyncClient, model: Model) -> None:
-    SCRIPT.extend([Reply("They spoke of oak.", match="Sum it up"), Reply("Oak " * 100, match="tell me of oak"),
-                   Reply("Of oak.", match=r"(?s)before: They spoke of oak\..*of what")])  # fmt: skip
-    name = uuid4().hex
-    definition = flow(
-        "-", node={"session": "${{ input.of }}", "with": {"message": "${{ input.ask }}"}},
-        memory={"tokens": 60, "summarise": "sum"},
-    )  # fmt: skip
-    definition["agents"]["sum"] = {"model": "m", "instructions": "Sum it up."}
-    for ask, answer in (("tell me of oak", "Oak " * 100), ("of what did we speak?", "Of oak.")):
-        run = await client.start(definition, {"of": name, "ask": ask})
-        assert await run.result(20) == {"n": answer}
-    assert len([each for each in model.requests if "Sum it up" in str(each)]) == 1
-    summary, *_ = await client.session(name)
-    assert summary.text == "Summary of what was said before: They spoke of oak."
-
-
-async def test_what_a_model_says_is_heard_while_it_says_it_and_is_not_in_the_log(client: AsyncClient) -> None:
-    text = "A reply that is heard piece by piece."
-    SCRIPT.extend([Reply(match="hear please", turn=0, calls=[{"pay": {"amount": 7}}]),
-                   Reply(text, match="hear please", turn=1)])  # fmt: skip
-    run = await client.start(flow("hear", tools=[PAY]))
-    heard: list[Heard] = []
-    async for each in run.stream():
-        HEARD.set()  # the call that is told first goes on once somebody listens
-        heard.append(each)
-    said = [each.text for each in heard if each.node == "n[1]/model"]
-    assert "".join(said) == text
-    assert [(each.kind, each.data) for each in heard if each.node == "n[0]/pay"][-1] == (
-        "result", "paid 7 with [secret PAY_TOKEN]",
-    )  # fmt: skip
-
-
-async def test_who_joins_late_hears_all_that_was_said_so_far_and_no_secret(client: AsyncClient) -> None:
-    secrets = Secrets({"KEY": "s3cr3t-value"}.__getitem__)
-    secrets.value_of("KEY")
-    run = await client.start({"name": "waits", "nodes": {"w": {"wait": {"signal": "go"}}}})
-    stream = Streams(client._connection.nats, secrets).begin(run.id, "w", 1)
-    stream.hear("The key is s3cr3t")
-    stream._flush()
-    heard: list[str] = []
-    async for each in run.stream():
-        heard.append(each.text)
-        if len(heard) == 1:
-            stream.hear("-value, no more.")
-            stream.close()
-        if "".join(heard).endswith("more."):
-            break
-    assert "".join(heard) == "The key is [secret KEY], no more."
-    assert "The key is ".startswith(heard[0]), "what may become a secret is held back"
-    await run.terminate()
-
-
-async def test_who_joins_a_very_long_reply_late_hears_all_of_it(client: AsyncClient) -> None:
-    run = await client.start({"name": "waits", "nodes": {"w": {"wait": {"signal": "go"}}}})
-    stream = Streams(client._connection.nats, Secrets()).begin(run.id, "w", 1)
-    text = "ä" * 1_000_000  # more than the server takes in one message
-    stream.hear(text)
-    stream._flush()
-    heard = ""
-    async for each in run.stream():
-        heard += each.text
-        if len(heard) >= len(text):
-            break
-    assert heard == text
-    stream.close()
-    await run.terminate()
+async def test_a_budget_of_cost_needs_the_price_of_every_model_that_counts_in_it(client: AsyncClient) -> None:
+    budget = {"budget": {"cost": 1}}
+    for agent in (
+        {"model": "dear"},
+        {"fallback": ["dear"]},
+        {"memory": {"summarise": "b"}},
+        {"tools": [{"agent": "b"}]},
+    ):
+        definition = flow("-", **budget, **agent)
+        definition["agents"]["b"] = {"model": "dear", "instructions": "Help."}
+        with pytest.raises(BadInput, match=r"what model 'dear' costs is not known; set PERDURE_PRICES='{\"dear\": "):
+            await client.start(definition)
 
 
 async def test_files_are_uploaded_once_and_shown_to_the_model(

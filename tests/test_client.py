@@ -72,6 +72,13 @@ async def test_the_inbox_is_empty_when_everything_has_ended(client: AsyncClient)
         await asyncio.sleep(0)
 
 
+async def test_where_one_of_many_cannot_be_queued_no_more_of_them_are(client: AsyncClient) -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(BadInput, match="put what is large into a file"):
+        await client.start_many(HELLO, [{"name": "Ann"}, {"name": "x" * 2_000_000}, *[{"name": "Bob"}] * 1000])
+    assert not [task for task in asyncio.all_tasks() - before if "start_those_left" in repr(task)]
+
+
 async def test_the_same_start_twice_attaches(client: AsyncClient) -> None:
     identity = uuid4().hex
     runs = [await client.start(HELLO, {"name": "Ann"}, id=identity) for _ in range(2)]

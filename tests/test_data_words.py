@@ -1,5 +1,6 @@
 """What is said of data that breaks a JSON Schema: in our words, and with the place of each mistake."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,23 @@ def test_what_has_no_words_of_ours_is_told_in_those_of_the_schema() -> None:
     theirs = [f"data: {error.message}" for error in Draft202012Validator(schema).iter_errors({"b": 1})]
     assert len(theirs) == 2
     assert misfits(schema, {"b": 1}, "data") == theirs
+
+
+def test_what_a_schema_refers_to_outside_of_itself_is_not_fetched(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"type": "string"}')
+    url = (tmp_path / "other.json").as_uri()
+    assert misfits({"$ref": url}, 1, "data") == [
+        f"data cannot be checked: its schema refers to {url!r}, which is not in it"
+    ]
+
+
+@pytest.mark.parametrize("schema", [{"properties": {"a": {"$ref": "#"}}}, {"$ref": "#"}])
+def test_data_that_is_too_deep_for_its_schema_breaks_it(schema: dict[str, Any]) -> None:
+    data: dict[str, Any] = {}
+    for _ in range(400):
+        data = {"a": data}
+    (said,) = misfits(schema, data, "data")
+    assert said.startswith("data cannot be checked: it is nested too deeply")
 
 
 @pytest.mark.parametrize(

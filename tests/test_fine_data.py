@@ -98,7 +98,10 @@ def test_the_longest_id_of_a_child_has_two_hundred_characters() -> None:
 
 
 def test_a_schema_that_refers_to_nothing_fits_nothing() -> None:
-    assert misfit({"$ref": "#/$defs/gone"}, 1) == "its schema refers to '/$defs/gone', which is not in it"
+    assert (
+        misfit({"$ref": "#/$defs/gone"}, 1)
+        == "data cannot be checked: its schema refers to '/$defs/gone', which is not in it"
+    )
 
 
 # bodies

@@ -79,3 +79,17 @@ async def test_a_summary_stands_for_what_came_before_it_and_not_for_what_comes_a
     assert await recall(log, "s", "a", Memory(tokens=40), "k2", summarise) == {"upto": 6, "said": 3}
     assert len(asked) == 1
     assert asked[0].startswith("user: ask 0\nassistant: word")
+
+
+async def test_a_summary_that_is_too_long_is_cut_to_what_the_agent_may_remember() -> None:
+    log = Sessions()
+
+    async def summarise(text: str) -> str:
+        return "long " * 1000
+
+    await add(log, "s", record("1", "ask", "word " * 100))
+    for _ in range(2):  # a summary that fits is not summed up again
+        await recall(log, "s", "a", Memory(tokens=40), "k", summarise)
+    records = await records_of(log, "s")
+    assert [each.text[:40] for each in remembered(records, 40)] == ["Summary of what was said before: long lo"]
+    assert len(log.stored) == 2

@@ -8,6 +8,7 @@ import pytest
 from perdure.actors.models import Asked, Endpoint, Models, Offered, RateLimited, Refused, ReplyTooLarge, Unavailable
 from perdure.actors.replies import AskedFor, InvalidReply
 from perdure.actors.replies import Reply as Said_Reply
+from perdure.actors.time_limits import Timeout
 from perdure.actors.transcripts import Said
 from perdure.definitions import agent_parts
 from perdure.definitions.agent_parts import Agent, Price
@@ -20,6 +21,8 @@ TALK = [
     Said("user", "Where is it?"),
     Said("assistant", "", [AskedFor("c1", "look", '{"x": 1}')]),
     Said("tool", "on its way", call="c1"),
+    Said("assistant", "It is on its way."),
+    Said("user", "And now?"),
 ]
 WAYS = pytest.mark.parametrize(
     ("api", "stream"), [("chat", True), ("chat", False), ("responses", True), ("responses", False)]
@@ -54,13 +57,21 @@ async def test_calls_are_asked_for_and_their_results_are_told(api: str, stream: 
     assert reply.text == "Wait."
     assert [(call.name, call.arguments) for call in reply.calls] == [("look", '{"x": 1}'), ("look", "no JSON")]
     if api == "chat":
-        assert [each["role"] for each in sent["messages"]] == ["system", "user", "assistant", "tool"]
+        assert [each["role"] for each in sent["messages"]] == [
+            "system",
+            "user",
+            "assistant",
+            "tool",
+            "assistant",
+            "user",
+        ]
         assert sent["messages"][3] == {"role": "tool", "tool_call_id": "c1", "content": "on its way"}
         assert sent["tools"][0]["function"]["parameters"] == LOOK.input
     else:
         assert [each.get("type", each.get("role")) for each in sent["input"]] == [
-            "user", "function_call", "function_call_output",
+            "user", "function_call", "function_call_output", "message", "user",
         ]  # fmt: skip
+        assert sent["input"][3]["content"][0]["type"] == "output_text"  # llama.cpp's server takes nothing shorter
         assert (sent["instructions"], sent["store"], sent["tools"][0]["name"]) == ("Help.", False, "look")
 
 
@@ -122,6 +133,22 @@ async def test_when_no_model_answers_the_wait_that_is_asked_for_is_told(both: tu
     with pytest.raises(RateLimited) as caught:
         await models(both[0]).ask({}, agent, asked())
     assert caught.value.retry_after == 9
+
+
+@WAYS
+async def test_a_model_that_hangs_is_given_up_after_the_agents_timeout_and_stood_in_for(api: str, stream: bool) -> None:
+    with Model([Reply("late", fault="timeout")]) as first, Model([Reply("Hi.")]) as second:
+        own = {"other": agent_parts.Endpoint(base_url=second.base_url)}
+        agent = {"model": "a", "instructions": "i", "timeout": "200ms"}
+        falls_back = Agent.model_validate({**agent, "fallback": [{"model": "c", "endpoint": "other"}]})
+        reply, usage = await models(first, api, stream).ask(own, falls_back, asked())
+        assert (reply.text, usage["model"]) == ("Hi.", "c")
+        with pytest.raises(Timeout, match=r"agent 'helper': model 'a': it took longer than 0\.2 s"):
+            await models(first, api, stream).ask({}, Agent.model_validate(agent), asked())
+        both_hang = Agent.model_validate({**agent, "fallback": ["b"]})
+        with pytest.raises(Timeout, match=r"model 'a': .*; .*model 'b'"):
+            await models(first, api, stream).ask({}, both_hang, asked())
+    assert [each["model"] for each in first.requests] == ["a", "a", "a", "b"]
 
 
 async def test_an_endpoint_that_nobody_declared_is_named() -> None:

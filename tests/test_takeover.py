@@ -12,7 +12,6 @@ from nats.aio.msg import Msg
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.registry import Registry
-from perdure.cluster.settings import Settings
 from perdure.cluster.supervisor import Supervisor
 from perdure.cluster.tasks import stop
 from perdure.cluster.watching import Watch
@@ -135,9 +134,8 @@ async def supervised(
     monkeypatch.setattr("perdure.cluster.supervisor._COUNT_SECONDS", 3600.0)
     monkeypatch.setattr("perdure.cluster.supervisor.assignment", assignment)
     monkeypatch.setattr("perdure.cluster.supervisor.adopt", nothing)
-    monkeypatch.setattr("perdure.cluster.supervisor.keep_sweeping", nothing)
     processes, connection = FakeProcesses(), await open_connection(server.url, server.token)
-    supervisor = Supervisor(connection, processes, Settings(), nothing)
+    supervisor = Supervisor(connection, processes, nothing)
     running = asyncio.create_task(supervisor.run())
     try:
         yield processes, running
