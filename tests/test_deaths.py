@@ -1,9 +1,11 @@
 """How a node actor died: what a person reads of it, from the words of Ray."""
 
 import pytest
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RuntimeEnvSetupError
 
-from perdure.actors.deaths import how_it_died
+from perdure.actors.deaths import how_it_died, start_failure
+from perdure.actors.work import WorkerLost
+from perdure.errors import RuntimeEnvFailed
 
 WHO = "The actor died unexpectedly before finishing this task.\n\tclass_name: NodeActor\n\tpid: 4711\n\tip: 10.0.0.7\n"
 ANY_CRASH = (
@@ -41,3 +43,17 @@ def died(words: str) -> RayActorError:
 )
 def test_what_ray_tells_of_a_process_that_is_gone_is_said_in_few_words(error: RayError, told: str) -> None:
     assert how_it_died(error).startswith(told)
+
+
+def test_one_that_could_not_start_is_an_error_of_its_environment_or_a_lost_worker() -> None:
+    failed = start_failure(
+        RuntimeEnvSetupError("Failed to install pip packages\n  no matching distribution: nump"), "t"
+    )
+    assert isinstance(failed, RuntimeEnvFailed)
+    assert str(failed).endswith(
+        "of t could not be made: ...Failed to install pip packages no matching distribution: nump"
+    )
+    lost = start_failure(died(WHO + PRESSURE), "t")
+    assert isinstance(lost, WorkerLost)
+    assert str(lost) == f"process 4711 on 10.0.0.7: {FULL}, as it was started"
+    assert isinstance(start_failure(RayError("no such label"), "t"), WorkerLost)

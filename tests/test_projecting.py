@@ -1,6 +1,7 @@
 """The process that keeps the read models: it hears of new entries, need not ask for them, and sweeps by them."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ import pytest
 from histories import append, start
 from proxy import Proxy
 
-from perdure.cluster import projecting
+from perdure.cluster import projecting, ray_actors
 from perdure.cluster.connection import Connection, open_connection
 from perdure.cluster.nats_server import NatsServer
 from perdure.cluster.projecting import keep_projecting
@@ -87,6 +88,23 @@ async def test_a_sweep_that_cannot_be_made_is_said_and_the_next_one_is_made(
             await swept.wait()
     finally:
         await stop(sweeping)
+
+
+async def test_the_process_of_the_read_models_folds_tells_and_sweeps_at_the_same_time(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {name: asyncio.Event() for name in ("keep_projecting", "keep_telling", "keep_sweeping")}
+
+    async def keep(begun: asyncio.Event, *_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    for name, begun in kept.items():
+        monkeypatch.setattr(ray_actors, name, partial(keep, begun))
+    keeping = asyncio.create_task(ray_actors.keep_read_models(connection, Settings(store=tmp_path)))
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(begun.wait() for begun in kept.values()))
+    await stop(keeping)
 
 
 async def _reached(projections: Projections, connection: Connection, position: int) -> None:
