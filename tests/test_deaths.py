@@ -31,7 +31,7 @@ def died(words: str) -> RayActorError:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OutOfMemoryError(PRESSURE), f"its process: {FULL}"),
+        (OutOfMemoryError(PRESSURE), f"its process: {FULL}"),  # type: ignore[no-untyped-call]
         (died(WHO + PRESSURE), f"process 4711 on 10.0.0.7: {FULL}"),
         (died(WHO + ANY_CRASH), "process 4711 on 10.0.0.7: it crashed, exited by itself, or was killed (by the kernel"),
         (died(WHO + "The actor is dead because its node has died."), "process 4711 on 10.0.0.7: its machine is gone"),

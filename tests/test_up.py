@@ -385,7 +385,7 @@ def test_in_the_foreground_up_shows_the_log_of_all_processes_and_ends_with_ctrl_
     with subprocess.Popen(command, env=up.environment, stderr=subprocess.PIPE, text=True) as shown:
         try:
             assert shown.stderr is not None
-            lines = []
+            lines: list[str] = []
             while not lines or not lines[-1].startswith("up: "):
                 lines.append(shown.stderr.readline())
                 assert lines[-1], lines
