@@ -179,6 +179,10 @@ def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster
         runs = client.start_many(cluster.workflow("on_loop", gate), keys)
         until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
         before = cluster.status()
+        assert before["executions"]["active"] >= len(runs)
+        assert before["inbox"]["held"] >= len(runs)  # the leases
+        assert before["log"]["position"] >= len(runs)
+        assert set(before["projections"]) >= {"executions", "timeline", "statistics"}
         for pid in victims(cluster, victim):
             os.kill(pid, signal.SIGKILL)
         (cluster.folder / gate).touch()
