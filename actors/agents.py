@@ -24,13 +24,18 @@ class Answered(msgspec.Struct, frozen=True):
     usage: dict[str, Any]
 
 
-async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, question: Any, hear: Hear) -> Answered:
+def parted(result: Any) -> tuple[Any, dict[str, Any] | None]:
+    """Return what a worker gave: its value, and what a model took for it, if one was asked."""
+    return (result.value, result.usage) if isinstance(result, Answered) else (result, None)
+
+
+async def ask(models: Models, plan: Plan, name: str, question: Any, hear: Hear) -> Answered:
     """Return the agent's answer to one question: parsed and checked JSON where it has an output schema, otherwise text.
 
     Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the workflow's affair, not the client's.
     """
-    own = plan.endpoints if plan is not None else {}
-    reply, usage = await models.ask(own, agent, _request(name, agent, [asked(question)]), hear)
+    agent = plan.agents[name]
+    reply, usage = await models.ask(plan.endpoints, agent, _request(name, agent, [asked(question)]), hear)
     return Answered(reply.text if agent.output is None else checked(name, reply.text, agent.output), usage)
 
 
@@ -63,7 +68,7 @@ async def remember(models: Models, plan: Plan, given: Conversation, does: str, k
 
     async def summarise(text: str) -> str:
         name = agent.memory.summarise or ""
-        answer = await ask(models, plan, name, plan.agents[name], {"message": text}, lambda _piece: None)
+        answer = await ask(models, plan, name, {"message": text}, lambda _piece: None)
         used.append(answer.usage)
         return answer.value if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from perdure.actors.agents import Answered
+from perdure.actors.agents import parted
 from perdure.actors.alarms import NEAR, Alarms, TimerQueue
 from perdure.actors.at_limits import AtLimits, limited_parts
 from perdure.actors.compensated import refusal
@@ -410,9 +410,7 @@ class Execution:
                 self._around.outside,
                 **limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
             )  # fmt: skip
-            result, usage = await self._told(work), None
-            if isinstance(result, Answered):
-                result, usage = result.value, result.usage
+            result, usage = parted(await self._told(work))
             report = ReportSuccess(name, attempt, secrets.redact(result), usage)
         except WorkerLost as error:
             report = ReportLoss(name, attempt, secrets.redact(str(error)))

@@ -46,7 +46,7 @@ def _agents_named(workflow: Workflow, agent: Agent, at: Path) -> Iterator[Findin
     if summarises is not None and summarises.takes_turns:
         yield Finding(
             (*at, "memory", "summarise"),
-            "an agent that summarises is asked once: no tools, hand-overs and budget, and no `output` but with `repairs: 0`",
+            "an agent that summarises is asked once: no tools, hand-overs, budget, and `repairs: 0` beside an `output`",
         )
 
 
@@ -109,6 +109,6 @@ def _undoing(workflow: Workflow) -> Iterator[Finding]:
             if agent is not None and agent.takes_turns:
                 yield Finding(
                     (*at, "compensate", "agent"),
-                    "what undoes a node is one call: an agent without tools, hand-overs and budget, whose reply is not "
-                    "mended either: no `output` but with `repairs: 0`",
+                    "what undoes a node is one call: an agent without tools, hand-overs and budget, with "
+                    "`repairs: 0` beside an `output`",
                 )
