@@ -12,7 +12,7 @@ from perdure.actors.models import Asked, Hear, Models
 from perdure.actors.outside import Outside
 from perdure.actors.replies import checked
 from perdure.actors.transcripts import Conversation, Said, asked
-from perdure.definitions.agent_parts import Agent
+from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, EnvironmentProblem
 
@@ -29,13 +29,15 @@ def parted(result: Any) -> tuple[Any, dict[str, Any] | None]:
     return (result.value, result.usage) if isinstance(result, Answered) else (result, None)
 
 
-async def ask(models: Models, plan: Plan, name: str, question: Any, hear: Hear) -> Answered:
+async def ask(
+    models: Models, own: Mapping[str, Endpoint], name: str, agent: Agent, question: Any, hear: Hear
+) -> Answered:
     """Return the agent's answer to one question: parsed and checked JSON where it has an output schema, otherwise text.
 
-    Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the workflow's affair, not the client's.
+    own: the endpoints of the workflow. Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the
+    workflow's affair, not the client's.
     """
-    agent = plan.agents[name]
-    reply, usage = await models.ask(plan.endpoints, agent, _request(name, agent, [asked(question)]), hear)
+    reply, usage = await models.ask(own, agent, _request(name, agent, [asked(question)]), hear)
     return Answered(reply.text if agent.output is None else checked(name, reply.text, agent.output), usage)
 
 
@@ -68,7 +70,7 @@ async def remember(models: Models, plan: Plan, given: Conversation, does: str, k
 
     async def summarise(text: str) -> str:
         name = agent.memory.summarise or ""
-        answer = await ask(models, plan, name, {"message": text}, lambda _piece: None)
+        answer = await ask(models, plan.endpoints, name, plan.agents[name], {"message": text}, lambda _piece: None)
         used.append(answer.usage)
         return answer.value if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)
 

@@ -10,7 +10,6 @@ from perdure.actors import agents
 from perdure.actors.models import Endpoint, Models, Refused, Unavailable
 from perdure.actors.replies import InvalidReply
 from perdure.definitions.agent_parts import Agent
-from perdure.definitions.loading import load
 from perdure.errors import BadInput
 from perdure.testing import Model, Reply
 
@@ -23,9 +22,7 @@ JUDGE = Agent(
 
 
 async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, Any]) -> Any:
-    named = {name: agent.model_dump(exclude_unset=True)}
-    plan = load({"name": "asked", "agents": named, "nodes": {"n": {"agent": name}}}).plan
-    return (await agents.ask(Models(endpoint), plan, name, question, lambda _piece: None)).value
+    return (await agents.ask(Models(endpoint), {}, name, agent, question, lambda _piece: None)).value
 
 
 @pytest.fixture
