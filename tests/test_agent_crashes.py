@@ -37,7 +37,7 @@ def test_sigkill_at_every_point_of_six_turns_with_four_calls_asks_at_most_what_w
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, done.stderr
     runs = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(runs) > 40, "there are points before and after each entry, each reply and each call"
+    assert len(runs) > 50, "there are points before and after each entry, each reply and each call"
     asked = Counter(_reply_of(body["messages"]) for body in model.requests)
     effects = Counter((tmp_path / "effects").read_text().splitlines())
     for run in runs:
