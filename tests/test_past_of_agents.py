@@ -83,13 +83,16 @@ def test_a_comparison_shows_people_each_node_with_its_time_and_cost(cli: Cli, cl
     (row,) = [line for line in shown.splitlines() if line.startswith("classify")]
     assert " tokens cost 0.000" in row
     assert "succeeded (reused)" in row
-    assert "7 nodes the same, 0 differ; the outcomes agree" in shown
+    assert "9 nodes the same, 0 differ; the outcomes agree" in shown
 
 
 def test_only_the_agent_that_is_told_something_else_is_asked_again(cli: Cli, tmp_path: Path) -> None:
     file = changed(tmp_path, "checker", "Check a drafted reply. Be strict.")
     told = json.loads(cli("workflows", "evaluate", file, "--last", "2", "--replies", REPLIES, "--json").stdout)
-    assert {each["execution"]: each["ran"] for each in told} == {"cheap": ["check"], "case-1": ["check"]}
+    assert {each["execution"]: each["ran"] for each in told} == {
+        "cheap": ["check[0]/model"],
+        "case-1": ["check[0]/model"],
+    }
     assert {each["same"] for each in told} == {True}
     assert all(each["tokens"] > 0 and each["cost"] == 0 for each in told)  # the scripted model's have no price here
 
@@ -100,7 +103,7 @@ def test_another_verdict_of_an_agent_is_a_difference_with_exit_code_1(cli: Cli, 
     replies.write_text("- match: no promises\n  reply: {good: false, reason: It promises a date.}\n")
     words = ("workflows", "evaluate", file, "--of", "customer-support", "--replies", str(replies), "--json")
     told = {each["execution"]: each for each in json.loads(cli(*words, code=1).stdout)}
-    assert told["case-0"]["ran"] == ["check", "escalate"]
+    assert told["case-0"]["ran"] == ["check[0]/model", "escalate"]
     assert (told["case-0"]["was"]["output"]["action"], told["case-0"]["same"]) == ("replied", False)
     assert {"check", "reply", "escalate"} == set(told["case-0"]["nodes"])
     assert told["case-1"]["now"]["status"] == "succeeded"
@@ -115,6 +118,6 @@ def test_a_dry_run_needs_no_model_no_tools_and_asks_nobody(
     file.write_text(re.sub(r"tools: .*", "tools: []", file.read_text()).replace("lookup_order", "not.here"))
     told = json.loads(cli("workflows", "evaluate", str(file), "--dry", "--json").stdout)
     assert {each["execution"]: (each["ran"], each["same"]) for each in told} == dict.fromkeys(
-        ("case-0", "case-1", "cheap"), (["classify"], None)
+        ("case-0", "case-1", "cheap"), (["classify[0]/model"], None)
     )
     assert len(model.requests) == before
