@@ -105,7 +105,7 @@ def test_another_verdict_of_an_agent_is_a_difference_with_exit_code_1(cli: Cli, 
     told = {each["execution"]: each for each in json.loads(cli(*words, code=1).stdout)}
     assert told["case-0"]["ran"] == ["check[0]/model", "escalate"]
     assert (told["case-0"]["was"]["output"]["action"], told["case-0"]["same"]) == ("replied", False)
-    assert {"check", "reply", "escalate"} == set(told["case-0"]["nodes"])
+    assert {"check", "check[0]/model", "reply", "escalate"} == set(told["case-0"]["nodes"])
     assert told["case-1"]["now"]["status"] == "succeeded"
 
 
