@@ -34,6 +34,8 @@ from perdure.events.vocabulary import (
     NodeSucceeded,
     NodeWaiting,
     SignalTaken,
+    TimerArmed,
+    TimerCancelled,
     TimerFired,
 )
 
@@ -68,8 +70,9 @@ class Record:
     """A past execution as an evaluation needs it. A fork's past counts.
 
     results: those of each attempt, by the node's path and the attempt's number: several where what is around it was
-    begun again; of what a retry or a fork of the execution made again, only what came of that. told: what statecharts
-    were told, in order. plans: those that the execution, and what it is a fork of, ran under, by digest.
+    begun again; of what a retry or a fork of the execution made again, only what came of that. A timer has the number 0;
+    it was given how long it was to take, and ended when it fired. told: what statecharts were told, in order. starts: the
+    digests and inputs with which it, and what it is a fork of, began. plans: the definitions of these, by digest.
     """
 
     def __init__(self, plans: Mapping[str, Plan], past: Iterable[Entry]) -> None:
@@ -78,7 +81,9 @@ class Record:
         self.told: list[Told] = []
         self._plans = plans
         self._number = 0
-        self._open: dict[str, Result] = {}
+        self._open: dict[tuple[str, int], Result] = {}
+        self._taken: dict[str, str] = {}
+        self.starts: list[tuple[str, Any]] = []
         self._take(past)
 
     def _take(self, past: Iterable[Entry]) -> None:
@@ -88,6 +93,7 @@ class Record:
         for at, event in ((entry.at, event) for entry in past for event in entry.events):
             if isinstance(event, ExecutionStarted):
                 plan = self._plans[event.digest]
+                self.starts.append((event.digest, event.input))
             elif isinstance(event, ExecutionForked):
                 self._take(entries(event))
             if isinstance(event, ExecutionForked | ExecutionRetried):
@@ -98,22 +104,26 @@ class Record:
             if plan is not None:
                 self._note(plan, state, event, before)
             before = event
-        for result in self._open.values():  # they were given up with the execution
-            result.at, result.number = self._at, self._number
-        self._open.clear()
+        for key in list(self._open):  # they were given up with the execution
+            self._give_up(key)
 
     def _note(self, plan: Plan, state: ExecutionState, event: Event, before: Event | None) -> None:
         if isinstance(event, NodeScheduled | NodeWaiting | ChildRequested | NodeResumed):
             self._begin(plan, state, event)
-        elif isinstance(event, NodeSucceeded):
-            if isinstance(before, SignalTaken) and before.node == event.node:  # it did not have to wait
-                self._put(plan, event, {"signal": before.signal})
-            self._end(event, event.output, None)
-        elif isinstance(event, _FAILS):
-            self._end(event, None, event.error)
-        elif isinstance(event, NodeCancelled) and event.node in self._open:
-            result = self._open.pop(event.node)
-            result.at, result.number = self._at, self._number
+        elif isinstance(event, SignalTaken):
+            self._taken[event.node] = event.signal
+        elif isinstance(event, NodeSucceeded | _FAILS):
+            self._end(plan, event)
+        elif isinstance(event, NodeCancelled):
+            node = state.node(event.node) if isinstance(state, Started) else None
+            self._give_up((event.node, node.attempt if node is not None else 1))
+        elif isinstance(event, TimerArmed):
+            self._arm(event)
+        elif isinstance(event, TimerFired) and (event.timer, 0) in self._open:
+            self._open[event.timer, 0].ended = True
+            self._give_up((event.timer, 0))
+        elif isinstance(event, TimerCancelled):
+            self._give_up((event.timer, 0))
         elif isinstance(event, MacrostepTaken | EventIgnored | EventHeld) and _from_outside(event, before):
             self.told.append(Told(self._at, self._number, event.event, event.data))
 
@@ -124,7 +134,6 @@ class Record:
             self._put(plan, event, given)
 
     def _put(self, plan: Plan, event: Any, given: Any) -> None:
-        result = Result(given, making_of(plan, event.node, given), self._at, self._number)
         key = event.node, event.attempt
         there = self.results.setdefault(key, [])
         if key in self._old:
@@ -132,16 +141,34 @@ class Record:
             there.clear()
         elif isinstance(event, NodeResumed) and there and not there[-1].ended:
             there.pop()
-        there.append(result)
-        self._open[event.node] = result
+        self._open[key] = Result(given, making_of(plan, event.node, given), self._at, self._number)
+        there.append(self._open[key])
 
-    def _end(self, event: Any, output: Any, error: Error | None) -> None:
-        there = self.results.get((event.node, event.attempt))
-        result = there[-1] if there else None
-        if result is not None and not (result.ended and error is not None):
-            result.ended, result.output, result.error = True, output, error
+    def _arm(self, event: TimerArmed) -> None:
+        """Begin a timer; one that is moved, or armed again by a retry or a fork, is still the one that it was."""
+        key = event.timer, 0
+        there = self.results.setdefault(key, [])
+        if not there or not (key in self._open or key in self._old):
+            there.append(Result(event.due - self._at, None, self._at, self._number))
+        self._old.discard(key)
+        self._open[key], there[-1].ended = there[-1], False
+
+    def _give_up(self, key: tuple[str, int]) -> None:
+        result = self._open.pop(key, None)
+        if result is not None:
             result.at, result.number = self._at, self._number
-            self._open.pop(event.node, None)
+
+    def _end(self, plan: Plan, event: Any) -> None:
+        if event.node in self._taken:  # it did not have to wait
+            self._put(plan, event, {"signal": self._taken.pop(event.node)})
+        key = event.node, event.attempt
+        there = self.results.get(key)
+        error = None if isinstance(event, NodeSucceeded) else event.error
+        if there and not (there[-1].ended and error is not None):
+            there[-1].ended, there[-1].error = True, error
+            there[-1].output = event.output if isinstance(event, NodeSucceeded) else None
+            there[-1].at, there[-1].number = self._at, self._number
+            self._open.pop(key, None)
 
 
 def digests_in(past: Iterable[Entry]) -> set[str]:
