@@ -154,6 +154,8 @@ class WhatIf:
             self.reused.append(coming.path)
             return coming.given
         self._make(coming.path, node)
+        if self._inputs:
+            return self._inputs.popleft()
         return Continue() if self._at_work else None
 
     def _timer(self) -> tuple[datetime, str] | None:
@@ -180,6 +182,13 @@ class WhatIf:
 
     def _comes(self, at: datetime, number: int, path: str = "", attempt: int = 0, given: Input | None = None) -> None:
         heapq.heappush(self._coming, _Coming(at, (number, next(self._counter)), path, attempt, given))
+
+    def _comes_when(self, result: Result | None, path: str, attempt: int, given: Input) -> None:
+        """Let an input come when that happened in the past, or else now."""
+        if result is None:
+            self._inputs.append(given)
+        else:
+            self._comes(result.at, result.number, path, attempt, given)
 
     def _decide(self, given: Input) -> None:
         events, self.state = decide(self.plan, self._execution, self.state, given, self.now)
@@ -211,13 +220,14 @@ class WhatIf:
         if result is not None:
             answer = self._answer(path, node.attempt, result) if result.ended else None
             self._comes(result.at, result.number, path, node.attempt, answer)
-        elif path.endswith(UNDO) or self.plan.node(path).calls in _UNCALLED:
-            self._inputs.append(ReportSuccess(path, node.attempt))  # effects on others are not for trying out
         else:
             self._make(path, node)
 
     def _make(self, path: str, node: NodeState) -> None:
         """Make a call, but none of an execution as it was: whatever is not recorded there stays without an answer."""
+        if path.endswith(UNDO) or self.plan.node(path).calls in _UNCALLED:
+            self._inputs.append(ReportSuccess(path, node.attempt))  # effects on others are not for trying out
+            return
         if self._as_it_was:
             self.left.append(path)
             return
@@ -248,9 +258,8 @@ class WhatIf:
         result = self._same(path, node.attempt, asked(self._started, self.plan, path, node))
         if path.endswith(UNDO):  # a child is to undo itself: as it did, else it counts as done
             error = result.error if result is not None else None
-            self._inputs.append(
-                ReportCompensation(path, self._execution, path, node.input.get("compensation", ""), error)
-            )
+            undone = ReportCompensation(path, self._execution, path, node.input.get("compensation", ""), error)
+            self._comes_when(result, path, node.attempt, undone)
         elif result is None or not result.ended:
             if f"wait/{path}" not in self._started.timers:
                 self.left.append(path)
@@ -267,16 +276,14 @@ class WhatIf:
         if event.detached:
             return
         result = self._same(event.node, event.attempt, event.input)
-        if result is None or not result.ended:
-            if event.node.endswith(UNDO):  # it counts as done
-                self._inputs.append(ReportChild(f"{event.child}/ended", self._execution, event.child))
-            else:
-                self.left.append(event.node)
+        if (result is None or not result.ended) and not event.node.endswith(UNDO):  # of which it counts as done
+            self.left.append(event.node)
             return
-        report: Input = ReportChild(f"{event.child}/ended", self._execution, event.child, result.output, result.error)
-        if result.error is None and "output" in self.plan.node(event.node).templates:
-            report = CompleteNode(f"{event.node}/{event.attempt}", self._execution, event.node, result.output)
-        self._comes(result.at, result.number, event.node, event.attempt, report)
+        output, error = (result.output, result.error) if result is not None else (None, None)
+        report: Input = ReportChild(f"{event.child}/ended", self._execution, event.child, output, error)
+        if error is None and "output" in self.plan.node(event.node).templates:
+            report = CompleteNode(f"{event.node}/{event.attempt}", self._execution, event.node, output)
+        self._comes_when(result, event.node, event.attempt, report)
 
     async def _made(self, path: str, state: NodeState, runner: Runner) -> Input:
         """Really make a call."""
