@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from perdure.actors import retry_after
-from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, Unavailable
-from perdure.actors.replied import call_of, check_refusal, check_size, text_of, tokens
+from perdure.actors.models import Asked, Endpoint, Hear, RateLimited, Refused, Unavailable, check_calls
+from perdure.actors.replied import call_of, check_refusal, check_reply, check_size, text_of, tokens
 from perdure.actors.replies import InvalidReply, Reply
 from perdure.actors.transcripts import Said
 from perdure.errors import PerdureError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 File = Callable[[Mapping[str, Any]], Awaitable[str]]
 Answer = tuple[Reply, tuple[int, int]]
 """A reply, and the tokens that it took and gave."""
+
+_MOST_TOKENS = 10**9  # of one request; more is no count
 
 
 async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear) -> Answer:
@@ -111,6 +113,7 @@ class _Taking:
     def take(self, chunk: Any) -> None:
         self.begun = True
         self._usage = getattr(chunk, "usage", None) or self._usage
+        self._count(".")  # one that says nothing, such as of what a model thinks, is something too
         for choice in chunk.choices or ():
             self.ended = self.ended or bool(choice.finish_reason)
             self._withheld = self._withheld or choice.finish_reason == "content_filter"
@@ -129,10 +132,14 @@ class _Taking:
 
     def _take_call(self, piece: Any) -> None:
         call = self._at.get(piece.index or 0)
-        if call is None or (piece.id and call["id"] not in ("", piece.id)):  # some servers give each call the index 0
+        named = piece.function is not None and piece.function.name
+        if call is None or (named and piece.id and piece.id != call["id"]):  # some servers number every call 0
             call = self._at[piece.index or 0] = {"id": "", "name": "", "arguments": ""}
             self._calls.append(call)
-        call["id"] = call["id"] or piece.id or ""
+            check_calls(self._asked.name, len(self._calls))
+        if not call["id"]:
+            self._count(piece.id or "")
+            call["id"] = piece.id or ""
         if piece.function is not None:
             self._count(piece.function.name or "")
             self._count(piece.function.arguments or "")
@@ -161,7 +168,7 @@ def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
         call_of(number, call.id, call.function.name, call.function.arguments)
         for number, call in enumerate(message.tool_calls or ())
     ]
-    check_size(asked, len(text) + sum(len(call.arguments) + len(call.name) for call in calls))
+    check_reply(asked, text, calls)
     hear(text)
     return Reply(text, calls), tokens(asked, getattr(completion, "usage", None), text, calls)
 
@@ -192,7 +199,7 @@ async def telling(name: str) -> AsyncIterator[None]:
         raise Unavailable(f"agent {name!r}: {error.message}") from error
     except (openai.OpenAIError, UnicodeEncodeError) as error:  # headers are ASCII, and so are keys
         raise Refused(f"agent {name!r}: {error}") from error
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # the client reads whatever there is
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:  # it reads what there is
         raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from error
 
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import smtplib
 import ssl
+from datetime import UTC, datetime
 from email.headerregistry import Address, HeaderRegistry
 from email.message import EmailMessage
 from typing import Any
@@ -30,8 +31,12 @@ async def email(call: EmailCall, context: Context) -> EmailReply:
     if smtp is None:
         raise EnvironmentProblem("no mail server is set: set PERDURE_SMTP where the workflow runs")
     mail = _mail(call, smtp, context)
+    tls = _tls(smtp)
     try:
-        return await asyncio.to_thread(_sent, mail, call, smtp, context.outside)
+        async with asyncio.timeout(call.timeout):
+            return await asyncio.to_thread(_sent, mail, call, smtp, tls, context.outside)
+    except TimeoutError:
+        raise Unavailable(f"mail server {smtp.host} was not done within {call.timeout:g} s") from None
     except smtplib.SMTPRecipientsRefused as error:
         _raise(smtp, *next(iter(error.recipients.values())))
     except smtplib.SMTPResponseException as error:
@@ -52,6 +57,7 @@ def _mail(call: EmailCall, smtp: Smtp, context: Context) -> EmailMessage:
             if given:
                 mail[header] = [_address(each) for each in given]
         mail["Subject"] = call.subject
+        mail["Date"] = datetime.now(UTC)
     except ValueError as error:
         raise BadInput(f"the mail cannot be written: {error}") from None
     key = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:32]
@@ -70,9 +76,17 @@ def _address(given: str) -> Address:
     return Address(found[0].display_name, found[0].username, found[0].domain)
 
 
-def _sent(mail: EmailMessage, call: EmailCall, smtp: Smtp, outside: Outside) -> EmailReply:
+def _tls(smtp: Smtp) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=smtp.ca_file)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"the 'ca_file' of the setting `smtp`, {smtp.ca_file}, cannot be used: {error.strerror}"
+        ) from None
+
+
+def _sent(mail: EmailMessage, call: EmailCall, smtp: Smtp, tls: ssl.SSLContext, outside: Outside) -> EmailReply:
     """Send a mail, in a thread."""
-    tls = ssl.create_default_context(cafile=smtp.ca_file)
     timeout = call.timeout
     server = (
         smtplib.SMTP_SSL(smtp.host, smtp.port, timeout=timeout, context=tls)

@@ -161,6 +161,8 @@ async def _body(response: "httpx2.Response", most: int) -> bytes:
             raise Refused(f"the answer is not packed as it says: {error}") from None
         if len(found) > most:
             raise TooLarge(f"the answer has more than {most} bytes; ask for less, or raise 'max_bytes'")
+    if unpack is not None and found and not unpack.eof:
+        raise Unavailable("the packed answer ends in its midst")
     return bytes(found)
 
 

@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 import json
+import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from pydantic import ValidationError
 
 from perdure.actors.mcp_stderr import Stderr
 from perdure.actors.models import Unavailable
 from perdure.actors.outside import Outside
 from perdure.actors.tool_schema import ToolSchema
-from perdure.definitions.data_words import misfits
+from perdure.definitions.data_words import UNCHECKED, misfits
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.json_values import to_json_value
 from perdure.definitions.mcp_servers import McpServer
@@ -161,10 +164,13 @@ class _Connection:
         """Call a tool; see McpPool.call."""
         what = f"tool '{self._name}.{name}'"
         tools = await self.tools()
+        if name not in tools:  # it may be new there
+            self._tools = None
+            tools = await self.tools()
         if name not in tools:
             hint = did_you_mean(name, tools) or f"; it has {', '.join(sorted(tools)) or 'none'}"
             raise ToolNotFound(f"MCP server {self._name!r} has no tool {name!r}{hint}")
-        if problems := misfits(tools[name].parameters, dict(arguments), "its argument"):
+        if problems := _misfits(tools[name].parameters, arguments):
             raise BadInput(f"{what} was called with arguments that do not fit: {'; '.join(problems)}")
         client = self._client.result()
         meta: Any = {"perdure.dev/idempotency-key": key}
@@ -184,6 +190,7 @@ class _Connection:
             await asyncio.to_thread(import_module, "mcp")  # it takes long
             from mcp import Client
 
+            logging.getLogger("mcp.client.stdio").addFilter(_without_content)
             async with asyncio.timeout(self._server.connect_timeout) as patience, Client(self._transport()) as client:
                 patience.reschedule(None)
                 self._client.set_result(client)
@@ -250,6 +257,8 @@ class _Connection:
             raise McpToolFailed(f"MCP server {self._name!r}: {error.message}") from error
         except gone as error:
             raise _Broken(f"it is gone: {_said(error)}") from error
+        except ValidationError as error:
+            raise McpToolFailed(f"MCP server {self._name!r} answered what is no MCP: {_said(error)}") from None
 
 
 class _Room:
@@ -285,6 +294,23 @@ async def _by_http(server: McpServer) -> AsyncIterator[Any]:
         yield streams
 
 
+def _misfits(schema: dict[str, Any], arguments: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with arguments; nothing where the schema is none that can be read: the server will say."""
+    from jsonschema.exceptions import UnknownType
+
+    try:
+        found = misfits(schema, dict(arguments), "its argument")
+        return [each for each in found if UNCHECKED not in each]
+    except (UnknownType, LookupError, TypeError, AttributeError, re.error):
+        return []
+
+
+def _without_content(record: logging.LogRecord) -> bool:
+    """Let a line that cannot be read be told, but nothing of it: a part of it might be of a secret."""
+    record.exc_info = None
+    return True
+
+
 def _result_of(what: str, result: "CallToolResult", most: int) -> Any:
     blocks = [each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in result.content]
     texts = [each["text"] for each in blocks if each["type"] == "text"]
@@ -303,4 +329,7 @@ def _said(error: BaseException) -> str:
     """Return what an error says; of a group, its first one."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, ValidationError):  # its own words are about its code, and show parts of what came
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

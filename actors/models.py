@@ -36,6 +36,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 OPENAI = Endpoint()
 _log = logging.getLogger("perdure.models")
+_MOST_CALLS = 1000  # of one reply; each is answered in the next question, be it made or not
 
 
 class _Busy(PerdureError):
@@ -159,7 +160,7 @@ class Models:
                 if heard:
                     take("\n")  # another reply follows
             else:
-                return _clean(reply), self._usage(model, taken, given)
+                return _clean(asked.name, reply), self._usage(model, taken, given)
         raise _worst(failed)
 
     async def _put(self, endpoint: Endpoint, asked: Asked, hear: Hear) -> "Answer":
@@ -200,8 +201,19 @@ class Models:
         return usage
 
 
-def _clean(reply: Reply) -> Reply:
-    """Return a reply without what no UTF-8 can hold."""
+def check_calls(name: str, many: int) -> None:
+    """Raise ReplyTooLarge where a reply of an agent asks for more calls than it may."""
+    if many > _MOST_CALLS:
+        raise ReplyTooLarge(f"agent {name!r}: the reply asks for more than {_MOST_CALLS} calls")
+
+
+def _clean(name: str, reply: Reply) -> Reply:
+    """Return a reply without what no UTF-8 can hold; raise InvalidReply where something else stands for its text."""
+    try:
+        reply = msgspec.convert(msgspec.to_builtins(reply), Reply)
+    except (msgspec.ValidationError, TypeError, RecursionError) as error:
+        raise InvalidReply(f"agent {name!r}: the endpoint's answer cannot be read: {error}") from None
+    check_calls(name, len(reply.calls))
     calls = [AskedFor(_text(each.id), _text(each.name), _text(each.arguments)) for each in reply.calls]
     return Reply(_text(reply.text), calls)
 

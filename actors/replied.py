@@ -8,7 +8,7 @@ from perdure.actors.replies import AskedFor
 from perdure.actors.transcripts import Said
 from perdure.errors import PerdureError
 
-_MOST_TOKENS = 2**53  # a count of more is none
+_MOST_TOKENS = 10**9  # of one request; more is no count
 
 
 def text_of(content: Any) -> str:
@@ -42,6 +42,11 @@ def check_size(asked: Asked, size: int) -> None:
         raise ReplyTooLarge(
             f"agent {asked.name!r}: the reply has more than {asked.most} characters, the setting 'reply_bytes'"
         )
+
+
+def check_reply(asked: Asked, text: str, calls: list[AskedFor]) -> None:
+    """Raise ReplyTooLarge for a whole reply, as `check_size` does."""
+    check_size(asked, len(text) + sum(len(call.id) + len(call.name) + len(call.arguments) for call in calls))
 
 
 def failed(asked: Asked, error: Any) -> PerdureError:

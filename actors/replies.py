@@ -1,6 +1,7 @@
 """Replies of models: what one says and calls, and whether it is what an agent's output schema asks for. Pure."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -8,6 +9,8 @@ import msgspec
 from perdure.definitions.data_words import misfits
 from perdure.definitions.json_values import to_json_value
 from perdure.errors import PerdureError
+
+_SHOWN = 200  # characters of a reply that an error shows
 
 
 class InvalidReply(PerdureError):
@@ -44,7 +47,8 @@ def checked(name: str, text: str, schema: dict[str, Any]) -> Any:
     try:
         value = to_json_value(json.loads(_without_fence(text)))
     except (ValueError, RecursionError) as error:
-        raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {text[:200]!r}") from None
+        shown = repr(text) if len(text) <= _SHOWN else f"{len(text)} characters"  # a part might be of a secret
+        raise InvalidReply(f"agent {name!r} replied with text that is not JSON ({error}): {shown}") from None
     if problems := misfits(schema, value, "reply"):
         raise InvalidReply(f"agent {name!r}: the reply breaks its output schema: {'; '.join(problems)}")
     return value
@@ -72,7 +76,8 @@ def arguments_of(call: AskedFor) -> dict[str, Any]:
 def numbered(calls: list[AskedFor]) -> list[str]:
     """Return what each call of a reply is named by: its tool's name, from the second on with a number behind."""
     names: list[str] = []
-    for index, call in enumerate(calls):
-        times = sum(each.name == call.name for each in calls[: index + 1])
-        names.append(call.name if times == 1 else f"{call.name}~{times}")
+    times = Counter[str]()
+    for call in calls:
+        times[call.name] += 1
+        names.append(call.name if times[call.name] == 1 else f"{call.name}~{times[call.name]}")
     return names

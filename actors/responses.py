@@ -5,7 +5,7 @@ from typing import Any
 
 from perdure.actors.chat import Answer, File, client_of, telling
 from perdure.actors.models import Asked, Endpoint, Hear, Unavailable
-from perdure.actors.replied import call_of, check_refusal, check_size, failed, text_of, tokens
+from perdure.actors.replied import call_of, check_refusal, check_reply, check_size, failed, text_of, tokens
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 
@@ -75,6 +75,8 @@ async def _ended(asked: Asked, stream: Any, hear: Hear) -> Any:
     size = 0
     async with stream:
         async for event in stream:
+            size += 1
+            check_size(asked, size)
             if event.type in ("response.output_text.delta", "response.function_call_arguments.delta"):
                 size += len(event.delta)
                 check_size(asked, size)
@@ -103,6 +105,6 @@ def _reply(asked: Asked, response: Any, hear: Hear) -> Answer:
             calls.append(call_of(len(calls), getattr(item, "call_id", None), item.name, item.arguments))
     text, cut = "".join(texts), getattr(response, "incomplete_details", None)
     check_refusal(asked, None, withheld=getattr(cut, "reason", None) == "content_filter")
-    check_size(asked, len(text) + sum(len(call.arguments) for call in calls))
+    check_reply(asked, text, calls)
     hear(text)
     return Reply(text, calls), tokens(asked, getattr(response, "usage", None), text, calls)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+from perdure.actors import secret_logs
 from perdure.definitions.secret_references import revealed
 from perdure.errors import SecretMissing
 
@@ -79,15 +80,21 @@ class Secrets:
             self._names.update(dict.fromkeys(_forms(value), name))
             longest_first = sorted(self._names, key=len, reverse=True)  # one may be a part of another
             self._seen = re.compile("|".join(map(re.escape, longest_first)))
+            secret_logs.guard(self)
 
     def _shown(self, form: str) -> str:
         return f"[secret {self._names[form]}]"
 
 
 def _forms(value: str) -> set[str]:
-    """Return a value as it stands in text, in JSON, in Python's own notation, in a URL and in base64."""
-    escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-    return {value, *escaped, quote(value, safe="", errors="surrogatepass"), *_in_base64(value)}
+    """Return a value as it stands in text, in JSON, in Python's own notation, in a URL and in base64.
+
+    And in JSON that is a text within JSON.
+    """
+    once = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    twice = {json.dumps(each, ensure_ascii=ascii_)[1:-1] for each in once for ascii_ in (True, False)}
+    packed = {form for text in {value, *once} for form in _in_base64(text)}
+    return {value, *once, *twice, quote(value, safe="", errors="surrogatepass"), *packed}
 
 
 def _in_base64(value: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -39,6 +40,11 @@ def opened(url: "URL", *, write: bool) -> "URL":
     return url.set(
         database=f"file:{quote(url.database)}", query={"mode": "rw" if write else "ro", "uri": "true"}
     )  # fmt: skip
+
+
+def patience(url: "URL", timeout: float) -> dict[str, float]:
+    """Return what the driver is told of how long it may wait: to connect, or for a lock of SQLite's."""
+    return {"timeout": timeout} if url.get_backend_name() == "sqlite" else {"connect_timeout": ceil(timeout)}
 
 
 def guard(engine: "Engine", *, write: bool, timeout: float) -> None:
@@ -85,7 +91,7 @@ def first_word(query: str) -> str:
 def is_refusal(error: Any) -> bool:
     """Say whether what a driver calls an operational error is about the statement, and would come again."""
     if isinstance(error, sqlite3.Error):
-        return error.sqlite_errorcode not in (
+        return getattr(error, "sqlite_errorcode", None) not in (
             sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_CANTOPEN,
         )  # fmt: skip
     return False

@@ -5,9 +5,7 @@ import base64
 import threading
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from perdure.actors import sql_guards
 from perdure.actors.context import Context
@@ -20,6 +18,8 @@ from perdure.errors import BadInput, EnvironmentProblem, PerdureError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Engine
+
+_PATIENCE = 5.0  # seconds until a statement has ended that was stopped
 
 
 class SqlFailed(PerdureError):
@@ -40,9 +40,9 @@ async def sql(call: SqlCall, context: Context) -> SqlReply:
     except TimeoutError:
         raise Unavailable(f"database {call.database!r} did not answer within {call.timeout:g} s") from None
     finally:
-        if not work.done():
-            await asyncio.to_thread(asking.stop)
-            await asyncio.wait([work])
+        if not work.done():  # it ends soon after, but where the network is gone: then its thread is left behind
+            stopped = asyncio.gather(asyncio.to_thread(asking.stop), work, return_exceptions=True)
+            await asyncio.wait([stopped], timeout=_PATIENCE)
 
 
 def _engine(call: SqlCall, outside: Outside) -> "Engine":
@@ -64,7 +64,8 @@ def _engine(call: SqlCall, outside: Outside) -> "Engine":
         if url.password:
             outside.secrets.hide(str(url.password), f"password of {call.database}")
         sql_guards.check_dialect(call.database, url)
-        engine = create_engine(sql_guards.opened(url, write=call.write), poolclass=NullPool)
+        opened = sql_guards.opened(url, write=call.write)
+        engine = create_engine(opened, poolclass=NullPool, connect_args=sql_guards.patience(opened, call.timeout))
     except (ArgumentError, NoSuchModuleError):
         raise EnvironmentProblem(
             f"the url of database {call.database!r} in the setting is none that can be used"
@@ -105,6 +106,8 @@ class _Asking:
             raise BadInput(f"the statement for database {name!r} does not fit its params: {error.orig}") from None
         except SQLAlchemyError as error:
             raise SqlFailed(f"database {name!r}: {error}") from None
+        except OverflowError as error:
+            raise BadInput(f"the statement for database {name!r} does not fit its params: {error}") from None
         finally:
             with self._lock:
                 self._stop = None
@@ -157,13 +160,15 @@ def _bindable(name: str, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a row as JSON data: numbers of exact decimals and times as text."""
-    if isinstance(value, Decimal | UUID):
-        return str(value)
+    """Return a value of a row as JSON data: exact decimals, times and whatever JSON does not have as text."""
+    if value is None or isinstance(value, str | int | float | dict):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(bytes(value)).decode()
-    return value
+    return str(value)

@@ -1,13 +1,15 @@
 """Where tools are found by name: registered in this process, in files, installed as entry points, or perdure's own."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from perdure.definitions.builtin_tools import BUILTINS
-from perdure.errors import BadInput
+from perdure.errors import BadInput, PerdureError
 
+_log = logging.getLogger("perdure.tools")
 GROUP = "perdure.tools"
 """The group of the entry points: a tool (`module:attribute`) under its name, or a module that registers tools."""
 
@@ -84,14 +86,19 @@ def check_name(name: str, version: str) -> None:
 def entry_point_tools(load: Callable[[str, str], object], version_at: Callable[[str], str]) -> Shelf:
     """Return the tools of entry points that name one; modules are loaded, so that they register theirs.
 
+    One that cannot be loaded stands among them by its own name, under which it says why; it keeps no other from use.
     load: imports a module for a tool's place. version_at: the version of the tool at a place.
     """
     shelf = Shelf()
     for each in _entry_points():
         if each.attr:
             shelf.put(each.name, version_at(each.value), each.value)
-        else:
+            continue
+        try:
             load(each.value, each.value)
+        except PerdureError as error:
+            _log.warning("the tools of the entry point %s are missing: %s", each.name, error)
+            shelf.put(each.name, "1", f"{each.value}:{each.name}")
     return shelf
 
 

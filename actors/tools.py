@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import lru_cache
@@ -228,20 +228,24 @@ def why_silent(name: str, place: str) -> str | None:
 
 
 def call(tool: Tool, arguments: Mapping[str, Any], context: Context | None = None) -> Any:
-    """Call a tool in this thread and return its JSON result; an `async def` one runs on an event loop of its own.
+    """Call a tool in this thread and return its JSON result; what it awaits runs on an event loop of its own.
 
     Raises BadInput for arguments that do not fit, and whatever the tool raises.
     """
     args, named_args = _bound(tool, arguments, context)
     result = function_of(tool)(*args, **named_args)
-    return _result(tool, asyncio.run(result) if tool.is_async else result)
+    return _result(tool, asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
 
 
 async def call_async(tool: Tool, arguments: Mapping[str, Any], context: Context | None = None) -> Any:
     """Call a tool on the running event loop and return its JSON result; raises as `call` does."""
     args, named_args = _bound(tool, arguments, context)
     result = function_of(tool)(*args, **named_args)
-    return _result(tool, await result if tool.is_async else result)
+    return _result(tool, await result if inspect.isawaitable(result) else result)
 
 
 def _bound(tool: Tool, arguments: Mapping[str, Any], context: Context | None) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -42,6 +42,8 @@ def record_of(record: logging.LogRecord) -> dict[str, Any]:
     }
     if record.exc_info:
         told["exception"] = logging.Formatter().formatException(record.exc_info)
+    elif record.exc_text:  # without the secrets that were in it
+        told["exception"] = record.exc_text
     return told
 
 

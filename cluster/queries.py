@@ -119,9 +119,13 @@ class AsyncQueries:
 
     async def _ask(self, name: str, fresh: Fresh, question: "Callable[[SqlConnection], _T]", *others: str) -> _T:
         """Answer a question to the tables of one projection, which are brought up to date first where asked for."""
+        if type(fresh) not in (bool, int) or fresh < 0:
+            raise BadInput(f"fresh={fresh!r}: it is True, False, or a position of the log")
         projections, log = self._projections, self._connection.log
         if fresh is True or (await projections.prepare(log))[name] < fresh:
-            await projections.catch_up(log, [name, *others])
+            reached = await projections.catch_up(log, [name, *others])
+            if fresh is not True and reached < fresh:
+                raise BadInput(f"fresh={fresh}: the log ends at position {reached}")
         return await projections.read(question)
 
     @cached_property

@@ -15,7 +15,8 @@ from perdure.events.log import Log
 from perdure.events.reading import Place, chosen
 
 Ack = Literal["next", "manual"]
-From = Literal["now", "beginning"] | int
+From = str | int
+"""now, beginning, or a position: as a number, or as its digits."""
 
 Chose = tuple[Happened, str]
 """An event, and the workflow of its execution."""
@@ -35,8 +36,12 @@ async def first_place(log: Log, from_: From) -> Place:
         return Place.behind(await log.last())
     if from_ == "beginning":
         return Place()
+    if isinstance(from_, str) and from_.isdecimal() and from_.isascii():
+        from_ = int(from_)  # as programs have it that read it from a file, or a command line
     if isinstance(from_, bool) or not isinstance(from_, int) or from_ < 0:
         raise BadInput(f"from_={from_!r}: it is 'now', 'beginning', or a position of the log, from 0")
+    if from_ > (last := await log.last()):
+        raise BadInput(f"from_={from_}: the log ends at position {last}; is it the position of another one?")
     return Place.behind(from_)
 
 
@@ -109,6 +114,8 @@ class AsyncSubscription:
             return
         await stop(self._reading)
         self._reading = None
+        with contextlib.suppress(asyncio.QueueFull):  # who waits for the next one, in another task or thread, is told
+            self._ready.put_nowait(_closed())
         if self._writing is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
@@ -132,7 +139,7 @@ class AsyncSubscription:
             if self._failure is not None:
                 raise self._failure
             if self._reading is None:
-                raise BadInput("the subscription is closed; subscribe again")
+                raise _closed()
             item = await self._ready.get()
             if isinstance(item, Exception):
                 self._failure = item
@@ -193,3 +200,7 @@ class AsyncSubscription:
                 return
             else:
                 self._written = place
+
+
+def _closed() -> BadInput:
+    return BadInput("the subscription is closed; subscribe again")

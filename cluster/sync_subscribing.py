@@ -1,10 +1,12 @@
 """What the synchronous client has for those who want events; see AsyncSubscribing."""
 
+import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from perdure.cluster.subscribing import AsyncSubscribing, Names
 from perdure.cluster.subscriptions import Ack, AsyncSubscription, From
+from perdure.errors import BadInput
 from perdure.events.entry import Happened
 from perdure.events.sinks import EventSink
 
@@ -44,7 +46,8 @@ class Subscription:
 
     def close(self) -> None:
         """End it; what is acknowledged is recorded."""
-        self._loop.run(self._subscription.close())
+        with contextlib.suppress(BadInput):  # a client that is closed has ended it
+            self._loop.run(self._subscription.close())
 
     def __iter__(self) -> Self:
         return self

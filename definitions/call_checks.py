@@ -6,12 +6,13 @@ from typing import Any
 
 from perdure.definitions.chart import Chart
 from perdure.definitions.chart_places import actions_of, charts_of
-from perdure.definitions.data_words import said, validator
+from perdure.definitions.data_words import said
 from perdure.definitions.findings import Finding
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.node_types import Types
 from perdure.definitions.nodes import AggregateNode, Node, ToolNode, WorkflowNode
 from perdure.definitions.places import Body, bodies_of
+from perdure.definitions.schema_validator import validator
 from perdure.definitions.templates import Interpolation, compile_template, expressions
 from perdure.definitions.value_types import Schema, Type, described, kinds
 from perdure.definitions.yaml_source import Path

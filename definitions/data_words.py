@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from perdure.definitions.hints import did_you_mean
+from perdure.definitions.schema_validator import validator
 from perdure.definitions.type_words import shown_value
 
 _NOUNS = {
@@ -17,30 +19,36 @@ _NOUNS = {
     "null": "null",
 }
 
+UNCHECKED = "cannot be checked:"
+"""What is said of data where nobody can say whether it breaks its schema."""
+_MOST = 50
+"""Places that are named: data may come from anybody, and what is said of it is recorded."""
+_LONGEST = 1000  # characters that are said of one place
+_SHOWN = 40  # characters of a text that is shown; of a longer one no part is, which might be of a secret
+
 
 def misfits(schema: dict[str, Any], data: Any, name: str) -> list[str]:
-    """Return every place where data breaks a schema, such as `input.age is 'x', not a whole number`.
+    """Return the places where data breaks a schema, the first 50: such as `input.age is 'x', not a whole number`.
 
     name: what the data is called. Data that cannot be held against the schema is said to break it too: what decides
     may not fail of what a model, or a schema that nobody else has, makes of it.
     """
     from referencing.exceptions import Unresolvable  # slow to import, and seldom needed
 
+    told = (what for error in validator(schema).iter_errors(data) for what in _bounded(error, name))
     try:
-        errors = list(validator(schema).iter_errors(data))
+        return list(dict.fromkeys(islice(told, _MOST)))
     except Unresolvable as error:
-        return [f"{name} cannot be checked: its schema refers to {error.ref!r}, which is not in it"]
+        return [f"{name} {UNCHECKED} its schema refers to {error.ref!r}, which is not in it"]
     except RecursionError:
-        return [f"{name} cannot be checked: it is nested too deeply, or its schema is in a circle"]
-    return list(dict.fromkeys(what for error in errors for what in said(error, name + error.json_path[1:])))
+        return [f"{name} {UNCHECKED} it is nested too deeply, or its schema is in a circle"]
 
 
-def validator(schema: Any) -> Any:
-    """Return what validates data by a schema; it fetches nothing that the schema refers to."""
-    from jsonschema import Draft202012Validator  # slow to import, and seldom needed
-    from referencing.jsonschema import EMPTY_REGISTRY
-
-    return Draft202012Validator(schema, registry=EMPTY_REGISTRY)
+def _bounded(error: Any, name: str) -> Iterator[str]:
+    place = name + error.json_path[1:]
+    for what in said(error, place):
+        at = place if len(place) <= _LONGEST else name
+        yield what if len(what) <= _LONGEST else f"{at} breaks {error.validator!r} of its schema"
 
 
 def said(error: Any, place: str) -> Iterator[str]:
@@ -63,4 +71,6 @@ def said(error: Any, place: str) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and len(repr(value)) > _SHOWN:
+        return f"a text of {len(value)} characters"
     return "an object" if isinstance(value, dict) else shown_value(value)

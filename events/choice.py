@@ -41,13 +41,15 @@ def choice_of(
     *,
     imports: bool = False,
 ) -> Choice:
-    """Return a choice; raise BadInput for a type of events that there is not."""
+    """Return a choice; raise BadInput for a type of events that there is not, or an execution that can be none."""
     names = _several(types)
     for name in names:
         if name not in TYPES:
             close = get_close_matches(name, TYPES, 1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(TYPES))}"
             raise BadInput(f"there are no events of type {name!r}{hint}")
+    if execution is not None and (not isinstance(execution, str) or not execution):
+        raise BadInput(f"execution={execution!r}: it is the id of one; leave it out for all")
     return Choice(types=names, workflows=_several(workflow), execution=execution, imports=imports)
 
 

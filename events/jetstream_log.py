@@ -26,6 +26,7 @@ IMPORTED = "Perdure-Imported"
 _T = TypeVar("_T")
 _NO_MESSAGE = 10037
 _TRY_AGAIN = 0.05  # seconds
+_COPIES = 1000  # that wait for a follower
 _LOOK_AGAIN = 5.0  # seconds; a follower that heard nothing looks once, in case a live copy was lost
 
 
@@ -168,7 +169,7 @@ class JetStreamLog:
                 yield recorded
         copies: asyncio.Queue[Msg | None] = asyncio.Queue()
         subject = events_subject(execution, LIVE) if execution else f"{LIVE}.>"
-        live = await self._nats.subscribe(subject, cb=copies.put)
+        live = await self._nats.subscribe(subject, cb=partial(_keep, copies))
         self._followers.add(copies)
         try:
             behind = listening is None or await listening()
@@ -280,6 +281,16 @@ class JetStreamLog:
             return asking.result()
         except (NatsError, ConnectionError) as error:
             raise LogUnavailable(f"the log did not answer: {error or type(error).__name__}") from error
+
+
+async def _keep(copies: "asyncio.Queue[Msg | None]", copy: Msg) -> None:
+    """Keep a live copy for a follower; one that is slow reads the stream instead, which holds them for it."""
+    if copies.qsize() >= _COPIES:
+        while not copies.empty():
+            copies.get_nowait()
+        copies.put_nowait(None)
+    else:
+        copies.put_nowait(copy)
 
 
 def _recorded(subject: str, position: int, data: bytes, headers: Collection[str] = ()) -> Recorded:

@@ -55,13 +55,17 @@ class NatsSink:
         """See EventSink. The id is the Nats-Msg-Id, so the stream drops what comes twice within its window."""
         try:
             if self._nats is None:
-                self._nats = await nats.connect(self._url, token=self._token, name="perdure-sink", connect_timeout=5)
+                self._nats = await nats.connect(
+                    self._url, token=self._token, name="perdure-sink", connect_timeout=5, allow_reconnect=False,
+                    max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=_told_by_put,
+                )  # fmt: skip
             js = self._nats.jetstream()
             for message in messages:  # one by one, for their order
                 subject = f"{self._subject}.{message.type}.{token_of(message.execution)}"
                 headers = {"Nats-Msg-Id": message.id, "Content-Type": CONTENT_TYPE}
                 await js.publish(subject, message.body, headers=headers)
         except (NatsError, OSError) as error:
+            await self.close()  # who comes again connects again
             raise SinkUnavailable(
                 f"the sink {masked(self._url)} did not take an event: {error or type(error).__name__}; does a stream "
                 f"there take {self._subject}.>?"
@@ -69,8 +73,13 @@ class NatsSink:
 
     async def close(self) -> None:
         """See EventSink."""
-        if self._nats is not None:
-            await self._nats.close()
+        connection, self._nats = self._nats, None
+        if connection is not None:
+            await connection.close()
+
+
+async def _told_by_put(_: Exception) -> None:
+    """Say nothing: what fails is raised by `put`."""
 
 
 async def open_sink(url: str) -> EventSink:

@@ -37,6 +37,7 @@ def list_(
     forked_from: Annotated[str | None, typer.Option(help="Only forks of this execution.", show_default=False)] = None,
     error: Annotated[str | None, typer.Option(help="Only with an error of this type.", show_default=False)] = None,
     priority: Annotated[int | None, typer.Option(help="Only of this priority.", show_default=False)] = None,
+    digest: Annotated[str | None, typer.Option(help="Only of this definition.", show_default=False)] = None,
     started_after: _Time = None,
     started_before: _Time = None,
     ended_after: _Time = None,
@@ -59,7 +60,7 @@ def list_(
         "status": status or None, "workflow": workflow or None, "filter": filter,
         "where": attributes_from(where or [], "--where"),
         "tag": tag or None, "at": at, "parent": parent, "forked_from": forked_from, "error": error,
-        "priority": priority, "order": order,
+        "priority": priority, "digest": digest, "order": order,
         **{name: moment_of(value, name) for name, value in times.items()},
     }  # fmt: skip
     if count:
@@ -126,7 +127,7 @@ def statistics(
     for row in rows:
         row.pop("durations", None)
     names = ["workflow", "node", *(["hour"] if hourly else []), "succeeded", "failed", "cancelled", "skipped",
-             "retried", "failure_rate", "p50", "p95", "p99"]  # fmt: skip
+             "retried", "failure_rate", "p50", "p95", "p99", "tokens_in", "tokens_out", "cost"]  # fmt: skip
     headings = {name: name.replace("_", " ") for name in names}
     show_data(rows, as_json=as_json, show=lambda console: console.show_rows(headings, rows, "nothing has ended"))
 

@@ -2,15 +2,12 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from perdure.cli_support import AsJson, Stopped, Store, asked, say, settings_of_existing, show_data, until_stopped
 from perdure.errors import BadInput
-
-if TYPE_CHECKING:
-    from perdure.cluster.subscriptions import From
 
 app = typer.Typer(no_args_is_help=True, help="Durable subscriptions to events: how far they are; forward to buses.")
 
@@ -22,15 +19,11 @@ Workflows = Annotated[list[str] | None, typer.Option(help="Only of this workflow
 From_ = Annotated[str, typer.Option("--from", help="now, beginning, or a position of the log: what is behind it.")]
 
 
-def first(given: str) -> "From":
-    """Return what --from means; raise BadInput."""
-    if given == "now":
-        return "now"
-    if given == "beginning":
-        return "beginning"
-    if not given.isdecimal():
+def first(given: str) -> str:
+    """Return what --from says; raise BadInput."""
+    if given not in ("now", "beginning") and not given.isdecimal():
         raise BadInput(f"--from {given}: it is now, beginning, or a position of the log")
-    return int(given)
+    return given
 
 
 @app.command("list")

@@ -137,7 +137,7 @@ def json_or_text(text: str) -> Any:
     """Return the data that text is as JSON; else the text."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # numbers of thousands of digits are refused by the former
         return text
 
 

@@ -67,7 +67,7 @@ STYLES = {
 
 _COUNTS = frozenset({"actors", "busy", "starting", "calls", "queued"})
 
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
+console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 200)
 
 
 class Progress:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import msgspec
 from pydantic import Field
 
+from perdure.actors.listeners import active_states
 from perdure.actors.state import Status
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.references import is_reference
@@ -55,7 +56,7 @@ class Operator:
             yield
 
     async def workflows(self) -> list[dict[str, Any]]:
-        """List the workflows that can be started, with what they are for and the JSON Schema of their input."""
+        """List the workflows that can be started: what they are for, and JSON Schemas of input and signals."""
         if self.files:
             return [_about(name, load(file)) for name, file in self.files.items()]
         known = [each.name for each in await self.client.workflows.list() if each.active is not None]
@@ -89,7 +90,7 @@ class Operator:
         return [msgspec.to_builtins(row, enc_hook=str) for row in rows]
 
     async def show(self, id: Id) -> dict[str, Any]:
-        """Show an execution: its status, its output or error, its nodes, and what it waits for."""
+        """Show an execution: status, output or error, nodes, active states, signals and approvals that it awaits."""
         return await _shown(self.client.get(id))
 
     async def signal(
@@ -157,7 +158,9 @@ def _told(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[An
 
 
 def _about(name: str, definition: Definition) -> dict[str, Any]:
-    return {"name": name, "description": definition.workflow.description, "input": definition.workflow.input}
+    workflow = definition.workflow
+    signals = {signal: each.schema_ for signal, each in (workflow.signals or {}).items()} | (workflow.events or {})
+    return {"name": name, "description": workflow.description, "input": workflow.input, "signals": signals}
 
 
 async def _shown(run: AsyncRun) -> dict[str, Any]:
@@ -173,9 +176,12 @@ async def _shown(run: AsyncRun) -> dict[str, Any]:
             room -= len(msgspec.json.encode(output))
             kept["output"] = output if room >= 0 else "left out: the outputs are too long"
         nodes[path] = kept
+    chart = state.main.chart
     return {
         "id": run.id, "workflow": state.started.workflow, "status": state.status, "input": state.started.input,
-        "nodes": nodes, "outcome": msgspec.to_builtins(state.outcome),
+        "nodes": nodes, **({"states": active_states(state)} if active_states(state) else {}),
+        **({"context": chart.context} if chart is not None else {}),
+        "signals": await run.accepts(), "outcome": msgspec.to_builtins(state.outcome),
     }  # fmt: skip
 
 

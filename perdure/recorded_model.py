@@ -4,9 +4,10 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from perdure.errors import BadInput
@@ -17,13 +18,18 @@ _TIMEOUT = 600  # seconds
 
 
 class RecordingModel(Model):
-    """Asks a real endpoint, and writes each request with its answer to a file; keys and headers are not written."""
+    """Asks a real endpoint, and writes each request with its answer to a file; keys are not written."""
 
     def __init__(self, endpoint: str, file: Path) -> None:
         super().__init__(name=f"the recording {file}")
         self._endpoint = endpoint.rstrip("/")
         self._file = file
         self._writing = threading.Lock()
+        try:
+            file.open("a").close()
+        except OSError as error:
+            self._server.server_close()
+            raise BadInput(f"{file}: cannot be written: {error.strerror}") from None
 
     def answer(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> Answer | None:
         """Return what the endpoint answers, whole."""
@@ -33,16 +39,20 @@ class RecordingModel(Model):
         place = path.partition("/v1")[2] or path
         request = Request(self._endpoint + place, json.dumps(body).encode(), sent)  # noqa: S310 (the user's own URL)
         try:
-            with urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
-                status, kind, text = response.status, response.headers.get("Content-Type", ""), response.read().decode()
-        except HTTPError as error:
-            status, kind, text = error.code, error.headers.get("Content-Type", ""), error.read().decode()
-        except URLError as error:
-            return refused(502, f"the endpoint {self._endpoint} cannot be reached: {error.reason}")
+            try:
+                response = urlopen(request, timeout=_TIMEOUT)  # noqa: S310 (the user's own URL)
+            except HTTPError as error:
+                response = error
+            with response:
+                status, given, text = response.status, response.headers, response.read().decode()
+        except (OSError, HTTPException, UnicodeDecodeError) as error:  # URLError is one of these
+            return refused(502, f"the endpoint {self._endpoint} cannot be reached: {getattr(error, 'reason', error)}")
+        kind, wait = given.get("Content-Type", ""), given.get("Retry-After")
         entry = {"path": place, "request": body, "status": status, "type": kind, "answer": text}
+        entry |= {"retry_after": wait} if wait else {}
         with self._writing, self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        return Answer(status, text.encode(), {"Content-Type": kind})
+        return _answer(entry)
 
 
 class ReplayingModel(Model):
@@ -53,8 +63,7 @@ class ReplayingModel(Model):
         for number, line in enumerate(_lines(file), 1):
             try:
                 each = json.loads(line)
-                answer = Answer(each["status"], each["answer"].encode(), {"Content-Type": each["type"]})
-                found[_key(each["path"], each["request"])].append(answer)
+                found[_key(each["path"], each["request"])].append(_answer(each))
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise BadInput(f"{file}:{number}: this is no line of a recording; record it anew") from None
         super().__init__(name=f"the recording {file}")
@@ -68,6 +77,11 @@ class ReplayingModel(Model):
             if answers:
                 return answers.pop(0) if len(answers) > 1 else answers[0]
         return refused(400, f"{self._name} has no such request; record it anew: {json.dumps(body)[-300:]}")
+
+
+def _answer(entry: dict[str, Any]) -> Answer:
+    wait = {"Retry-After": entry["retry_after"]} if "retry_after" in entry else {}
+    return Answer(entry["status"], entry["answer"].encode(), {"Content-Type": entry["type"], **wait})
 
 
 def _key(path: str, body: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from perdure.definitions.type_words import shown_value
 from perdure.definitions.yaml_source import parse_yaml
@@ -34,16 +37,29 @@ class Reply:
     match: str = ""
     delay: float = 0.0
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = field(default_factory=dict)
     times: int | None = None
     calls: Sequence[Mapping[str, Any]] = ()
     turn: int | None = None
     fault: Fault | None = None
     usage: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise BadInput for what would fail only when it is given."""
+        if why := _not_a_pattern(self.match):
+            raise BadInput(f"'match' of a scripted reply is not a regular expression: {why}")
+        if self.fault not in (None, *get_args(Fault)):
+            raise BadInput(f"'fault' of a scripted reply is {self.fault!r}; there are {', '.join(get_args(Fault))}")
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up: they have heard enough."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
     request_queue_size = 1024  # with Python's 5 the kernel drops some of a hundred connections at once, for a second
 
 
@@ -133,8 +149,11 @@ def _handler(model: Model) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = model.answer(self.path, body, dict(self.headers))
+            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            try:
+                answer = model.answer(self.path, json.loads(data), dict(self.headers))
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                answer = refused(400, f"this is no request that a model takes: {type(error).__name__}: {error}")
             if answer is None:
                 self.close_connection = True
                 return
@@ -167,7 +186,10 @@ def _replies_in(path: str | PathLike[str]) -> list[Reply]:
     for index, item in enumerate(replies):
         for at, what in _problems(item):
             raise BadInput(str(source.problem((index, *at), what)))
-    return [Reply(**item) for item in replies]
+    return [_KIND.validate_python(item) for item in replies]
+
+
+_KIND = TypeAdapter(Reply)
 
 
 def _problems(item: Any) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -181,6 +203,12 @@ def _problems(item: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     calls = item.get("calls", [])
     if not isinstance(calls, list) or not all(isinstance(each, dict) and len(each) == 1 for each in calls):
         yield ("calls",), "'calls' is a list of mappings such as `{lookup: {order: A-1}}`"
+    try:
+        _KIND.validate_python(item)
+    except ValidationError as error:
+        for each in error.errors(include_url=False, include_context=False):
+            key = str(each["loc"][0])
+            yield (key,), f"{key!r}: {each['msg'][0].lower()}{each['msg'][1:]}"
 
 
 def _not_a_pattern(value: Any) -> str | None:

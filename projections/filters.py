@@ -1,17 +1,20 @@
 """The filter expression of queries, as in `status == "failed" and total > 100`: Python's syntax, made into SQL."""
 
 import ast
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, UnaryExpression, and_, false, func, not_, or_, select
+from sqlalchemy.sql.operators import custom_op
 
 from perdure.errors import BadInput
 from perdure.projections.tables import attributes, current, executions, tags
 
 MAX_LENGTH = 2000
+MAX_WHOLE = (1 << 31) - 1  # of a column of whole numbers
 _DEEPEST = 50
+Began = ColumnElement[int]
 
 COLUMNS: dict[str, ColumnElement[Any]] = {
     "id": executions.c.id,
@@ -47,8 +50,8 @@ _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 }
 
 
-def condition(text: str) -> ColumnElement[bool]:
-    """Return the SQL of a filter expression; raise BadInput that says what in it cannot be used."""
+def condition(text: str, began: Began = executions.c.began) -> ColumnElement[bool]:
+    """Return the SQL of a filter expression; raise BadInput that says what cannot be used. began: see `walked`."""
     if len(text) > MAX_LENGTH:
         raise BadInput(f"the filter has {len(text)} characters; {MAX_LENGTH} are the most")
     try:
@@ -58,17 +61,31 @@ def condition(text: str) -> ColumnElement[bool]:
         raise _wrong(
             text, f"it cannot be read{where}; it is written like: status == 'failed' and total > 100"
         ) from None
-    return _Reader(text).condition(tree.body, 0)
+    return _Reader(text, began).condition(tree.body, 0)
 
 
-def attribute_is(name: str, value: Any) -> ColumnElement[bool]:
-    """Return the condition that an attribute has a value."""
-    return _attribute(name, ast.Eq(), value)
+def walked(connection: Connection, column: ColumnElement[Any]) -> Began:
+    """Return the key as conditions compare it in a list that is ordered by a column.
+
+    Where that is another one, SQLite is to walk the index of that column, and not to look up and sort all that has some
+    attribute: a plus keeps it from the latter.
+    """
+    if column is executions.c.began or connection.dialect.name != "sqlite":
+        return executions.c.began
+    return UnaryExpression(executions.c.began, operator=custom_op("+"))
+
+
+def attribute_is(name: Any, value: Any, began: Began = executions.c.began) -> ColumnElement[bool]:
+    """Return the condition that an attribute has a value; raise BadInput where it cannot have it."""
+    if not is_text(name) or not (value is None or isinstance(value, int | float) or is_text(value)):
+        raise BadInput(f"where: {name!r}: {value!r}: attributes have names, and are text, numbers or booleans")
+    return _attribute(began, name, ast.Eq(), value)
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, began: Began) -> None:
         self._text = text
+        self._began = began
 
     def condition(self, node: ast.expr, deep: int) -> ColumnElement[bool]:
         if deep > _DEEPEST:
@@ -85,8 +102,10 @@ class _Reader:
             case ast.Compare(ops=ops, comparators=[*rights], left=left):
                 pairs = zip([left, *rights], ops, rights, strict=False)
                 return self._all([ast.Compare(one, [op], [other]) for one, op, other in pairs], deep)
-            case ast.Call(func=ast.Attribute(value=value, attr="startswith"), args=[ast.Constant(value=str(start))]):
-                return self._starts(value, start)
+            case ast.Call(
+                func=ast.Attribute(value=value, attr="startswith"), args=[ast.Constant(value=str()) as start]
+            ):
+                return self._starts(value, self._value(start))
             case ast.Name() | ast.Attribute():
                 return self._compared(node, ast.Eq(), ast.Constant(value=True))
         raise self._wrong(f"{ast.unparse(node)!r} is no condition")
@@ -104,7 +123,7 @@ class _Reader:
                         ranges.setdefault((name.removeprefix("search."), str(column.key)), []).append(compared)
                         continue
             found.append(self.condition(node, deep + 1))
-        return and_(*found, *(_having(name, *compared) for (name, _), compared in ranges.items()))
+        return and_(*found, *(_having(self._began, name, *compared) for (name, _), compared in ranges.items()))
 
     def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> ColumnElement[bool]:
         if isinstance(op, ast.In | ast.NotIn):
@@ -127,18 +146,20 @@ class _Reader:
             return _COMPARED[type(op)](COLUMNS[name], self._fitting(name, value))  # type: ignore[no-any-return]
         if name in ("tags", "at"):
             raise self._wrong(f"write: 'word' in {name}")
-        return _attribute(name.removeprefix("search."), op, value)
+        return _attribute(self._began, name.removeprefix("search."), op, value)
 
     def _among(self, left: ast.expr, right: ast.expr) -> ColumnElement[bool]:
         if isinstance(right, ast.Name) and right.id in ("tags", "at"):
             value = self._value(left)
             if not isinstance(value, str):
                 raise self._wrong(f"what is in {right.id} is text")
-            return tagged(value) if right.id == "tags" else is_at(value)
+            return (tagged if right.id == "tags" else is_at)(value, self._began)
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
             raise self._wrong("'in' is followed by a list of values, by tags, or by at")
-        name = self._name(left)
-        return or_(false(), *(self._one(name, ast.Eq(), self._value(each)) for each in right.elts))
+        name, values = self._name(left), [self._value(each) for each in right.elts]
+        if name in COLUMNS or name in ("tags", "at"):
+            return or_(false(), *(self._one(name, ast.Eq(), each) for each in values))
+        return _any_of(self._began, name.removeprefix("search."), values)
 
     def _starts(self, node: ast.expr, start: str) -> ColumnElement[bool]:
         """Compare with what begins so as a range, which an index answers."""
@@ -153,7 +174,7 @@ class _Reader:
         where = and_(
             attributes.c.name == name.removeprefix("search."), attributes.c.text.startswith(start, autoescape=True)
         )
-        return executions.c.began.in_(select(attributes.c.began).where(where))
+        return self._began.in_(select(attributes.c.began).where(where))
 
     def _name(self, node: ast.expr) -> str:
         match node:
@@ -165,6 +186,8 @@ class _Reader:
 
     def _value(self, node: ast.expr) -> Any:
         match node:
+            case ast.Constant(value=str() as value) if not is_text(value):
+                raise self._wrong(f"{value!r} is no text")
             case ast.Constant(value=str() | int() | float() | None as value):
                 return value
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
@@ -182,6 +205,8 @@ class _Reader:
         wanted = int if name == "priority" else str
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise self._wrong(f"{name} is compared with {'a whole number' if wanted is int else 'text'}, not {value!r}")
+        if isinstance(value, int) and not -MAX_WHOLE <= value <= MAX_WHOLE:
+            raise self._wrong(f"{value} is no priority")
         return value
 
     def _wrong(self, why: str) -> BadInput:
@@ -198,33 +223,57 @@ def moment(value: Any, name: str) -> datetime:
         if isinstance(value, datetime):
             raise BadInput(f"{name}: {value} has no time zone; give it one, as in datetime(..., tzinfo=UTC)")
         return datetime.fromisoformat(f"{at.isoformat()}+00:00")
-    return at
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise BadInput(f"{name}: {value} is no time in UTC") from None
 
 
-def tagged(tag: str) -> ColumnElement[bool]:
+def is_text(value: Any) -> bool:
+    """Say whether a value is text that can be stored; what a terminal gives may be bytes that are none."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def tagged(tag: str, began: Began = executions.c.began) -> ColumnElement[bool]:
     """Return the condition that an execution has a tag."""
-    return executions.c.began.in_(select(tags.c.began).where(tags.c.tag == tag))
+    return began.in_(select(tags.c.began).where(tags.c.tag == tag))
 
 
-def is_at(node: str) -> ColumnElement[bool]:
+def is_at(node: str, began: Began = executions.c.began) -> ColumnElement[bool]:
     """Return the condition that an execution is at a node, or in a state: `check/verify` is any `check[3]/verify`."""
     column = current.c.path if "[" in node else current.c.node
-    return executions.c.began.in_(select(current.c.began).where(column == node))
+    return began.in_(select(current.c.began).where(column == node))
 
 
-def _attribute(name: str, op: ast.cmpop, value: Any) -> ColumnElement[bool]:
+def _attribute(began: Began, name: str, op: ast.cmpop, value: Any) -> ColumnElement[bool]:
     """Return the condition on an attribute: values of another type are unequal, and neither less nor more."""
     if value is None:
-        return not_(_having(name)) if isinstance(op, ast.Eq) else _having(name)
+        return not_(_having(began, name)) if isinstance(op, ast.Eq) else _having(began, name)
     if isinstance(op, ast.NotEq):
-        return not_(_attribute(name, ast.Eq(), value))
+        return not_(_attribute(began, name, ast.Eq(), value))
     column, value = _column_of(value)
-    return _having(name, _COMPARED[type(op)](column, value))
+    return _having(began, name, _COMPARED[type(op)](column, value))
 
 
-def _having(name: str, *compared: ColumnElement[bool]) -> ColumnElement[bool]:
+def _any_of(began: Began, name: str, values: Iterable[Any]) -> ColumnElement[bool]:
+    """Return the condition that an attribute has one of several values, which are looked up at once."""
+    found: list[ColumnElement[bool]] = [false()]
+    typed: dict[str, tuple[ColumnElement[Any], list[Any]]] = {}
+    for each in values:
+        if each is None:
+            found.append(not_(_having(began, name)))
+            continue
+        column, value = _column_of(each)
+        typed.setdefault(str(column.key), (column, []))[1].append(value)
+    return or_(*found, *(_having(began, name, column.in_(same)) for column, same in typed.values()))
+
+
+def _having(began: Began, name: str, *compared: ColumnElement[bool]) -> ColumnElement[bool]:
     """Return the condition that an execution has an attribute for which all this holds."""
-    return executions.c.began.in_(select(attributes.c.began).where(attributes.c.name == name, *compared))
+    return began.in_(select(attributes.c.began).where(attributes.c.name == name, *compared))
 
 
 def _not(found: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -236,7 +285,10 @@ def _column_of(value: Any) -> tuple[ColumnElement[Any], Any]:
     if isinstance(value, bool):
         return attributes.c.truth, value
     if isinstance(value, int | float):
-        return attributes.c.number, float(value)
+        try:
+            return attributes.c.number, float(value)
+        except OverflowError:
+            raise BadInput(f"no attribute is a number of {len(str(value))} digits") from None
     return attributes.c.text, value
 
 

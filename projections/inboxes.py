@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
+from perdure.projections.queries import checked_limit
 from perdure.projections.sketches import quantiles
 from perdure.projections.statistics import COUNTS
 from perdure.projections.tables import (
@@ -32,13 +33,15 @@ def open_approvals(
         of = (assignees.c.execution == approvals.c.execution) & (assignees.c.node == approvals.c.node)
         mine = select(assignees.c.node).where(of, assignees.c.assignee == assignee).exists()
         query = query.where(mine | ~select(assignees.c.node).where(of).exists())
-    return _rows(connection, _of_workflow(query, workflow).order_by(approvals.c.since).limit(limit))
+    return _rows(connection, _of_workflow(query, workflow).order_by(approvals.c.since).limit(checked_limit(limit)))
 
 
 def dead(connection: Connection, workflow: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
     """Return what failed or is stuck, newest first."""
     query = select(dead_letters, *_WHOSE).join(executions, executions.c.id == dead_letters.c.execution, isouter=True)
-    return _rows(connection, _of_workflow(query, workflow).order_by(dead_letters.c.since.desc()).limit(limit))
+    return _rows(
+        connection, _of_workflow(query, workflow).order_by(dead_letters.c.since.desc()).limit(checked_limit(limit))
+    )
 
 
 def timeline(connection: Connection, execution: str) -> list[dict[str, Any]]:

@@ -27,8 +27,8 @@ def _imported(place: str, where: str) -> Any:
         raise BadInput(f"{where}: {place!r} names no class; write it as module:Class")
     try:
         return getattr(import_module(module.strip()), name.strip())
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"{where}: {place} cannot be imported: {error}") from error
+    except Exception as error:  # whatever a module of somebody else's raises
+        raise BadInput(f"{where}: {place} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _made(kind: Any, place: str) -> Projection:
@@ -38,4 +38,7 @@ def _made(kind: Any, place: str) -> Projection:
         raise BadInput(f"the projection {place} has no name; set name = '...' in the class")
     if not isinstance(kind.version, int) or kind.version < 1:
         raise BadInput(f"the projection {place} has the version {kind.version!r}; it is a whole number from 1")
-    return kind()
+    try:
+        return kind()
+    except Exception as error:
+        raise BadInput(f"the projection {place} cannot be made: {type(error).__name__}: {error}") from error

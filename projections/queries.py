@@ -4,13 +4,23 @@ import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
 from perdure.errors import BadInput
-from perdure.projections.filters import attribute_is, condition, is_at, moment, tagged
+from perdure.projections.filters import (
+    MAX_WHOLE,
+    Began,
+    attribute_is,
+    condition,
+    is_at,
+    is_text,
+    moment,
+    tagged,
+    walked,
+)
 from perdure.projections.tables import current, executions
 from perdure.projections.words import STATUSES
 
@@ -23,6 +33,9 @@ ORDERS = {
 
 _SHOWN = [column for column in executions.columns if column.name not in ("began", "compensating", "paused", "queued")]
 _CURRENT = 100  # of one execution in a list
+_MOST = 100_000  # rows at once
+_TEXTS = ("digest", "parent", "error", "at", "filter", "order")
+_Whole = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 63) - 1)]
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +73,9 @@ class Page(list[dict[str, Any]]):
     cursor: str | None = None
 
 
-def conditions(query: Query) -> list[ColumnElement[bool]]:
-    """Return the conditions of a query in SQL; raise BadInput where it makes no sense."""
+def conditions(query: Query, began: Began = executions.c.began) -> list[ColumnElement[bool]]:
+    """Return the conditions of a query in SQL; raise BadInput where it makes no sense. began: see `walked`."""
+    _check(query)
     found: list[ColumnElement[bool]] = []
     statuses = _several(query.status)
     for status in statuses:
@@ -76,19 +90,18 @@ def conditions(query: Query) -> list[ColumnElement[bool]]:
         value = getattr(query, name)
         found += [executions.c[name] == value] if value is not None else []
     found += [executions.c.error_type == query.error] if query.error is not None else []
-    found += [tagged(tag) for tag in _several(query.tag)]
-    found += [is_at(query.at)] if query.at is not None else []
-    found += [attribute_is(name, value) for name, value in query.where.items()]
-    found += [condition(query.filter)] if query.filter is not None else []
+    found += [tagged(tag, began) for tag in _several(query.tag)]
+    found += [is_at(query.at, began)] if query.at is not None else []
+    found += [attribute_is(name, value, began) for name, value in query.where.items()]
+    found += [condition(query.filter, began)] if query.filter is not None else []
     return found + _times(query)
 
 
 def page(connection: Connection, query: Query) -> Page:
     """Return one page of executions; raise BadInput for a query that makes no sense."""
-    if query.limit < 1:
-        raise BadInput(f"limit {query.limit}: it is at least 1")
+    checked_limit(query.limit)
     column, down = _order(query.order)
-    statement = select(executions).where(*conditions(query))
+    statement = select(executions).where(*conditions(query, walked(connection, column)))
     if query.cursor is not None:
         statement = statement.where(_behind(query, column, down=down))
     statement = _ordered(statement, column, down=down)
@@ -113,10 +126,30 @@ def ended_before(connection: Connection, before: datetime, statuses: Iterable[st
     return list(connection.scalars(select(executions.c.id).where(ended).order_by(executions.c.ended_at)))
 
 
-def _several(value: str | Sequence[str] | None) -> list[str]:
+def checked_limit(limit: int) -> int:
+    """Return how many rows are asked for; raise BadInput where there cannot be so many."""
+    if type(limit) is not int or not 1 <= limit <= _MOST:
+        raise BadInput(f"limit {limit!r}: it is a whole number from 1 to {_MOST}; the cursor gives the rows behind")
+    return limit
+
+
+def _check(query: Query) -> None:
+    """Raise BadInput for a value of the wrong kind."""
+    texts: list[tuple[str, Any]] = [(name, getattr(query, name)) for name in _TEXTS]
+    texts += [(name, each) for name in ("status", "workflow", "tag") for each in _several(getattr(query, name))]
+    for name, value in texts:
+        if value is not None and not is_text(value):
+            raise BadInput(f"{name} {value!r}: it must be text, in UTF-8")
+    if not isinstance(query.where, Mapping):
+        raise BadInput(f"where {query.where!r}: it is a dict of attributes, as {{'tenant': 'acme'}}")
+    if query.priority is not None and (type(query.priority) is not int or abs(query.priority) > MAX_WHOLE):
+        raise BadInput(f"priority {query.priority!r}: it is a whole number")
+
+
+def _several(value: Any) -> list[Any]:
     if value is None:
         return []
-    return [value] if isinstance(value, str) else list(value)
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
 
 def _times(query: Query) -> list[ColumnElement[bool]]:
@@ -129,7 +162,7 @@ def _times(query: Query) -> list[ColumnElement[bool]]:
 
 
 def _order(order: str) -> tuple[Any, bool]:
-    name = order.removeprefix("-")
+    name = str(order).removeprefix("-")
     if name not in ORDERS:
         raise BadInput(f"order {order!r}: it is one of {', '.join(ORDERS)}, downwards with - before it")
     return ORDERS[name], order.startswith("-")
@@ -158,9 +191,12 @@ def _cursor(order: str, value: Any, began: int) -> str:
 
 def _of_cursor(query: Query) -> tuple[Any, int]:
     text = query.cursor or ""
+    wanted = datetime if query.order.removeprefix("-") == "ended" else _Whole
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        order, value, began = msgspec.json.decode(raw, type=tuple[str, datetime | int, int])
+        order, value, began = msgspec.json.decode(raw, type=tuple[str, datetime | _Whole, _Whole])
+        if order == query.order:
+            msgspec.convert(value, wanted)
     except (binascii.Error, msgspec.DecodeError, ValueError):
         raise BadInput(f"the cursor {text!r} is none that a list has given") from None
     if order != query.order:

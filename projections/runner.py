@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NestedTransaction, select
+from sqlalchemy.exc import DBAPIError
 
 from perdure.errors import BadInput, CorruptBlob, CorruptEntry, EnvironmentProblem
 from perdure.events.entry import Happened, Recorded
@@ -26,6 +28,7 @@ from perdure.projections.timeline import Timeline
 BATCH = 1000
 BATCH_OF_ONE_THAT_STAYS = 200  # and with it the memory that it once needed
 _BATCH_BYTES = 4_000_000
+_EMPTY, _AGAIN_SECONDS = 20, 0.05  # so often, and after so long, it asks again for what the log's leader has
 _log = logging.getLogger("perdure.projections")
 _T = TypeVar("_T")
 
@@ -46,11 +49,7 @@ class Projections:
         self._batch = batch
         self.store = Store(url)
         self.own = tuple(own)
-        self._projections: dict[str, Projection] = {}
-        for projection in [*built_in(), *own]:
-            if projection.name in self._projections:
-                raise BadInput(f"two projections have the name {projection.name!r}; give yours another one")
-            self._projections[projection.name] = projection
+        self._projections = _checked([*built_in(), *own])
 
     @property
     def all(self) -> list[Projection]:
@@ -74,16 +73,20 @@ class Projections:
         Raises EnvironmentProblem where the database cannot be used, LogUnavailable.
         """
         chosen = self._chosen(names)
-        reached, last = await self.prepare(log), await log.last() if until is None else until
+        reached, last, empty = await self.prepare(log), await log.last() if until is None else until, 0
         while True:
             if gone := [each.name for each in chosen if each.name not in reached]:
                 raise EnvironmentProblem(f"the projection {gone[0]!r} was taken away meanwhile; ask again")
-            low = min(reached[projection.name] for projection in chosen)
-            batch = await _batch(log, low, self._batch) if low < last else []  # what comes meanwhile is another call's
-            batch = [each for each in batch if until is None or each.recorded.position <= until]
-            if not batch:
+            places = [reached[projection.name] for projection in chosen]
+            if (low := min(places)) >= last:  # what comes meanwhile is another call's
                 return low
-            await asyncio.to_thread(self._fold, chosen, reached, batch)
+            if not await self._fold_behind(log, chosen, reached, low, until):
+                if (empty := empty + 1) > _EMPTY:
+                    return low
+                await asyncio.sleep(_AGAIN_SECONDS)  # a replica answered that is behind
+            if (high := max(places)) > low:  # those in front go on, however far behind another one is
+                ahead = [each for each in chosen if reached[each.name] == high]
+                await self._fold_behind(log, ahead, reached, high, until)
             reached = await asyncio.to_thread(self._read, tracking.positions)
 
     async def rebuild(self, log: Log, names: Iterable[str]) -> None:
@@ -92,7 +95,7 @@ class Projections:
 
         def begin_again() -> None:
             self.store.migrate()
-            with self.store.writing() as connection:
+            with self._preparing() as connection:
                 tracking.prepare(connection, self._projections.values(), identity, owned=True)
                 for projection in chosen:
                     tracking.begin_again(connection, projection, identity)
@@ -138,10 +141,25 @@ class Projections:
         with self.store.reading() as connection:
             if tracking.is_prepared(connection, projections, log):
                 return
+        with self._preparing() as connection:
+            tracking.prepare(connection, projections, log, owned=self.store.is_sqlite)
+
+    @contextmanager
+    def _preparing(self) -> Iterator[Connection]:
+        """Give a connection to write with, while nobody else prepares, begins again or folds."""
         with self.store.writing() as connection:
             if not self.store.is_sqlite:
                 connection.exec_driver_sql("LOCK TABLE tracking IN EXCLUSIVE MODE")
-            tracking.prepare(connection, projections, log, owned=self.store.is_sqlite)
+            yield connection
+
+    async def _fold_behind(
+        self, log: Log, chosen: list[Projection], reached: dict[str, int], after: int, until: int | None
+    ) -> bool:
+        """Fold the entries behind a position, so many at once; say whether there were any."""
+        batch = await _batch(log, after, self._batch)
+        if batch := [each for each in batch if until is None or each.recorded.position <= until]:
+            await asyncio.to_thread(self._fold, chosen, reached, batch)
+        return bool(batch)
 
     def _fold(self, chosen: list[Projection], reached: dict[str, int], batch: list["_Unpacked"]) -> None:
         with self.store.writing() as connection:
@@ -170,6 +188,9 @@ async def _batch(log: Log, after: int, most: int) -> list[_Unpacked]:
     batch: list[_Unpacked] = []
     size = 0
     async for recorded in log.read_all(after, most):
+        if recorded.position <= after:
+            continue  # it came twice
+        after = recorded.position
         try:
             batch.append(_Unpacked(await log.with_events(recorded)))
         except (CorruptBlob, CorruptEntry) as error:
@@ -178,6 +199,20 @@ async def _batch(log: Log, after: int, most: int) -> list[_Unpacked]:
         if size > _BATCH_BYTES:
             break
     return batch
+
+
+def _checked(projections: Sequence[Projection]) -> dict[str, Projection]:
+    """Return projections by their names; raise BadInput where two have the same name, or a table in common."""
+    found: dict[str, Projection] = {}
+    taken: dict[str, type] = dict.fromkeys(("tracking", "quarantine", "perdure_schema"), Store)
+    for projection in projections:
+        if projection.name in found:
+            raise BadInput(f"two projections have the name {projection.name!r}; give yours another one")
+        for table in projection.tables:
+            if taken.setdefault(table.name, type(projection)) is not type(projection):
+                raise BadInput(f"the projection {projection.name} has a table {table.name!r}, which is another one's")
+        found[projection.name] = projection
+    return found
 
 
 def _fold(connection: Connection, projection: Projection, batch: list[_Unpacked]) -> None:
@@ -199,13 +234,25 @@ def _tried(connection: Connection, projection: Projection, events: list[Happened
     savepoint = connection.begin_nested()
     try:
         projection.fold(connection, events)
+        if savepoint.is_active:
+            connection.execute(select(1))  # an error that the fold has swallowed is one for PostgreSQL nevertheless
     except Exception as error:
         if is_passing(error):
             raise
+        _check_open(savepoint, projection)
         savepoint.rollback()
-        return f"{type(error).__name__}: {error}"
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error  # else it has all data with it
+        return f"{type(cause).__name__}: {cause}"
+    _check_open(savepoint, projection)
     savepoint.commit()
     return ""
+
+
+def _check_open(savepoint: NestedTransaction, projection: Projection) -> None:
+    if not savepoint.is_active:
+        raise BadInput(
+            f"the projection {projection.name} has ended the transaction; its fold neither commits nor undoes"
+        )
 
 
 def _put_aside(connection: Connection, projection: Projection, recorded: Recorded, why: str) -> None:

@@ -16,7 +16,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 7310001  # of PostgreSQL: one migrates, the others wait
 _WAIT_SECONDS = 30  # for another process that writes to the same SQLite file
 _PASSING_SQLSTATES = ("08", "40", "53", "55", "57", "58")
-_PASSING_SQLITE = frozenset({5, 6, 7, 8, 10, 13, 14})  # busy, locked, no memory, read only, I/O, full, cannot open
+_DAMAGED = frozenset({11, 26})  # of SQLite: corrupt, not a database
+_PASSING_SQLITE = _DAMAGED | {5, 6, 7, 8, 10, 13, 14}  # busy, locked, no memory, read only, I/O, full, cannot open
 
 
 class Store:
@@ -81,7 +82,9 @@ class Store:
         except DBAPIError as error:
             if not is_passing(error):
                 raise
-            raise EnvironmentProblem(f"the read models in {self.name} cannot be used: {error.orig}") from error
+            raise EnvironmentProblem(
+                f"the read models in {self.name} cannot be used: {error.orig}{_mend(error)}"
+            ) from error
 
 
 def is_passing(error: Exception) -> bool:
@@ -95,6 +98,12 @@ def is_passing(error: Exception) -> bool:
     if state is not None:
         return str(state).startswith(_PASSING_SQLSTATES)
     return error.connection_invalidated or type(error.orig).__name__ == "OperationalError"
+
+
+def _mend(error: DBAPIError) -> str:
+    if (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) not in _DAMAGED:
+        return ""
+    return "; the file is damaged: delete it, with its -wal and -shm, and all of it is made again from the log"
 
 
 def upsert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
@@ -130,7 +139,7 @@ def _engine(url: str | Path) -> Engine:
         raise BadInput(
             "the setting projections_url is no URL of a database; write postgresql://user@host/database"
         ) from None
-    if parsed.drivername in ("postgres", "postgresql"):
+    if parsed.drivername == "postgres" or parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise BadInput(f"projections_url: {parsed.get_backend_name()!r} is neither sqlite nor postgresql")

@@ -4,9 +4,9 @@ from typing import Any
 
 from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, UniqueConstraint, false
 
-from perdure.projections.types import Json, Moment, Position, Words
+from perdure.projections.types import Json, Moment, Position, Short, Words
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest migration."""
 
 metadata = MetaData()
@@ -49,7 +49,7 @@ executions = Table(
     Column("ended_at", Moment),
     Column("changed_at", Moment, nullable=False),
     Column("failed_node", Words),
-    Column("error_type", Words),
+    Column("error_type", Short),
     Column("error_message", Words),
     Column("compensating", Boolean, nullable=False),  # these three: what shows again when what hides it is over
     Column("paused", Boolean, nullable=False, server_default=false()),
@@ -145,8 +145,8 @@ statistics = Table(
     Column("cancelled", Integer, nullable=False),
     Column("skipped", Integer, nullable=False),
     Column("retried", Integer, nullable=False),
-    Column("tokens_in", Integer, nullable=False),
-    Column("tokens_out", Integer, nullable=False),
+    Column("tokens_in", Position, nullable=False),
+    Column("tokens_out", Position, nullable=False),
     Column("cost", Float, nullable=False),
     Column("durations", LargeBinary, nullable=False),
 )
@@ -191,7 +191,7 @@ assignees = Table(
     metadata,
     Column("execution", Words, primary_key=True),
     Column("node", Words, primary_key=True),
-    Column("assignee", Words, primary_key=True),
+    Column("assignee", Short, primary_key=True),
     Index("assignees_assignee", "assignee"),
     **_BY_KEY,
 )

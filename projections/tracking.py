@@ -51,13 +51,13 @@ def is_prepared(connection: Connection, projections: Iterable[Projection], log: 
 
 def begin_again(connection: Connection, projection: Projection, log: str) -> None:
     """Take all rows of a projection away, and its position with them."""
-    projection.clear(connection)
-    connection.execute(delete(quarantine).where(quarantine.c.projection == projection.name))
-    connection.execute(
+    connection.execute(  # first, as who folds does: else each may wait for what the other one holds
         update(tracking)
         .where(tracking.c.projection == projection.name)
         .values(version=projection.version, log=log, position=0)
     )
+    connection.execute(delete(quarantine).where(quarantine.c.projection == projection.name))
+    projection.clear(connection)
 
 
 def positions(connection: Connection) -> dict[str, int]:

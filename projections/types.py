@@ -11,6 +11,9 @@ Position = BigInteger().with_variant(Integer, "sqlite")
 """A position of the log; as SQLite's only key it is the row's own number, and every index holds it."""
 
 
+SHORT = 200
+
+
 class Moment(TypeDecorator[datetime]):
     """A time with a zone, UTC on the way out; SQLite keeps none, so it is taken off on the way in."""
 
@@ -64,3 +67,13 @@ class Words(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Replace what cannot be stored."""
         return None if value is None else value.replace("\x00", "\ufffd")
+
+
+class Short(Words):
+    """Words in an index, where PostgreSQL takes no long ones: their first characters are stored, and compared."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Cut it."""
+        return super().process_bind_param(None if value is None else value[:SHORT], dialect)

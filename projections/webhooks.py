@@ -111,9 +111,15 @@ def _workflows(connection: Connection, events: Sequence[Happened]) -> dict[str, 
     return found
 
 
-def due(connection: Connection, webhooks: Sequence[str], now: datetime, limit: int) -> Sequence[Any]:
-    """Return deliveries that are due, those first that have waited longest."""
-    wanted = (deliveries.c.status == "pending") & (deliveries.c.due <= now) & deliveries.c.webhook.in_(webhooks)
+def with_due(connection: Connection, now: datetime) -> Sequence[str]:
+    """Return the webhooks of which something is due."""
+    wanted = (deliveries.c.status == "pending") & (deliveries.c.due <= now)
+    return connection.scalars(select(deliveries.c.webhook).where(wanted).distinct()).all()
+
+
+def due(connection: Connection, webhook: str, now: datetime, limit: int) -> Sequence[Any]:
+    """Return deliveries of a webhook that are due, those first that have waited longest."""
+    wanted = (deliveries.c.webhook == webhook) & (deliveries.c.status == "pending") & (deliveries.c.due <= now)
     return connection.execute(select(deliveries).where(wanted).order_by(deliveries.c.due).limit(limit)).all()
 
 

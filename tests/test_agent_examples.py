@@ -56,6 +56,13 @@ async def test_the_research_team_hands_over_calls_a_helper_and_a_tool_and_votes(
             run = await client.start(EXAMPLES / "research_team.yaml", ASKED["research_team"][0])
             await run.result(30)
             nodes = (await run.state()).nodes
+            spans = {(span["kind"], span["path"]): span for span in await client.timeline(run.id)}
+            (team,) = [row for row in await client.statistics("research-team") if row["node"] == "research/model"]
     assert nodes["research[1]/model"].input == {"agent": "naturalist"}
     assert {"research[1]/checker", "research[1]/look_up"} <= nodes.keys()
+    assert ("body", "research[1]") in spans  # a turn of an agent
+    assert spans["attempt", "research[1]/look_up"]["outcome"] == "succeeded"  # a call of a tool
+    assert spans["attempt", "research[1]/model"]["detail"]["usage"]["output"] > 0
+    assert all(span["began_at"] <= span["ended_at"] for span in spans.values())
+    assert min(team["tokens_in"], team["tokens_out"]) > 0
     assert nodes["vote"].output == {"winner": {"good": True}, "votes": 2, "of": 3}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import perdure
@@ -13,6 +14,7 @@ from perdure import Settings
 from perdure.cli import app
 from perdure.cluster.sync_client import Client
 from perdure.errors import BadInput
+from perdure.projections.queries import Query
 
 Cli = Callable[..., Result]
 FLOW: dict[str, Any] = {
@@ -74,6 +76,14 @@ def test_list_gives_what_its_options_ask_for(cli: Cli, options: list[str], expec
     assert ids(cli("list", "--json", *options)) == expected
 
 
+def test_the_command_has_every_filter_that_python_has(cli: Cli) -> None:
+    command = get_command(app).commands["list"]  # type: ignore[attr-defined]
+    assert {option.name for option in command.params} >= set(Query.__struct_fields__)
+    (digest,) = {row["digest"] for row in json.loads(cli("list", "--json").stdout)}
+    assert len(ids(cli("list", "--digest", digest, "--json"))) == 4
+    assert ids(cli("list", "--digest", "sha256:0", "--json")) == []
+
+
 def test_list_goes_on_where_it_stopped(cli: Cli) -> None:
     first = cli("list", "--json", "--limit", "3")
     assert ids(first) == ["o-3", "o-2", "o-1"]
@@ -120,7 +130,8 @@ def test_approvals_dead_letters_and_statistics_are_shown(cli: Cli) -> None:
     assert {row["node"]: (row["succeeded"], row["failed"]) for row in rows} == {
         "": (2, 1), "ok": (0, 0), "check": (3, 1),
     }  # fmt: skip
-    assert "failure rate" in cli("statistics", "--hourly").stderr
+    shown = cli("statistics", "--hourly").stderr
+    assert all(heading in shown for heading in ("failure rate", "p99", "tokens in", "tokens out", "cost"))
 
 
 def test_projections_are_listed_rebuilt_and_caught_up(cli: Cli) -> None:
@@ -139,3 +150,32 @@ def test_projections_are_listed_rebuilt_and_caught_up(cli: Cli) -> None:
         cli("projections", "rebuild")
     with pytest.raises(BadInput, match="there is no projection 'nothing'"):
         cli("projections", "rebuild", "nothing")
+
+
+def test_an_entry_that_a_projection_of_ones_own_cannot_fold_is_shown_and_taken_in_by_a_rebuild(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "picky_projection.py").write_text("""
+from perdure import Projection
+
+class Picky(Projection):
+    name = "picky"
+    refused = "o-1"
+
+    def fold(self, connection, events):
+        if any(each.execution == self.refused for each in events):
+            raise ValueError(f"{self.refused} is not to my taste")
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PERDURE_PROJECTIONS", "picky_projection:Picky")
+    cli("projections", "catch-up")
+    rows = json.loads(cli("projections", "quarantine", "--json").stdout)
+    assert {(row["projection"], row["execution"], row["error"]) for row in rows} == {
+        ("picky", "o-1", "ValueError: o-1 is not to my taste")
+    }
+    assert "o-1 is not to my taste" in cli("projections", "quarantine").stderr
+    (picky,) = [row for row in json.loads(cli("projections", "list", "--json").stdout) if row["name"] == "picky"]
+    assert (picky["lag"], picky["quarantined"]) == (0, len(rows))  # the rest went on
+    monkeypatch.setattr("picky_projection.Picky.refused", "nobody")
+    cli("projections", "rebuild", "picky")
+    assert "quarantine is empty" in cli("projections", "quarantine").stderr

@@ -4,7 +4,7 @@ from scenario import NOW
 
 from perdure.actors.state import NodeState
 from perdure.cluster.listening import Heard
-from perdure.console import _waits_for
+from perdure.console import _waits_for, console, show_rows
 from perdure.console_streams import Saying, harmless
 
 
@@ -18,3 +18,9 @@ def test_what_a_model_says_does_not_steer_the_terminal() -> None:
     heard = Heard("n", 1, "text", "ok\x1b]0;owned\x07\x1b[2J \u202edrawkcab\tÄ\n")
     assert Saying().take(heard) == ["n> ok\ufffd]0;owned\ufffd\ufffd[2J \ufffddrawkcab\tÄ"]
     assert harmless(f"{NOW:%H:%M}\n") == f"{NOW:%H:%M}\n"
+
+
+def test_colons_in_what_people_have_named_stay_what_they_are() -> None:
+    with console.capture() as shown:
+        show_rows({"name": "name"}, [{"name": "webhook:pager:"}, {"name": ":smile:"}], "")
+    assert shown.get().split() == ["name", "webhook:pager:", ":smile:"]

@@ -1,9 +1,13 @@
 """What is said of data that breaks a JSON Schema: in our words, and with the place of each mistake."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from perdure.cli_support import data_from
@@ -92,3 +96,63 @@ def test_data_on_the_command_line_is_called_by_its_name(given: str, said: str) -
     assert str(caught.value).startswith(said)
     assert data_from(None, "the output") is None
     assert data_from('{"a": 1}', "the output") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"x": {"pattern": "^(a+)+$"}}},
+        {"patternProperties": {"^(a+)+$": False}},
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": {"type": "integer"}},
+    ],
+)
+def test_no_text_holds_a_pattern_up(schema: dict[str, Any]) -> None:
+    began = time.monotonic()
+    misfits(schema, {"x": "a" * 50_000 + "!", "a" * 50_000 + "!": 1}, "reply")
+    assert time.monotonic() - began < 5, "Python's own patterns take for ever"
+
+
+def test_no_list_holds_the_search_for_what_is_twice_in_it_up() -> None:
+    began = time.monotonic()
+    mixed = [each for number in range(50_000) for each in (number, str(number), {"n": [number]})]
+    assert misfits({"uniqueItems": True}, mixed, "reply") == []
+    assert misfits({"uniqueItems": True}, [*mixed, {"n": [7]}], "reply") == ["reply breaks 'uniqueItems' of its schema"]
+    assert time.monotonic() - began < 5, "looking at each pair takes hours"
+
+
+ITEMS = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.sampled_from([1.0, 0.5, "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("a"), inner),
+)
+
+
+@given(st.lists(ITEMS))
+def test_what_is_twice_in_a_list_is_what_jsonschema_says_it_is(data: list[Any]) -> None:
+    theirs = Draft202012Validator({"uniqueItems": True}).is_valid(data)
+    assert (misfits({"uniqueItems": True}, data, "it") == []) is theirs
+
+
+def test_data_that_is_too_deep_for_a_schema_of_itself_is_told_so() -> None:
+    schema = {"$ref": "#/$defs/list", "$defs": {"list": {"type": "array", "items": {"$ref": "#/$defs/list"}}}}
+    assert misfits(schema, json.loads("[" * 300 + "]" * 300), "reply") == [
+        "reply cannot be checked: it is nested too deeply, or its schema is in a circle"
+    ]
+
+
+def test_patterns_are_those_of_re2_and_of_python_where_re2_has_none() -> None:
+    schema = {"patternProperties": {"^n_": {"type": "integer"}, "^(?!n_)b": {"pattern": "^[a-z]+$"}}}
+    assert misfits(schema, {"n_x": 1, "b": "abc", "c": []}, "it") == []
+    assert misfits(schema, {"n_x": "x"}, "it") == ["it.n_x is 'x', not a whole number"]
+    assert misfits(schema, {"b": "A"}, "it") == ["it.b: 'A' does not match '^[a-z]+$'"]
+    closed = schema | {"additionalProperties": {"type": "boolean"}, "properties": {"c": {}}}
+    assert misfits(closed, {"c": 1, "d": True, "e": 2}, "it") == ["it.e is 2, not true or false"]
+    assert misfits(closed | {"additionalProperties": False}, {"c": 1, "d": 1, "e": 2}, "it") == [
+        "it: 'd', 'e' do not match any of the regexes: '^(?!n_)b', '^n_'"
+    ]
+
+
+def test_what_is_said_of_data_has_an_end_and_shows_no_part_of_a_long_text() -> None:
+    told = misfits({"items": {"type": "integer"}}, ["x"] * 100_000, "reply")
+    assert (len(told), told[0]) == (50, "reply[0] is 'x', not a whole number")
+    assert misfits({"type": "integer"}, "k" * 100, "reply") == ["reply is a text of 100 characters, not a whole number"]
+    assert misfits({"not": {}}, "k" * 100_000, "reply") == ["reply breaks 'not' of its schema"]

@@ -1,11 +1,13 @@
 """The tool `email` against a real SMTP server: encryption, login, what the mail says, and what is refused."""
 
 import asyncio
+import contextlib
 import email
 import email.policy
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,7 @@ async def test_a_mail_arrives_over_tls_with_all_that_it_says(server: tuple[Inbox
     assert (mail["Subject"], mail["Reply-To"], mail["Bcc"]) == ("Hello", "desk@example.org", None)
     assert [part.get_content().strip() for part in mail.iter_parts()] == ["Grüße", "<p>Grüße</p>"]
     assert mail["Message-ID"] == reply["message_id"]
+    assert abs(mail["Date"].datetime - datetime.now(UTC)) < timedelta(minutes=1)
     assert reply["refused"] == {}
 
 
@@ -146,6 +149,27 @@ async def test_implicit_tls_is_spoken_where_it_is_set(tmp_path: Path) -> None:
     async with mail_server(tls) as (inbox, smtp):
         await send(smtp | {"tls": "implicit", "ca_file": str(trusted)})
         assert len(inbox.got) == 1
+
+
+async def test_a_server_that_never_comes_to_an_end_is_given_up() -> None:
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(10):
+                writer.write(b"220-wait\r\n")
+                await asyncio.sleep(0.05)
+        writer.close()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        smtp = {"host": "127.0.0.1", "port": server.sockets[0].getsockname()[1], "sender": "a@b.org", "tls": "none"}
+        with pytest.raises(Unavailable, match=r"was not done within 0\.2 s"):
+            await send(smtp, timeout=0.2)
+
+
+async def test_a_file_of_certificates_that_is_not_there_is_named() -> None:
+    with pytest.raises(
+        EnvironmentProblem, match=r"'ca_file' of the setting `smtp`, /none\.pem, cannot be used: No such"
+    ):
+        await send({"host": "localhost", "sender": "a@b.org", "ca_file": "/none.pem"})
 
 
 async def test_a_server_that_is_not_there_may_come_back() -> None:

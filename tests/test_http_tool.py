@@ -193,6 +193,13 @@ async def test_an_answer_that_is_too_large_is_refused_packed_or_not(web: WebServ
     assert len((await ask(url=web.url("/x"), max_bytes=300_000))["text"]) == 300_000
 
 
+async def test_a_packed_answer_that_ends_in_its_midst_is_none(web: WebServer) -> None:
+    packed = gzip.compress(bytes(range(256)) * 10)
+    web.answers["/x"] = (200, {"content-encoding": "gzip"}, packed[: len(packed) // 2])
+    with pytest.raises(Unavailable, match="the packed answer ends in its midst"):
+        await ask(url=web.url("/x"))
+
+
 async def test_a_server_that_does_not_answer_is_given_up(web: WebServer) -> None:
     web.silent.add("/x")
     with pytest.raises(Unavailable, match=r"did not answer within 0\.2 s"):

@@ -45,6 +45,21 @@ async def test_a_follower_whose_copy_was_lost_reads_what_it_missed(connection: C
         assert [await anext(entries), await anext(entries)] == stored[1:]
 
 
+async def test_a_follower_that_is_slow_holds_few_copies_in_memory_and_misses_nothing(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.events.jetstream_log._COPIES", 5)
+    execution = name()
+    async with aclosing(connection.log.follow(execution)) as entries:  # type: ignore[type-var]
+        stored = await fill(connection.log, execution, 1)
+        assert await anext(entries) == stored[0]
+        (copies,) = connection.log._followers
+        for n in range(2, 32):
+            stored.append(await connection.log.append(execution, entry(n), stored[-1].position))
+            assert copies.qsize() <= 5
+        assert [await anext(entries) for _ in stored[1:]] == stored[1:]
+
+
 async def test_a_conflict_with_a_long_execution_is_told_after_one_look_behind_what_was_expected(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

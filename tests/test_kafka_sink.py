@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator
 from importlib.resources import as_file, files
@@ -11,11 +12,18 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
+from chosen_events import name, nodes
+from histories import append
 
+from perdure import Settings
+from perdure.cluster.client import AsyncClient
+from perdure.cluster.connection import Connection
+from perdure.cluster.nats_server import NatsServer
 from perdure.errors import SinkUnavailable
 from perdure.events.cloud_events import Message
 from perdure.events.kafka_sink import KafkaSink
 from perdure.events.sinks import open_sink
+from perdure.events.vocabulary import NodeScheduled, NodeSucceeded
 
 
 def free_port() -> int:
@@ -94,6 +102,29 @@ async def test_a_url_opens_the_sink_which_waits_for_all_replicas_and_delivers(br
     await sink.close()
     (record,) = await received(broker, topic, 1)
     assert (record.key, record.value) == (b"x-1", b"{}")
+
+
+async def test_a_client_hands_on_to_kafka_and_goes_on_where_it_was(
+    broker: str, settings: Settings, server: NatsServer, connection: Connection
+) -> None:
+    topic, execution = await made(broker), name()
+    await nodes(connection.log, execution, 4)
+    async with await AsyncClient.open(settings, "none") as client:
+        for count in (5, 7):
+            work = asyncio.create_task(
+                client.forward(f"kafka://{broker}/{topic}", topic, execution=execution, from_="beginning")
+            )
+            found = await received(broker, topic, count)
+            last = await connection.log.last(execution)
+            while [each["position"] for each in await client.subscriptions() if each["name"] == topic] != [last]:
+                assert not work.done(), work.exception()
+            work.cancel()
+            await asyncio.wait({work})
+            await append(connection.log, execution, NodeScheduled("b", 1), NodeSucceeded("b", 1, 1), n=count + 1)
+    whole = [each async for recorded in connection.log.read(execution) for each in recorded.unpack()][:7]
+    assert [json.loads(record.value)["id"].partition("-")[2] for record in found] == [
+        each.id.replace(".", "-") for each in whole
+    ]
 
 
 async def test_a_broker_that_is_away_is_told_of() -> None:

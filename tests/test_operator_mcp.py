@@ -80,6 +80,7 @@ async def test_an_agent_starts_looks_at_signals_and_approves_an_execution(
         }  # fmt: skip
         shown = await until(client, "r-1", paid="waiting")
         assert shown["nodes"]["paid"]["waits_for"] == {"signal": "paid"}
+        assert shown["signals"] == ["paid"]
         assert (await call(client, "signal", id="r-1", name="paid", data={"by": "card"}))["recorded"]
         shown = await until(client, "r-1", allow="waiting")
         assert shown["nodes"]["allow"]["waits_for"]["title"] == "Refund 9?"
@@ -114,3 +115,34 @@ async def test_a_server_that_only_looks_has_no_tool_that_acts(environment: dict[
         assert {each.name for each in tools} == {"workflows", "list", "show"}
         assert all(each.annotations and each.annotations.read_only_hint for each in tools)
         assert json.dumps(await call(client, "list")) == "[]"
+
+
+DOOR = """\
+name: door
+kind: statechart
+events: {knock: {type: object, required: [times]}, go: null}
+context: {heard: 0}
+initial: shut
+states:
+  shut: {on: {knock: {target: open, do: [{set: {heard: "${{ event.data.times }}"}}]}}}
+  open: {on: {go: away}}
+  away: {type: final}
+"""
+
+
+async def test_a_statechart_shows_its_states_and_the_events_that_it_takes(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "door.yaml").write_text(DOOR)
+    async with operator(environment, tmp_path, str(tmp_path / "door.yaml")) as client:
+        (about,) = await call(client, "workflows")
+        assert about["signals"] == {"knock": {"type": "object", "required": ["times"]}, "go": None}
+        await call(client, "start", workflow="door", id="d-1")
+        shown = await call(client, "show", id="d-1")
+        assert (shown["states"], shown["signals"], shown["context"]) == (["shut"], ["knock"], {"heard": 0})
+        assert "times is missing" in await refused(client, "signal", id="d-1", name="knock", data={})
+        await call(client, "signal", id="d-1", name="knock", data={"times": 2})
+        shown = await call(client, "show", id="d-1")
+        assert (shown["states"], shown["signals"], shown["context"]) == (["open"], ["go"], {"heard": 2})
+        await call(client, "signal", id="d-1", name="go")
+        assert (await until(client, "d-1", status="succeeded"))["signals"] == []

@@ -1,7 +1,9 @@
 """The read models, on both databases: rows and position move together, and can be made again from the log."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,9 +17,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from histories import BOOM, NOON, append, at, fill, start
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from perdure.errors import BadInput, EnvironmentProblem
-from perdure.events.entry import Happened
+from perdure.events.entry import Happened, Recorded
 from perdure.events.memory_log import MemoryLog
 from perdure.events.vocabulary import (
     BodyStarted,
@@ -50,6 +53,7 @@ from perdure.events.vocabulary import (
     TimerArmed,
 )
 from perdure.projections import inboxes, queries
+from perdure.projections import tracking as tracking_of
 from perdure.projections.loading import own_projections
 from perdure.projections.projection import Projection
 from perdure.projections.queries import Query
@@ -198,6 +202,19 @@ async def test_several_at_once_fold_every_entry_once(projections: Projections, d
         each.close()
 
 
+async def test_some_may_fold_while_another_one_begins_again(database: str | Path) -> None:
+    log, several = MemoryLog(), [Projections(database, batch=20) for _ in range(4)]
+    await fill(log, range(100))
+    for _ in range(3):  # the first time, they make the tables too
+        again = several[0].rebuild(log, ["executions", "statistics"])
+        await asyncio.gather(again, *(each.catch_up(log) for each in several[1:]))
+    assert await several[0].read(partial(queries.counts, query=Query())) == {
+        "succeeded": 80, "failed": 10, "cancelled": 10,
+    }  # fmt: skip
+    for each in several:
+        each.close()
+
+
 async def test_projections_that_stand_at_different_places_meet_at_the_end(projections: Projections) -> None:
     log = MemoryLog()
     await fill(log, range(10))
@@ -208,6 +225,77 @@ async def test_projections_that_stand_at_different_places_meet_at_the_end(projec
     apart = await everything(projections)
     await projections.rebuild(log, projections.names)
     assert await everything(projections) == apart
+
+
+class Late(Projection):
+    name = "late"
+    seen: ClassVar[list[bool]] = []
+
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        self.seen.append(connection.scalar(select(executions.c.id).where(executions.c.id == "new")) is not None)
+
+
+async def test_one_that_is_far_behind_keeps_nobody_from_what_is_new(file: Path) -> None:
+    log = MemoryLog()
+    await fill(log, range(20))
+    first = Projections(file)
+    await first.catch_up(log)
+    first.close()
+    await append(log, "new", start())
+    projections = Projections(file, [Late()], batch=10)
+    assert await projections.catch_up(log) == await log.last()
+    assert len(Late.seen) > 3
+    assert all(Late.seen[1:])
+    projections.close()
+
+
+class ReadFromAReplica(MemoryLog):
+    """Tells the last position as its leader has it, and the entries at first as a replica that is behind."""
+
+    behind = 3
+
+    async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+        if after and self.behind:
+            self.behind -= 1
+            return
+        async for recorded in super().read_all(after, limit):
+            yield recorded
+
+
+class DeliversTwice(MemoryLog):
+    async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded]:
+        async for recorded in super().read_all(after, limit):
+            yield recorded
+            yield recorded
+
+
+async def test_what_is_delivered_twice_is_folded_once(projections: Projections, file: Path) -> None:
+    once, twice = MemoryLog(), DeliversTwice()
+    for log in (once, twice):
+        await fill(log, range(20))
+    other = Projections(file)
+    await projections.catch_up(once)
+    await other.catch_up(twice)
+    assert await everything(other) == await everything(projections)
+    other.close()
+
+
+def test_a_position_moves_from_where_it_is_known_to_be_and_nowhere_else(projections: Projections) -> None:
+    projections.store.migrate()
+    with projections.store.writing() as connection:
+        tracking_of.prepare(connection, [Totals()], "log", owned=True)
+        assert tracking_of.advance(connection, "totals", 0, 5)
+        for before in (0, 3, 6):  # of somebody who has folded the same entries, or others
+            assert not tracking_of.advance(connection, "totals", before, 9)
+        assert tracking_of.positions(connection) == {"totals": 5}
+
+
+async def test_an_answer_is_fresh_although_a_replica_of_the_log_is_behind(file: Path) -> None:
+    log, projections = ReadFromAReplica(), Projections(file, batch=5)
+    await fill(log, range(5))
+    assert await projections.catch_up(log) == await log.last() > 5
+    assert log.behind == 0
+    projections.close()
 
 
 async def test_another_log_begins_the_rows_again_where_the_file_is_the_store_s_own(file: Path) -> None:
@@ -326,7 +414,7 @@ def test_own_projections_are_found_by_their_place_and_refused_with_the_reason() 
     (found,) = own_projections(["test_projections:Totals"])
     assert found.name == "totals"
     for place, why in (
-        ("nowhere:Totals", "cannot be imported: No module named 'nowhere'"),
+        ("nowhere:Totals", "cannot be imported: .*No module named 'nowhere'"),
         ("test_projections:Missing", "cannot be imported"),
         ("test_projections", "write it as module:Class"),
         ("test_projections:fill", "no subclass"),
@@ -359,6 +447,23 @@ async def test_a_database_that_is_not_there_is_the_environment_s_fault_and_no_pa
         await projections.catch_up(MemoryLog())
     assert "secret" not in str(caught.value)
     assert "ann:***@" in str(caught.value)
+    projections.close()
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+async def test_a_damaged_file_is_told_of_with_the_mend_and_puts_nothing_aside(file: Path, damage: str) -> None:
+    log, projections = MemoryLog(), Projections(file)
+    await fill(log, range(3))
+    await projections.catch_up(log)
+    projections.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:9000] if damage == "cut" else b"x" * 9000)
+    with pytest.raises(EnvironmentProblem, match="damaged: delete it, with its -wal and -shm"):
+        await projections.catch_up(log)
+    projections.close()
+    file.unlink()
+    assert await projections.catch_up(log) == await log.last()
+    assert len(await listed(projections)) == 3
     projections.close()
 
 
@@ -569,3 +674,140 @@ async def test_what_was_purged_is_gone_from_lists_and_still_counted_after_a_rebu
     assert await projections.read(inboxes.known_definitions) == known
     left = await everything(projections)
     assert {name for name, rows in left.items() if rows} == {"statistics", "definitions"}
+
+
+async def test_what_is_larger_than_an_index_takes_is_listed_and_found_all_the_same(projections: Projections) -> None:
+    log, long = MemoryLog(), "".join(map(chr, range(0x4E00, 0x4E00 + 4000)))
+    asks = {"approval": True, "title": "?", "assignees": [long, "ann"]}
+    used = {"input": 1 << 31, "output": 1 << 40, "cost": 1.5}
+    await append(log, "x-1", start(), NodeWaiting("a", 1, asks), NodeScheduled("b", 1))
+    await append(log, "x-1", NodeSucceeded("b", 1, 1, usage=used), second=1)
+    await append(log, "x-2", start(), ExecutionFailed(type(BOOM)(long, "it broke")))
+    assert (await one(projections, log, error=long))["id"] == "x-2"
+    assert await projections.quarantined(log) == []
+    for person in (long, "ann"):
+        (mine,) = await projections.read(partial(inboxes.open_approvals, assignee=person))
+        assert mine["assignees"] == [long, "ann"]
+    assert await projections.read(partial(inboxes.open_approvals, assignee="bob")) == []
+    summed = partial(inboxes.summed, workflow=None, after=None, before=None, hourly=False)
+    (node,) = [row for row in await projections.read(summed) if row["node"] == "b"]
+    assert (node["tokens_in"], node["tokens_out"]) == (1 << 31, 1 << 40)
+
+
+class Greedy(Totals):
+    name = "greedy"
+
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        for item in events:
+            row = {"workflow": "the same", "count": len(item.execution)}
+            connection.execute(Totals.table.insert().values(row))
+
+
+async def test_what_is_said_of_an_entry_in_quarantine_is_the_reason_without_the_data(database: str | Path) -> None:
+    log, projections = MemoryLog(), Projections(database, [Greedy()])
+    for number in range(2):
+        await append(log, f"x-{number}", start())
+    await projections.catch_up(log)
+    (aside,) = await projections.quarantined(log)
+    assert aside["execution"] == "x-1"
+    assert re.match("(IntegrityError: UNIQUE|UniqueViolation: duplicate key)", aside["error"])
+    assert "INSERT" not in aside["error"]
+    assert "parameters" not in aside["error"]
+    projections.close()
+
+
+class Careless(Totals):
+    """Goes on after an error of the database, which PostgreSQL does not, or ends the transaction, or is of no use."""
+
+    name = "careless"
+    how: ClassVar[str] = "goes on"
+
+    def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
+        if self.how == "goes on" and any(item.execution == "x-4" for item in events):
+            with contextlib.suppress(DBAPIError):
+                connection.execute(text("SELECT nothing FROM nowhere"))
+        elif self.how != "goes on":
+            getattr(connection, self.how)()
+
+
+async def test_a_projection_that_swallows_an_error_of_the_database_stops_nobody(
+    database: str | Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog()
+    await fill(log, range(9))
+    projections = Projections(database, [Careless()])
+    await projections.catch_up(log)
+    aside = {row["execution"] for row in await projections.quarantined(log)}
+    assert aside == (set() if isinstance(database, Path) else {"x-4"})  # SQLite goes on indeed
+    assert len(await listed(projections)) == 9
+    for how in ("commit", "rollback"):
+        monkeypatch.setattr(Careless, "how", how)
+        with pytest.raises(BadInput, match="the projection careless has ended the transaction"):
+            await projections.rebuild(log, ["careless"])
+    projections.close()
+
+
+class Borrows(Totals):
+    name = "borrows"
+    tables = (executions,)
+
+
+class WantsMore(Totals):
+    def __init__(self, more: str) -> None:
+        super().__init__()
+
+
+def test_own_projections_that_cannot_work_are_refused_before_they_do_harm(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInput, match="the projection borrows has a table 'executions', which is another one's"):
+        Projections(file, [Borrows()])
+    twin = type("Twin", (Totals,), {"name": "twin"})
+    with pytest.raises(BadInput, match="the projection twin has a table 'totals'"):
+        Projections(file, [Totals(), twin()])
+    (tmp_path / "broken_projection.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    for place, why in (
+        ("test_projections:WantsMore", "cannot be made: .*missing 1 required positional argument"),
+        ("broken_projection:Any", "cannot be imported: ZeroDivisionError"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            own_projections([place])
+
+
+def test_a_projection_of_an_installed_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "shop-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[perdure.projections]\ntotals = test_projections:Totals\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [each.name for each in own_projections([])] == ["totals"]
+    assert [each.name for each in own_projections(["test_projections:Totals"])] == ["totals"]  # named twice, made once
+
+
+async def test_the_embedded_database_is_in_wal_mode_so_that_readers_do_not_wait_for_the_writer(file: Path) -> None:
+    log, projections = MemoryLog(), Projections(file)
+    await fill(log, range(3))
+    await projections.catch_up(log)
+    with projections.store.writing() as writer:
+        writer.execute(text("DELETE FROM executions"))
+        assert len(await listed(projections)) == 3  # as it was, while the writer is at it
+        assert writer.scalar(text("PRAGMA journal_mode")) == "wal"
+        writer.rollback()
+    projections.close()
+
+
+def test_connections_to_postgresql_come_from_a_pool_and_dead_ones_are_replaced(postgres_url: str) -> None:
+    projections = Projections(postgres_url)
+    pids = []
+    for _ in range(3):
+        with projections.store.reading() as connection:
+            pids.append(connection.scalar(text("SELECT pg_backend_pid()")))
+    assert len(set(pids)) == 1
+    with projections.store.reading(), projections.store.reading() as other:
+        other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pids[0]})
+    with projections.store.reading() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    projections.close()

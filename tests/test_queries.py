@@ -13,6 +13,8 @@ from histories import BOOM, NOON, append, at, fill, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import perdure
+from perdure import Settings
 from perdure.errors import BadInput
 from perdure.events.memory_log import MemoryLog
 from perdure.events.vocabulary import ExecutionFailed, ExecutionStarted
@@ -110,6 +112,9 @@ def numbers(which: Any) -> list[str]:
         ({"filter": "started < '2026-01-01T12:00:11' and priority not in [1, 2]"},
          lambda n: n < 10 and n % 10 not in (1, 2)),
         ({"filter": "search.tenant == 't3'"}, lambda n: n % 20 == 3),
+        ({"filter": "total in [3, 'x', 5.0, True]"}, lambda n: n in (3, 5)),
+        ({"filter": "tenant not in ['t1', 't2', None]"}, lambda n: n % 20 not in (1, 2)),
+        ({"filter": "urgent in [False]"}, lambda n: n % 7),
         ({"filter": "id == '%_'"}, lambda n: False),
         ({"filter": "id.startswith('x_')"}, lambda n: False),
     ],
@@ -215,6 +220,27 @@ def test_no_text_of_a_filter_does_anything_but_filter_or_be_refused(given: str) 
         ({"cursor": "nonsense!"}, "the cursor 'nonsense!' is none"),
         ({"started_after": datetime(2026, 1, 1)}, "has no time zone"),  # noqa: DTZ001
         ({"started_after": "yesterday"}, "'yesterday' is no time"),
+        ({"started_after": "0001-01-01T00:00:00+14:00"}, "is no time in UTC"),
+        ({"filter": "started < '9999-12-31T23:59:59-12:00'"}, "is no time in UTC"),
+        ({"filter": f"total > 1{'0' * 400}"}, "no attribute is a number of 401 digits"),
+        ({"filter": "priority == 3000000000"}, "3000000000 is no priority"),
+        ({"filter": r"tenant == '\ud800'"}, "is no text"),
+        ({"filter": r"id.startswith('\ud800')"}, "is no text"),
+        ({"filter": 5}, "filter 5: it must be text"),
+        ({"where": {"total": 10**400}}, "no attribute is a number of 401 digits"),
+        ({"where": {"tenant": ["a"]}}, "are text, numbers or booleans"),
+        ({"where": {"tenant": "\udc80"}}, "are text, numbers or booleans"),
+        ({"where": "tenant=a"}, "it is a dict of attributes"),
+        ({"workflow": "\udc80"}, "it must be text"),
+        ({"workflow": ["order", 5]}, "workflow 5: it must be text"),
+        ({"status": 5}, "status 5: it must be text"),
+        ({"order": None}, "order None"),
+        ({"priority": True}, "priority True: it is a whole number"),
+        ({"priority": 1 << 40}, "it is a whole number"),
+        ({"limit": 1 << 63}, "it is a whole number from 1 to 100000"),
+        ({"limit": "5"}, "it is a whole number from 1"),
+        ({"cursor": "WyItc3RhcnRlZCIsMSwxMDAwMDAwMDAwMDAwMDAwMDAwMDAwMF0"}, "is none"),  # of a position of 23 digits
+        ({"cursor": "WyItZW5kZWQiLDEsMV0", "order": "-ended"}, "is none"),  # of a number where a time belongs
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused_with_the_reason(
@@ -239,6 +265,12 @@ def test_pages_in_any_order_give_every_row_once(many: Projections, order: str, l
         assert len(part) == limit
     assert found == whole
     assert len(set(whole)) == (COUNT if "ended" in order else COUNT + 1)
+
+
+@pytest.mark.parametrize("order", ["-started", "ended", "-priority"])
+def test_what_is_looked_up_elsewhere_is_the_same_in_any_order(many: Projections, order: str) -> None:
+    for query in ({"where": {"urgent": True}}, {"tag": "even"}, {"filter": "total > 20 and tenant in ['t1', 't2']"}):
+        assert sorted(ids(many, order=order, **query)) == sorted(set(ids(many, **query)) - {"other"})
 
 
 def test_a_cursor_goes_with_its_order_only(many: Projections) -> None:
@@ -285,3 +317,23 @@ def _plans(connection: Any, query: Query) -> list[str]:
     page(connection, query)
     statement, given = next(each for each in said if each[0].startswith("SELECT"))
     return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)]
+
+
+def test_what_i_have_done_is_in_the_next_answer_and_a_stale_one_waits_for_my_position_only(tmp_path: Path) -> None:
+    flow: dict[str, Any] = {"name": "flow", "nodes": {"a": {"wait": {"signal": "go"}}}}
+    with perdure.connect(Settings(store=tmp_path / "store"), local=True) as client:
+        first = client.start(flow, id="first")
+        assert [row["status"] for row in client.executions()] == ["running"]
+        first.cancel("not wanted")
+        assert client.count() == {"cancelled": 1}
+        position = next(iter(client.start(flow, id="second").events())).position
+        assert [row["id"] for row in client.executions(fresh=False)] == ["first"]
+        assert client.get("second").state().status == "running"  # of one, the log is asked
+        assert [row["id"] for row in client.executions(fresh=position)] == ["second", "first"]
+        for fresh, why in (
+            (1 << 40, "the log ends at position"),
+            (-1, "True, False, or a position"),
+            ("now", "fresh='now'"),
+        ):
+            with pytest.raises(BadInput, match=why):
+                client.executions(fresh=fresh)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Secrets at the call: where their values come from, what a tool gets, and that nothing of them comes back."""
 
 import json
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from perdure.actors.models import Models
 from perdure.actors.secret_values import Secrets
 from perdure.actors.tools import locate
 from perdure.actors.work import ToolFailed, call_in_thread, error_of, worker
+from perdure.cluster.logs import record_of
 from perdure.cluster.secret_sources import check_secrets, value_of
 from perdure.definitions.plan import Plan
 from perdure.errors import SecretMissing
@@ -186,3 +188,23 @@ async def test_an_attempt_without_its_secret_fails_with_the_mend() -> None:
 def test_an_error_keeps_its_data_without_the_value() -> None:
     error = error_of(ToolFailed(Error("E", f"no {TOKEN}", {"sent": TOKEN})), seen(TOKEN=TOKEN).redact)
     assert error == Error("E", "no [secret TOKEN]", {"sent": "[secret TOKEN]"})
+
+
+def test_a_log_record_of_any_library_holds_no_value(caplog: pytest.LogCaptureFixture) -> None:
+    secrets = Secrets({"KEY": "value of a secret"}.__getitem__)
+    secrets.value_of("KEY")
+    log = logging.getLogger("some.library")
+    with caplog.at_level(logging.DEBUG):
+        log.info("GET %s -> %d", "https://x.org/?key=value%20of%20a%20secret", 200)
+        log.debug("sent %r", {"Authorization": b"Bearer value of a secret"})
+        log.error("cannot read it", exc_info=ValueError("value of a secret is no number"))
+        log.info("nothing of it: %d", 7)
+    assert caplog.messages == [
+        "GET https://x.org/?key=[secret KEY] -> 200",
+        "sent {'Authorization': b'Bearer [secret KEY]'}",
+        "cannot read it",
+        "nothing of it: 7",
+    ]
+    assert "ValueError: [secret KEY] is no number" in caplog.text
+    assert "value of a secret" not in caplog.text
+    assert record_of(caplog.records[2])["exception"] == "ValueError: [secret KEY] is no number"

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from chosen_events import name, nodes
 from histories import append
+from nats_process import free_ports
 
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
@@ -88,6 +89,19 @@ async def test_the_nats_sink_hands_on_to_a_stream_and_says_when_there_is_none(
     assert info.state.subjects == {f"{subject}.NodeScheduled.a=2eb": 3}
     await sink.close()
     await js.delete_stream(subject)
+
+
+async def test_a_nats_server_that_is_away_is_told_of_at_once_and_asked_again(server: NatsServer) -> None:
+    url, port = server.url, free_ports(1)[0]
+    sink = NatsSink(f"nats://127.0.0.1:{port}", "out", server.token)
+    message = Message("log/1", "NodeScheduled", "x-1", b"{}")
+    for _ in range(2):
+        with pytest.raises(SinkUnavailable, match=f"the sink nats://127.0.0.1:{port} did not take an event"):
+            await asyncio.wait_for(sink.put([message]), 8)
+    sink._url = url  # as when it is back at its place
+    with pytest.raises(SinkUnavailable, match="does a stream there take"):
+        await sink.put([message])
+    await sink.close()
 
 
 async def test_sinks_by_url_are_checked() -> None:

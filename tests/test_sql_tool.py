@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from perdure.actors import sql_tool
 from perdure.actors.context import Context
 from perdure.actors.models import Unavailable
 from perdure.actors.outside import Database, Outside, Reach
@@ -158,11 +160,43 @@ async def test_a_long_statement_is_stopped_where_it_runs(database: str) -> None:
 
 
 async def test_values_that_json_has_not_become_text(postgres_url: str) -> None:
-    query = "SELECT DATE '2026-03-01' AS d, 'a'::bytea AS b, INTERVAL '1 min' AS i, gen_random_uuid() AS u, NULL AS n"
+    query = (
+        "SELECT DATE '2026-03-01' AS d, 'a'::bytea AS b, INTERVAL '1 min' AS i, gen_random_uuid() AS u, NULL AS n, "
+        "int4range(1, 5) AS r, ARRAY['\\xff'::bytea] AS bs, ARRAY[1.50, 2] AS ns"
+    )
     (row,) = (await ask(postgres_url, query))["rows"]
     assert (row["d"], row["b"], row["i"], row["n"]) == ("2026-03-01", "YQ==", 60, None)
+    assert (row["r"], row["bs"], row["ns"]) == ("[1, 5)", ["/w=="], ["1.50", "2"])
     assert len(row["u"]) == 36
     json.dumps(row)
+
+
+async def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sql_tool, "_PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://ann@127.0.0.1:{silent.getsockname()[1]}/none"
+        async with asyncio.timeout(1.5):
+            with pytest.raises(Unavailable, match=r"did not answer within 0\.2 s"):
+                await ask(url, "SELECT 1", timeout=0.2)
+    assert caplog.messages == []
+
+
+async def test_a_file_that_somebody_else_locks_is_waited_for_as_long_as_the_call_may_take(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as other:
+        other.executescript(f"{TABLE}; BEGIN EXCLUSIVE")
+        async with asyncio.timeout(2):
+            with pytest.raises(Unavailable, match=r"is locked|did not answer within 0\.2 s"):
+                await ask(f"sqlite:///{tmp_path}/a.db", "SELECT * FROM orders", timeout=0.2)
+
+
+async def test_what_sqlite_cannot_take_or_read_is_a_typed_error(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "a.db").close()
+    with pytest.raises(BadInput, match="does not fit its params: Python int too large"):
+        await ask(f"sqlite:///{tmp_path}/a.db", "SELECT :n", params={"n": 2**70})
+    with pytest.raises(SqlFailed, match="Could not decode to UTF-8"):
+        await ask(f"sqlite:///{tmp_path}/a.db", "SELECT CAST(x'ff' AS TEXT) AS x")
 
 
 async def test_an_unknown_database_is_named_with_a_way_on(tmp_path: Path) -> None:

@@ -112,6 +112,15 @@ async def test_what_nobody_expected_is_raised_and_does_not_leave_the_subscriber_
             await events.next(10)
 
 
+async def test_who_waits_for_an_event_is_told_when_the_subscription_is_closed(client: AsyncClient) -> None:
+    events = await client.subscribe(execution=name())
+    waiting = asyncio.create_task(events.next())
+    await asyncio.sleep(0)
+    await events.close()
+    with pytest.raises(BadInput, match="the subscription is closed"):
+        await waiting
+
+
 async def test_a_durable_subscription_goes_on_where_it_was_acknowledged(client: AsyncClient, log: JetStreamLog) -> None:
     execution, durable = name(), name()
     await append(log, execution, start(), NodeScheduled("a", 1), NodeScheduled("b", 1))
@@ -176,10 +185,17 @@ async def test_a_durable_subscription_stays_with_its_choice_until_it_is_deleted(
     await client.unsubscribe(durable)
 
 
-@pytest.mark.parametrize("from_", [-1, "then", True, 1.5])
+@pytest.mark.parametrize("from_", [-1, "-1", "then", "", True, 1.5, None])
 async def test_a_beginning_that_means_nothing_is_refused(client: AsyncClient, from_: Any) -> None:
     with pytest.raises(BadInput, match="it is 'now', 'beginning', or a position"):
         await client.subscribe(from_=from_)
+
+
+async def test_a_beginning_and_an_execution_that_cannot_be_meant_are_refused(client: AsyncClient) -> None:
+    with pytest.raises(BadInput, match=r"the log ends at position \d+; is it the position of another one"):
+        await client.subscribe(from_=1 << 70)
+    with pytest.raises(BadInput, match="execution='': it is the id of one; leave it out for all"):
+        await client.subscribe(execution="")
 
 
 async def test_a_subscriber_that_is_killed_again_and_again_misses_nothing(
@@ -224,7 +240,7 @@ async def test_what_was_imported_comes_only_to_those_who_ask(client: AsyncClient
     (data,) = [recorded.data async for recorded in log.read_all(source - 1, 1)]
     await log.append_stored(execution, "an-import", data, 0, {IMPORTED: "1"})
     await append(log, f"{execution}-behind", start())
-    assert [each.execution for each in await taken(client, 2, from_=before)] == [
+    assert [each.execution for each in await taken(client, 2, from_=str(before))] == [
         f"{execution}-source", f"{execution}-behind",
     ]  # fmt: skip
     assert [each.execution for each in await taken(client, 3, from_=before, imports=True)][1] == execution
@@ -269,3 +285,5 @@ def test_the_synchronous_client_subscribes_to_what_its_executions_do(tmp_path: P
         done = client.into_sql(lambda _, event: None, create_engine(f"sqlite:///{tmp_path}/x"), "x", stop_at_end=True)
         assert done == 0
         client.unsubscribe("pager")
+        left = client.subscribe()
+    left.close()

@@ -286,6 +286,19 @@ def test_tools_are_found_by_the_setting_in_modules_files_and_by_attribute(
         place("setting.c", installed=("no_such",))
 
 
+async def test_an_installed_module_that_cannot_be_loaded_says_so_and_keeps_no_other_tool_from_use(
+    package: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "shop_tools-1.0.dist-info/entry_points.txt").write_text("[perdure.tools]\nshop.all = shop_broken\n")
+    (tmp_path / "shop_broken.py").write_text("1 / 0\n")
+    assert place("http") == BUILTINS["http"].place
+    assert "entry point shop.all are missing: tool 'shop_broken': importing 'shop_broken' failed: Zero" in caplog.text
+    with pytest.raises(BadInput, match="importing 'shop_broken' failed: ZeroDivisionError"):
+        place("shop.all")
+    found = {each.name: each for each in await listed(Settings(), None, set())}
+    assert "ZeroDivisionError" in str(found["shop.all"].problem)
+
+
 async def test_all_tools_are_listed_with_their_schemas_and_by_tag(package: str) -> None:
     found = {each.name: each for each in await listed(Settings(), None, set())}
     assert found.keys() >= {*BUILTINS, "shop.pack", "shop.refund"}

@@ -1,6 +1,8 @@
 """Tools: found by name, file and import path; called with checked arguments; errors that name the mend."""
 
+import asyncio
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from perdure import tool
-from perdure.actors.tools import call, find, locate, to_json
+from perdure.actors.tools import call, call_async, find, locate, to_json
 from perdure.errors import BadInput, ToolNotFound
 
 
@@ -58,6 +60,19 @@ def test_an_async_tool_is_known_as_one() -> None:
     tool = find(f"{__name__}:shout")
     assert tool.is_async
     assert not find("json:dumps").is_async
+
+
+async def test_an_async_tool_within_a_plain_decorator_is_awaited() -> None:
+    @wraps(shout)
+    def decorated(*args: Any, **named: Any) -> Any:
+        return shout(*args, **named)
+
+    decorated.__qualname__ = "decorated"
+    globals()["decorated"] = decorated
+    found = find(f"{__name__}:decorated")
+    assert not found.is_async, "nothing shows it before the call"
+    assert await asyncio.to_thread(call, found, {"text": "hi"}) == "HI"
+    assert await call_async(found, {"text": "hi"}) == "HI"
 
 
 @pytest.mark.parametrize(

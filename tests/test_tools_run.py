@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from web_server import Asked, web_server
 import perdure
 from perdure import Client, ExecutionFailed, Settings
 from perdure.actors.tool_schema import schema_of
-from perdure.actors.tools import find
+from perdure.actors.tools import call_async, find, locate
 from perdure.errors import SecretMissing
 
 pytestmark = pytest.mark.timeout(120)
@@ -85,6 +86,13 @@ def test_a_remote_function_is_called_by_import_path_and_by_name(client: Client, 
     assert find(f"{file}:tagged").tags == ("ray",)
 
 
+async def test_a_remote_function_of_a_module_is_called_by_its_import_path(client: Client) -> None:
+    assert locate(["remote_module:tripled"], [], None, shared=True) == {
+        "remote_module:tripled": "remote_module:tripled"
+    }
+    assert await call_async(find("remote_module:tripled"), {"number": "4"}) == 12
+
+
 def test_what_a_remote_function_raises_is_caught_by_its_type_and_a_lost_one_is_lost(client: Client, file: Path) -> None:
     caught = {"on": ["PermissionError"], "output": "${{ error.message }}"}
     nodes = {"a": {"tool": f"{file}:deny", "with": {"number": 3}, "catch": [caught]}}
@@ -112,8 +120,12 @@ nodes:
   orders: {{tool: sql, with: {{database: shop, query: "SELECT id FROM orders WHERE who = :who", params: {{who: ann}}}}}}
   fetched:
     tool: http
-    with: {{url: "${{{{ input.url }}}}", auth: {{user: shop, password: "${{{{ secrets.KEY }}}}"}}}}
+    with:
+      url: "${{{{ input.url }}}}"
+      query: {{key: "${{{{ secrets.KEY }}}}"}}
+      auth: {{user: shop, password: "${{{{ secrets.KEY }}}}"}}
   said: {{tool: desk.said, with: {{key: TOKEN}}}}
+  counted: {{tool: bench.add, with: {{a: 1}}}}
   added: {{tool: desk.add, with: {{a: "${{{{ nodes.orders.output.rows[0].id }}}}"}}}}
   failed:
     tool: http
@@ -125,6 +137,7 @@ nodes:
     catch: [{{on: [AddressRefused], output: refused}}]
   told: {{tool: nats.publish, with: {{subject: shop.told, data: "${{{{ nodes.orders.output.rows }}}}"}}}}
 output:
+  counted: "${{{{ nodes.counted.output.result }}}}"
   added: "${{{{ nodes.added.output.result }}}}"
   said: "${{{{ nodes.said.output.result }}}}"
   echo: "${{{{ nodes.fetched.output.json }}}}"
@@ -141,23 +154,27 @@ async def test_a_workflow_uses_them_all_and_no_secret_is_written_anywhere(
     with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         database.executescript("CREATE TABLE orders (id INTEGER, who TEXT); INSERT INTO orders VALUES (41, 'ann')")
     settings = Settings(
-        store=tmp_path / "store", http_allow=("127.0.0.1",), databases={"shop": {"url": f"sqlite:///{tmp_path}/shop.db"}}
+        store=tmp_path / "store", http_allow=("127.0.0.1",), databases={"shop": {"url": f"sqlite:///{tmp_path}/shop.db"}},
+        mcp={"bench": {"command": sys.executable, "args": [str(PROGRAM)]}},
     )  # fmt: skip
     async with web_server() as web:
         web.answers["/x"] = lambda asked: (200, {"content-type": "application/json"}, _said(asked))
         web.answers["/x/no"] = lambda asked: (403, {}, _said(asked))
+        caplog.set_level(logging.DEBUG)
         async with await perdure.connect_async(settings, local=True) as client:
             text = WORKFLOW.format(python=sys.executable, program=PROGRAM)
             started = await client.start(text, {"url": web.url("/x")})
             output = await started.result(60)
             told = [entry async for entry in client.export(started.id)]
+    assert output["counted"] == 2, "a server of the settings"
     assert (output["added"], output["said"], output["inner"]) == (42, "Bearer [secret KEY]", "refused")
     assert output["echo"]["authorization"] == "Basic [secret auth]"
     assert "answered 403" in output["failed"]
-    (asked,) = [each for each in web.asked if each.path == "/x"]
+    (asked,) = [each for each in web.asked if each.path == f"/x?key={secret}"]
     assert asked.headers["authorization"] == "Basic " + base64.b64encode(f"shop:{secret}".encode()).decode()
     files = [each for each in (tmp_path / "store").rglob("*") if each.is_file()]
     assert any(b"Bearer [secret KEY]" in each.read_bytes() for each in files), "the control is not found"
+    assert "/x?key=[secret KEY]" in caplog.text, "a library's line is not found"
     for data in [*(each.read_bytes() for each in files), "".join(told).encode(), caplog.text.encode()]:
         assert not holds(data, secret)
 

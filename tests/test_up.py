@@ -9,7 +9,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -66,7 +69,8 @@ class Up:
         self.store = folder / "store"
         self.settings = Settings(store=self.store)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "RAY_"))}
-        self.environment = {**kept, "PERDURE_STORE": str(self.store)}
+        hook = {"PERDURE_HTTP_ALLOW": "127.0.0.1", "PERDURE_SECRET_HOOK": "s3cret"}
+        self.environment = {**kept, **hook, "PERDURE_STORE": str(self.store)}
         (folder / "tools.py").write_text(TOOLS)
 
     def perdure(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -97,6 +101,26 @@ class Up:
         return perdure.connect(self.settings)
 
 
+@contextmanager
+def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Give the address of a web server, and what is posted to it."""
+    told: list[dict[str, Any]] = []
+
+    class Takes(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Takes) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", told
+        server.shutdown()
+
+
 def until(what: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not what():
@@ -124,8 +148,8 @@ def test_a_second_up_says_that_the_cluster_is_up_and_status_says_what_runs(clust
     assert "host0  serving" in cluster.perdure("status").stderr
 
 
-def test_one_runner_keeps_all_read_models_and_comes_back_when_it_is_killed(cluster: Up) -> None:
-    with cluster.client() as client:
+def test_one_runner_keeps_all_read_models_tells_webhooks_and_comes_back_when_it_is_killed(cluster: Up) -> None:
+    with cluster.client() as client, hook() as (url, told):
 
         def up_to_date() -> bool:
             told = client.lag()  # which folds nothing itself
@@ -133,6 +157,7 @@ def test_one_runner_keeps_all_read_models_and_comes_back_when_it_is_killed(clust
 
         client.start({"name": "one", "nodes": {"a": {"set": 1}}}).result(30)
         until(up_to_date)
+        client.webhooks.add("pager", url, secret="HOOK", types="ExecutionSucceeded", workflow="two")
         before = cluster.status()["projecting"]["pid"]
         os.kill(before, signal.SIGKILL)
         run = client.start({"name": "two", "nodes": {"a": {"set": 1}}})
@@ -140,6 +165,9 @@ def test_one_runner_keeps_all_read_models_and_comes_back_when_it_is_killed(clust
         until(up_to_date)
         assert [row["id"] for row in client.executions(workflow="two", fresh=False)] == [run.id]
         assert cluster.status()["projecting"]["pid"] != before
+        until(lambda: bool(told))
+        assert [(each["type"], each["subject"]) for each in told] == [("perdure.ExecutionSucceeded", run.id)]
+        client.webhooks.remove("pager")
     assert "projection  timeline: 0 behind" in cluster.perdure("status").stderr
 
 

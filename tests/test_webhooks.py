@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,32 @@ async def test_one_that_fails_does_not_hold_up_the_others(
     await all_told(teller)
     assert len(receiver.got) == 3
     assert (await client.webhooks.list())[0]["pending"] == 1
+
+
+async def test_a_receiver_that_does_not_answer_keeps_nobody_else_waiting(
+    client: AsyncClient, teller: Teller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "_LOOK_RARELY", 0.01)
+    silent = socket.create_server(("127.0.0.1", 0))  # the system takes the connection, and nobody answers
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+    await client.webhooks.add("silent", url, secret="HOOK", types="ExecutionFailed", timeout=600)
+    for number in range(40):  # more than are tried at once, and all of them are older
+        await failed(client, f"old-{number}")
+    await client.webhooks.add("pager", receiver.url, secret="HOOK", types="ExecutionFailed")
+    await failed(client, "new")
+    work = asyncio.create_task(teller.run())
+    while not receiver.got:
+        assert not work.done(), work.exception()
+        await asyncio.sleep(0)
+    await client.webhooks.remove("silent")
+    while len(teller._telling) > 1 or "silent" in teller._hooks:  # it is left at once, whatever is under way
+        assert not work.done(), work.exception()
+        await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.wait({work})
+    assert [json.loads(body)["subject"] for _, body in receiver.got] == ["new"]
+    assert "webhook:silent" not in await client._projections.lag(client._connection.log)
+    silent.close()
 
 
 async def test_who_is_gone_is_given_up_at_once(client: AsyncClient, teller: Teller, receiver: Receiver) -> None:
