@@ -8,6 +8,15 @@ import msgspec
 
 from perdure.actors.evolve import evolve
 from perdure.actors.fork_fold import entries, with_past
+from perdure.actors.inputs import (
+    ChangeInput,
+    CompleteNode,
+    Control,
+    PauseExecution,
+    ResumeExecution,
+    SignalExecution,
+    SkipNode,
+)
 from perdure.actors.listeners import OURS
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.actors.transcripts import given_to
@@ -21,8 +30,12 @@ from perdure.events.vocabulary import (
     EventHeld,
     EventIgnored,
     ExecutionForked,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
+    InputChanged,
+    Intervened,
     MacrostepTaken,
     NodeAttemptFailed,
     NodeCancelled,
@@ -31,15 +44,17 @@ from perdure.events.vocabulary import (
     NodeFailed,
     NodeResumed,
     NodeScheduled,
+    NodeStuck,
     NodeSucceeded,
     NodeWaiting,
     SignalTaken,
     TimerArmed,
     TimerCancelled,
     TimerFired,
+    TimerHeld,
 )
 
-_FAILS = NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught
+_FAILS = NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught | NodeStuck
 
 
 class Result(msgspec.Struct):
@@ -57,13 +72,12 @@ class Result(msgspec.Struct):
     error: Error | None = None
 
 
-class Told(NamedTuple):
-    """An event that came to a statechart from outside: when, its place among all events, its name and its data."""
+class Command(NamedTuple):
+    """What somebody told the execution that is no answer to a call or a wait: when, its place among all events, what."""
 
     at: datetime
     number: int
-    event: str
-    data: Any
+    given: Control
 
 
 class Record:
@@ -71,14 +85,16 @@ class Record:
 
     results: those of each attempt, by the node's path and the attempt's number: several where what is around it was
     begun again; of what a retry or a fork of the execution made again, only what came of that. A timer has the number 0;
-    it was given how long it was to take, and ended when it fired. told: what statecharts were told, in order. starts: the
-    digests and inputs with which it, and what it is a fork of, began. plans: the definitions of these, by digest.
+    it was given how long it was to take, and ended when it fired. commands: what people did by
+    hand, and told statecharts, in order. starts: the digests and inputs with which it, and what it is a fork of, began.
+    plans: the definitions of these, by digest.
     """
 
     def __init__(self, plans: Mapping[str, Plan], past: Iterable[Entry]) -> None:
         self.results: dict[tuple[str, int], list[Result]] = {}
         self._old: set[tuple[str, int]] = set()
-        self.told: list[Told] = []
+        self.commands: list[Command] = []
+        self._by_hand: Intervened | None = None
         self._plans = plans
         self._number = 0
         self._open: dict[tuple[str, int], Result] = {}
@@ -119,13 +135,35 @@ class Record:
             self._give_up((event.node, node.attempt if node is not None else 1))
         elif isinstance(event, TimerArmed):
             self._arm(event)
-        elif isinstance(event, TimerFired) and (event.timer, 0) in self._open:
-            self._open[event.timer, 0].ended = True
+        elif isinstance(event, TimerFired | TimerHeld) and (event.timer, 0) in self._open:
+            self._open[event.timer, 0].ended = True  # one that is held fires again in the decision to resume
             self._give_up((event.timer, 0))
         elif isinstance(event, TimerCancelled):
             self._give_up((event.timer, 0))
-        elif isinstance(event, MacrostepTaken | EventIgnored | EventHeld) and _from_outside(event, before):
-            self.told.append(Told(self._at, self._number, event.event, event.data))
+        command = self._command(event, before)
+        if command is not None:
+            self.commands.append(Command(self._at, self._number, command))
+
+    def _command(self, event: Event, before: Event | None) -> Control | None:
+        """Return the command by which an event came about, where that is to be given again."""
+        by_hand, name = self._by_hand, f"again/{self._number}"
+        if isinstance(event, Intervened):
+            self._by_hand = event
+            return SkipNode(name, "", event.node, event.reason, event.by) if event.action == "skip" else None
+        if isinstance(event, MacrostepTaken | EventIgnored | EventHeld):
+            return SignalExecution(name, "", event.event, event.data) if _from_outside(event, before) else None
+        if isinstance(event, ExecutionPaused):
+            return None if isinstance(before, NodeStuck) else PauseExecution(name, "", event.reason, event.by)
+        if isinstance(event, ExecutionResumed):
+            return ResumeExecution(name, "", event.by)
+        if by_hand is None or getattr(event, "node", None) != by_hand.node:
+            return None
+        if isinstance(event, InputChanged):
+            return ChangeInput(name, "", event.node, event.input, by_hand.reason, by_hand.by)
+        if isinstance(event, NodeSucceeded) and by_hand.action == "complete":
+            self._by_hand = None
+            return CompleteNode(name, "", event.node, event.output, by_hand.reason, by_hand.by)
+        return None
 
     def _begin(self, plan: Plan, state: ExecutionState, event: Any) -> None:
         node = state.node(event.node) if isinstance(state, Started) else None

@@ -28,7 +28,6 @@ from perdure.actors.inputs import (
     ReportCompensation,
     ReportFailure,
     ReportSuccess,
-    SignalExecution,
     StartExecution,
 )
 from perdure.actors.outside import Outside
@@ -91,9 +90,8 @@ class WhatIf:
         self._execution = start.execution
         self._as_it_was = all(each == (self.plan.digest, start.input) for each in self._record.starts)
         self._inputs.append(start)
-        for number, told in enumerate(self._record.told):
-            signal = SignalExecution(f"told/{number}", start.execution, told.event, told.data)
-            self._comes(told.at, told.number, given=signal)
+        for command in self._record.commands:
+            self._comes(command.at, command.number, given=command.given)
         try:
             for _ in range(_MOST):
                 given = await self._next()

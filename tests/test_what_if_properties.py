@@ -9,7 +9,7 @@ from random_workflows import Choose, favourable, random_plan, unfavourable
 from scenario import EXECUTION, NOW, start
 
 from perdure.actors.decisions import decide
-from perdure.actors.inputs import FireTimer, Input, ReportLoss, SignalExecution
+from perdure.actors.inputs import FireTimer, Input, ReportLoss, SignalExecution, PauseExecution, ResumeExecution, SkipNode, CompleteNode
 from perdure.actors.state import INITIAL, ExecutionState, Started
 from perdure.cluster.record import Record
 from perdure.cluster.what_if import WhatIf
@@ -55,6 +55,15 @@ class Lived:
         choices += [each for each in unfavourable(state) if not isinstance(each, FireTimer | ReportLoss)]
         if self._choose(10) == 0:
             choices.append(SignalExecution(f"s{len(self.entries)}", EXECUTION, "go", len(self.entries)))
+        if state.paused:
+            choices += [ResumeExecution(f"r{len(self.entries)}", EXECUTION)] * 2
+        if state.nodes and self._choose(20) == 0:
+            path = sorted(state.nodes)[self._choose(len(state.nodes))]
+            by_hand = f"h{len(self.entries)}"
+            choices = [
+                (SkipNode(by_hand, EXECUTION, path), CompleteNode(by_hand, EXECUTION, path, 1),
+                PauseExecution(by_hand, EXECUTION))[self._choose(3)]
+            ]
         later = self.now + timedelta(seconds=1 + self._choose(4))
         due, timer = min(((due, timer) for timer, due in state.timers.items()), default=(None, ""))
         if due is not None and (due <= later or not choices):
