@@ -44,6 +44,7 @@ from perdure.events.vocabulary import (
     NodeFailed,
     NodeResumed,
     NodeScheduled,
+    NodeSkipped,
     NodeStuck,
     NodeSucceeded,
     NodeWaiting,
@@ -73,7 +74,7 @@ class Result(msgspec.Struct):
 
 
 class Command(NamedTuple):
-    """What somebody told the execution that is no answer to a call or a wait: when, its place among all events, what."""
+    """What somebody told the execution, but for answers to calls and waits: when, its place among all events, what."""
 
     at: datetime
     number: int
@@ -84,17 +85,17 @@ class Record:
     """A past execution as an evaluation needs it. A fork's past counts.
 
     results: those of each attempt, by the node's path and the attempt's number: several where what is around it was
-    begun again; of what a retry or a fork of the execution made again, only what came of that. A timer has the number 0;
-    it was given how long it was to take, and ended when it fired. commands: what people did by
-    hand, and told statecharts, in order. starts: the digests and inputs with which it, and what it is a fork of, began.
-    plans: the definitions of these, by digest.
+    begun again; of what a retry or a fork of the execution made again, only what came of that. A timer has the number
+    0; it was given how long it was to take, and ended when it fired. commands: what people did by hand, and told
+    statecharts, in order. starts: the digests and inputs with which it, and what it is a fork of, began. plans: the
+    definitions of these, by digest.
     """
 
     def __init__(self, plans: Mapping[str, Plan], past: Iterable[Entry]) -> None:
         self.results: dict[tuple[str, int], list[Result]] = {}
         self._old: set[tuple[str, int]] = set()
         self.commands: list[Command] = []
-        self._by_hand: Intervened | None = None
+        self._by_hand: tuple[int, Intervened] | None = None
         self._plans = plans
         self._number = 0
         self._open: dict[tuple[str, int], Result] = {}
@@ -114,9 +115,11 @@ class Record:
                 self._take(entries(event))
             if isinstance(event, ExecutionForked | ExecutionRetried):
                 self._old = set(self.results)
+            self._number, self._at = self._number + 1, at
+            if isinstance(event, NodeCancelled | NodeSkipped) and isinstance(state, Started):
+                node = state.node(event.node)
+                self._give_up((event.node, node.attempt if node is not None else 1))
             state = evolve(state, event)
-            self._number += 1
-            self._at = at
             if plan is not None:
                 self._note(plan, state, event, before)
             before = event
@@ -130,9 +133,6 @@ class Record:
             self._taken[event.node] = event.signal
         elif isinstance(event, NodeSucceeded | _FAILS):
             self._end(plan, event)
-        elif isinstance(event, NodeCancelled):
-            node = state.node(event.node) if isinstance(state, Started) else None
-            self._give_up((event.node, node.attempt if node is not None else 1))
         elif isinstance(event, TimerArmed):
             self._arm(event)
         elif isinstance(event, TimerFired | TimerHeld) and (event.timer, 0) in self._open:
@@ -140,30 +140,35 @@ class Record:
             self._give_up((event.timer, 0))
         elif isinstance(event, TimerCancelled):
             self._give_up((event.timer, 0))
-        command = self._command(event, before)
+        self._note_command(event, before)
+
+    def _note_command(self, event: Event, before: Event | None) -> None:
+        """Note the command by which an event came about, where that is to be given again."""
+        command: Control | None = None
+        name = f"again/{self._number}"
+        if isinstance(event, Intervened):
+            self._by_hand = self._number, event
+            if event.action == "skip":
+                command = SkipNode(name, "", event.node, event.reason, event.by)
+        elif isinstance(event, MacrostepTaken | EventIgnored | EventHeld):
+            command = SignalExecution(name, "", event.event, event.data) if _from_outside(event, before) else None
+        elif isinstance(event, ExecutionPaused) and not isinstance(before, NodeStuck):
+            command = PauseExecution(name, "", event.reason, event.by)
+        elif isinstance(event, ExecutionResumed):
+            command = ResumeExecution(name, "", event.by)
         if command is not None:
             self.commands.append(Command(self._at, self._number, command))
+        elif self._by_hand is not None and isinstance(event, InputChanged | NodeSucceeded):
+            self._note_by_hand(event, *self._by_hand)
 
-    def _command(self, event: Event, before: Event | None) -> Control | None:
-        """Return the command by which an event came about, where that is to be given again."""
-        by_hand, name = self._by_hand, f"again/{self._number}"
-        if isinstance(event, Intervened):
-            self._by_hand = event
-            return SkipNode(name, "", event.node, event.reason, event.by) if event.action == "skip" else None
-        if isinstance(event, MacrostepTaken | EventIgnored | EventHeld):
-            return SignalExecution(name, "", event.event, event.data) if _from_outside(event, before) else None
-        if isinstance(event, ExecutionPaused):
-            return None if isinstance(before, NodeStuck) else PauseExecution(name, "", event.reason, event.by)
-        if isinstance(event, ExecutionResumed):
-            return ResumeExecution(name, "", event.by)
-        if by_hand is None or getattr(event, "node", None) != by_hand.node:
-            return None
-        if isinstance(event, InputChanged):
-            return ChangeInput(name, "", event.node, event.input, by_hand.reason, by_hand.by)
-        if isinstance(event, NodeSucceeded) and by_hand.action == "complete":
+    def _note_by_hand(self, event: InputChanged | NodeSucceeded, number: int, said: Intervened) -> None:
+        """Note what somebody gave a node: at the place where that was said, before what it put an end to."""
+        kind = {"input": ChangeInput, "complete": CompleteNode}.get(said.action)
+        if kind is not None and event.node == said.node:
+            value = event.output if isinstance(event, NodeSucceeded) else event.input
+            command = kind(f"again/{number}", "", event.node, value, said.reason, said.by)
+            self.commands.append(Command(self._at, number, command))
             self._by_hand = None
-            return CompleteNode(name, "", event.node, event.output, by_hand.reason, by_hand.by)
-        return None
 
     def _begin(self, plan: Plan, state: ExecutionState, event: Any) -> None:
         node = state.node(event.node) if isinstance(state, Started) else None

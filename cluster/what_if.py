@@ -38,7 +38,15 @@ from perdure.actors.work import Work, error_of
 from perdure.cluster.record import Record, Result, asked, making_of
 from perdure.definitions.paths import UNDO
 from perdure.definitions.plan import Plan
-from perdure.events.vocabulary import ChildRequested, Event, ExecutionQueued, NodeResumed, NodeScheduled, NodeWaiting, TimerArmed
+from perdure.events.vocabulary import (
+    ChildRequested,
+    Event,
+    ExecutionQueued,
+    NodeResumed,
+    NodeScheduled,
+    NodeWaiting,
+    TimerArmed,
+)
 
 _UNCALLED = ("send", "session")
 _MOST = 100_000  # inputs: more than any real execution has
