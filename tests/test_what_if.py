@@ -18,6 +18,7 @@ from perdure.actors.inputs import (
     Input,
     PauseExecution,
     ReportChild,
+    ReportCompensation,
     ReportFailure,
     ReportSuccess,
     ResumeExecution,
@@ -319,9 +320,11 @@ TO_THE_TOOL: dict[str, Any] = {"do": {"x": {"tool": "a"}}}
 
 
 async def test_a_call_that_lost_a_race_to_a_timer_is_not_made() -> None:
-    branches = {"one": TO_THE_TOOL, "two": {"do": {"y": {"wait": "10s"}}}}
+    retry = {"attempts": 2, "delay": 10, "jitter": False}
+    caught = {"y": {"fail": "no", "retry": retry, "catch": [{"output": "caught"}]}}
+    branches = {"one": TO_THE_TOOL, "two": {"do": caught}}
     plan, made = plan_of({"race": {"parallel": {"join": "any", "branches": branches}}}), Calls()
-    past = moments(plan, (10, FireTimer.of(EXECUTION, "wait/race/two/y", NOW + timedelta(seconds=10))))
+    past = moments(plan, (10, FireTimer.of(EXECUTION, "retry/race/two/y", NOW + timedelta(seconds=10))))
     what_if, state = await again(plan, past, alike(plan), made.runner)
     assert (made.made, what_if.ran) == ([], [])
     assert state.outcome == past[-1].events[-1]
@@ -395,7 +398,7 @@ async def test_no_call_is_made_for_an_execution_as_it_was_even_where_its_past_do
 
 
 async def test_a_child_undoes_itself_when_it_did_and_another_branch_wins_meanwhile() -> None:
-    child = {"child": {"workflow": "w", "compensate": {"workflow": "undo"}}, "bad": {"tool": "t", "needs": ["child"]}}
+    child = {"child": {"workflow": "w"}, "bad": {"tool": "t", "needs": ["child"]}}
     one = {
         "all": {"foreach": {"items": "[1]", "on_failure": "continue"}, "do": child},
         "next": {"tool": "n", "needs": ["all"]},
@@ -406,7 +409,7 @@ async def test_a_child_undoes_itself_when_it_did_and_another_branch_wins_meanwhi
     past = moments(
         plan, (1, ReportChild("r", EXECUTION, f"{EXECUTION}.{item}/child", 1)),
         (2, ReportFailure(f"{item}/bad", 1, Error("Boom", "no"))), (3, done("race/two/y", "fast")),
-        (4, ReportChild("u", EXECUTION, f"{EXECUTION}.{item}/child~undo")),
+        (4, ReportCompensation("u", EXECUTION, f"{item}/child~undo", f"{EXECUTION}.{item}/child")),
     )  # fmt: skip
     _, state = await again(plan, past, alike(plan), made.runner)
     assert made.made == []
