@@ -163,10 +163,13 @@ class Record:
 
     def _note_by_hand(self, event: InputChanged | NodeSucceeded, number: int, said: Intervened) -> None:
         """Note what somebody gave a node: at the place where that was said, before what it put an end to."""
-        kind = {"input": ChangeInput, "complete": CompleteNode}.get(said.action)
-        if kind is not None and event.node == said.node:
-            value = event.output if isinstance(event, NodeSucceeded) else event.input
-            command = kind(f"again/{number}", "", event.node, value, said.reason, said.by)
+        if event.node == said.node and said.action in ("input", "complete"):
+            told = (f"again/{number}", "", event.node)
+            command: Control
+            if isinstance(event, NodeSucceeded):
+                command = CompleteNode(*told, event.output, said.reason, said.by)
+            else:
+                command = ChangeInput(*told, event.input, said.reason, said.by)
             self.commands.append(Command(self._at, number, command))
             self._by_hand = None
 

@@ -6,15 +6,11 @@ The engine decides as always, in virtual time; nothing is stored.
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
 
-import msgspec
-
 from perdure.actors.admission import ticket_of
-from perdure.actors.agents import Answered
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.inputs import (
@@ -30,12 +26,9 @@ from perdure.actors.inputs import (
     ReportSuccess,
     StartExecution,
 )
-from perdure.actors.outside import Outside
-from perdure.actors.secret_values import Secrets
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
-from perdure.actors.transcripts import given_to
-from perdure.actors.work import Work, error_of
 from perdure.cluster.record import Record, Result, asked, making_of
+from perdure.cluster.what_if_calls import Runner
 from perdure.definitions.paths import UNDO
 from perdure.definitions.plan import Plan
 from perdure.events.vocabulary import (
@@ -50,14 +43,6 @@ from perdure.events.vocabulary import (
 
 _UNCALLED = ("send", "session")
 _MOST = 100_000  # inputs: more than any real execution has
-
-
-class Runner(msgspec.Struct, frozen=True):
-    """What really makes a call."""
-
-    work: Callable[[Work], Awaitable[Any]]
-    secrets: Secrets
-    outside: Outside
 
 
 class _Coming(NamedTuple):
@@ -241,6 +226,11 @@ class WhatIf:
         if self._runner is not None:
             self._at_work[asyncio.create_task(self._made(path, node, self._runner))] = path
 
+    async def _made(self, path: str, node: NodeState, runner: Runner) -> Input:
+        report, usage = await runner.made(self.plan, self._execution, self._started, path, node)
+        self.usage += [usage] if usage is not None else []
+        return report
+
     def _same(self, path: str, attempt: int, given: Any) -> Result | None:
         return self._recorded((path, attempt), given, making_of(self.plan, path, given))
 
@@ -290,21 +280,3 @@ class WhatIf:
         if error is None and "output" in self.plan.node(event.node).templates:
             report = CompleteNode(f"{event.node}/{event.attempt}", self._execution, event.node, output)
         self._comes_when(result, event.node, event.attempt, report)
-
-    async def _made(self, path: str, state: NodeState, runner: Runner) -> Input:
-        """Really make a call."""
-        node, started = self.plan.node(path), self._started
-        places = started.started.tools
-        try:
-            value = given_to(started, self.plan, path, state, runner.secrets.reveal)
-            work = Work(
-                self._execution, path, node, state.attempt, value, self.plan, places.get(node.target), places=places,
-                outside=runner.outside,
-            )  # fmt: skip
-            result, usage = await runner.work(work), None
-            if isinstance(result, Answered):
-                result, usage = result.value, result.usage
-                self.usage.append(usage)
-            return ReportSuccess(path, state.attempt, runner.secrets.redact(result), usage)
-        except Exception as error:  # a tool may raise anything
-            return ReportFailure(path, state.attempt, error_of(error, runner.secrets.redact))

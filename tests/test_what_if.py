@@ -1,45 +1,38 @@
 """An execution under another definition: what is answered from the record, and what is really called."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from scenario import EXECUTION, NOW, start
+from what_if_lab import Calls, again, done, moments, plan_of, told
 
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
 from perdure.actors.inputs import (
     AdmitExecution,
-    ChangeInput,
-    CompleteNode,
     DecideApproval,
     FireTimer,
     Input,
     PauseExecution,
     ReportChild,
-    ReportCompensation,
     ReportFailure,
     ReportSuccess,
     ResumeExecution,
     SignalExecution,
-    SkipNode,
 )
 from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.work import Work
 from perdure.cluster.record import Record
-from perdure.cluster.what_if import Runner, WhatIf
+from perdure.cluster.what_if import WhatIf
+from perdure.cluster.what_if_calls import Runner
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan
 from perdure.events.entry import Entry
 from perdure.events.vocabulary import Error, Event, ExecutionSucceeded
 from perdure.scripts import as_reply
 from perdure.testing import calls
-
-
-def plan_of(nodes: dict[str, Any], **parts: Any) -> Plan:
-    return load({"name": "flow", "nodes": nodes, **parts}).plan
 
 
 def recorded(plan: Plan, *inputs: Input, value: Any = None) -> list[Event]:
@@ -49,27 +42,11 @@ def recorded(plan: Plan, *inputs: Input, value: Any = None) -> list[Event]:
     return events
 
 
-class Calls:
-    """Really makes calls: each gives its node's name."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[str, Any]] = []
-        self.runner = Runner(self, Secrets(), Outside())
-
-    async def __call__(self, work: Work) -> Any:
-        self.made.append((work.path, work.input))
-        return as_reply("new") if work.node.calls == "model" else "new"
-
-
 async def tried(
     before: Plan, events: list[Event], plan: Plan, runner: Runner | None, value: Any = None
 ) -> tuple[WhatIf, Any]:
     what_if = WhatIf(plan, Record({before.digest: before}, [Entry("e", 1, "", NOW, events)]), runner, NOW)
     return what_if, await what_if.run(start(plan, value))
-
-
-def done(path: str, value: Any = None) -> ReportSuccess:
-    return ReportSuccess(path, 1, value)
 
 
 async def test_a_node_that_is_made_and_given_the_same_is_answered_also_behind_one_that_changed() -> None:
@@ -187,30 +164,6 @@ async def test_what_a_real_call_raises_is_its_failure(raises: Exception) -> None
     assert state.outcome.error.type == type(raises).__name__
 
 
-def moments(plan: Plan, *inputs: tuple[float, Input], value: Any = None) -> list[Entry]:
-    """Return what is recorded when inputs come so many seconds after the start."""
-    entries, events = list[Entry](), list[Event]()
-    for seconds, given in ((0.0, start(plan, value)), *inputs):
-        at = NOW + timedelta(seconds=seconds)
-        entries.append(
-            Entry(f"e{len(entries)}", len(entries) + 1, "", at, decide(plan, EXECUTION, fold(events), given, at)[0])
-        )
-        events += entries[-1].events
-    return entries
-
-
-async def again(
-    plan: Plan, past: list[Entry], changed: Plan | None = None, runner: Runner | None = None
-) -> tuple[WhatIf, Any]:
-    changed = changed or plan
-    what_if = WhatIf(changed, Record({plan.digest: plan}, past), runner, NOW)
-    return what_if, await what_if.run(start(changed))
-
-
-def told(event: str, data: Any = None) -> SignalExecution:
-    return SignalExecution(f"told-{event}", EXECUTION, event, data)
-
-
 def chart(delay: str = "2h", output: str = "${{ context.opened }}") -> Plan:
     return load({
         "name": "door", "kind": "statechart", "initial": "closed", "context": {"opened": 0}, "output": output,
@@ -309,108 +262,3 @@ async def test_what_was_begun_again_from_the_start_is_answered_each_time_as_it_w
     what_if, state = await again(plan, past)
     assert what_if.reused == ["all[0]/x", "all[0]/x"]
     assert (state.outcome, what_if.now) == (past[-1].events[-1], NOW + timedelta(seconds=12))
-
-
-def alike(plan: Plan) -> Plan:
-    """Return a definition that is another one, but by nothing that matters: calls may be made for it."""
-    return replace(plan, digest="alike")
-
-
-TO_THE_TOOL: dict[str, Any] = {"do": {"x": {"tool": "a"}}}
-
-
-async def test_a_call_that_lost_a_race_to_a_timer_is_not_made() -> None:
-    retry = {"attempts": 2, "delay": 10, "jitter": False}
-    caught = {"y": {"fail": "no", "retry": retry, "catch": [{"output": "caught"}]}}
-    branches = {"one": TO_THE_TOOL, "two": {"do": caught}}
-    plan, made = plan_of({"race": {"parallel": {"join": "any", "branches": branches}}}), Calls()
-    past = moments(plan, (10, FireTimer.of(EXECUTION, "retry/race/two/y", NOW + timedelta(seconds=10))))
-    what_if, state = await again(plan, past, alike(plan), made.runner)
-    assert (made.made, what_if.ran) == ([], [])
-    assert state.outcome == past[-1].events[-1]
-
-
-async def test_a_call_that_was_given_up_at_a_retry_of_another_node_is_not_made() -> None:
-    retry = {"attempts": 2, "delay": 0}
-    plan, made = plan_of({"a": {"fail": "no", "retry": retry}, "b": {"tool": "b"}}), Calls()
-    past = moments(plan, (0, FireTimer.of(EXECUTION, "retry/a", NOW)))
-    _, state = await again(plan, past, alike(plan), made.runner)
-    assert made.made == []
-    assert state.outcome == past[-1].events[-1]
-
-
-async def test_a_timer_that_came_late_then_comes_late_again() -> None:
-    nodes = {"a": {"tool": "a"}, "b": {"tool": "b", "needs": ["a"]}}
-    plan = plan_of({"all": {"foreach": {"items": "[1]"}, "do": nodes, "deadline": "10s"}})
-    past = moments(plan, (20, done("all[0]/a", 1)), (21, done("all[0]/b", 2)))  # nobody was there at 10 s
-    _, state = await again(plan, past, alike(plan))
-    assert state.outcome == past[-1].events[-1] == ExecutionSucceeded({"all": [{"b": 2}]})
-
-
-async def test_a_signal_that_was_taken_by_a_wait_with_a_timeout_is_answered() -> None:
-    go = {"wait": {"signal": "go"}, "timeout": "1h", "needs": ["a"]}
-    plan = plan_of({"a": {"tool": "a"}, "go": go}, timeout="2h")
-    past = moments(plan, (1, told("go", 7)), (2, done("a", 1)))
-    _, state = await again(plan, past, alike(plan))
-    assert state.outcome == ExecutionSucceeded({"go": 7})
-
-
-async def test_what_was_stuck_is_tried_again_when_it_was() -> None:
-    plan = plan_of({"a": {"tool": "a", "retry": {"attempts": 1, "exhausted": "pause"}}})
-    past = moments(
-        plan, (1, ReportFailure("a", 1, Error("Boom", "no"))), (60, ResumeExecution("r", EXECUTION)),
-        (61, ReportSuccess("a", 2, "mended")),
-    )  # fmt: skip
-    what_if, state = await again(plan, past, alike(plan))
-    assert what_if.ran == []
-    assert state.outcome == ExecutionSucceeded({"a": "mended"})
-
-
-@pytest.mark.parametrize(
-    "by_hand",
-    [
-        SkipNode("h", EXECUTION, "race", "not needed"),
-        CompleteNode("h", EXECUTION, "race", 1),
-        SkipNode("h", EXECUTION, "race/one/x"),
-    ],
-)
-async def test_what_somebody_did_by_hand_is_done_again(by_hand: Input) -> None:
-    plan = plan_of({"race": {"parallel": {"branches": {"one": TO_THE_TOOL}}}, "b": {"set": 1, "needs": ["race"]}})
-    past = moments(plan, (5, by_hand))
-    what_if, state = await again(plan, past, alike(plan))
-    assert what_if.ran == []
-    assert state.outcome == past[-1].events[-1]
-
-
-async def test_an_input_that_somebody_changed_is_changed_again() -> None:
-    plan = plan_of({"a": {"tool": "a"}, "b": {"tool": "b", "with": {"x": 1}, "needs": ["a"]}})
-    change = ChangeInput("h", EXECUTION, "b", {"x": 2})
-    past = moments(plan, (1, change), (2, done("a")), (3, done("b", "two")))
-    what_if, state = await again(plan, past, alike(plan))
-    assert (what_if.ran, state.outcome) == ([], ExecutionSucceeded({"b": "two"}))
-
-
-async def test_no_call_is_made_for_an_execution_as_it_was_even_where_its_past_does_not_answer_it() -> None:
-    plan, made = plan_of({"a": {"tool": "a"}, "b": {"tool": "b", "needs": ["a"]}}), Calls()
-    what_if, state = await again(plan, moments(plan, (1, done("a", 1))), plan, made.runner)
-    assert made.made == []
-    assert (what_if.left, state.outcome) == (["b"], None)
-
-
-async def test_a_child_undoes_itself_when_it_did_and_another_branch_wins_meanwhile() -> None:
-    child = {"child": {"workflow": "w"}, "bad": {"tool": "t", "needs": ["child"]}}
-    one = {
-        "all": {"foreach": {"items": "[1]", "on_failure": "continue"}, "do": child},
-        "next": {"tool": "n", "needs": ["all"]},
-    }
-    branches = {"one": {"do": one}, "two": {"do": {"y": {"tool": "b"}}}}
-    plan, made = plan_of({"race": {"parallel": {"join": "any", "branches": branches}}}), Calls()
-    item = "race/one/all[0]"
-    past = moments(
-        plan, (1, ReportChild("r", EXECUTION, f"{EXECUTION}.{item}/child", 1)),
-        (2, ReportFailure(f"{item}/bad", 1, Error("Boom", "no"))), (3, done("race/two/y", "fast")),
-        (4, ReportCompensation("u", EXECUTION, f"{item}/child~undo", f"{EXECUTION}.{item}/child")),
-    )  # fmt: skip
-    _, state = await again(plan, past, alike(plan), made.runner)
-    assert made.made == []
-    assert state.outcome == past[-1].events[-1]
