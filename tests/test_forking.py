@@ -363,7 +363,7 @@ def test_whatever_the_past_was_a_fork_of_it_goes_on_to_an_end_without_doing_agai
     assert not {node.status for node in state.nodes.values()} & {"running", "waiting", "retrying", "stuck", "catching"}
     assert {node.status for node in state.main.nodes.values()} <= {"succeeded", "caught", "skipped", "open"}
     assert state.main.settled == sum(node.status != "open" for node in state.main.nodes.values())
-    reused = {path for path, node in state.main.nodes.items() if node.reused}
+    reused = {path for path, node in state.nodes.items() if node.reused}
     come_to_the_end(forked)
     called = {each.node for each in forked.events if isinstance(each, NodeScheduled)}
     assert not called & (reused | {f"{path}~undo" for path in reused})
