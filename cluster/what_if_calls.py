@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.actors.agents import Answered
+from perdure.actors.agents import parted
 from perdure.actors.inputs import ReportFailure, ReportSuccess
 from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
@@ -34,9 +34,7 @@ class Runner(msgspec.Struct, frozen=True):
                 execution, path, node, state.attempt, value, plan, places.get(node.target), places=places,
                 outside=self.outside,
             )  # fmt: skip
-            result = await self.work(work)
-            if isinstance(result, Answered):
-                result, usage = result.value, result.usage
+            result, usage = parted(await self.work(work))
             return ReportSuccess(path, state.attempt, self.secrets.redact(result), usage), usage
         except Exception as error:  # a tool may raise anything
             return ReportFailure(path, state.attempt, error_of(error, self.secrets.redact)), usage

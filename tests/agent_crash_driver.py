@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from perdure import tool
-from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.execution import Execution
 from perdure.actors.inputs import StartExecution
 from perdure.actors.memories import records_of
 from perdure.actors.models import Endpoint, Models
+from perdure.actors.surroundings import Surroundings
 from perdure.actors.tools import locate
 from perdure.actors.work import Work, call_in_thread, worker
 from perdure.cluster.connection import Connection, open_connection
@@ -35,11 +36,17 @@ DEFINITION = {
         "helper": {
             "model": "m", "instructions": "Help.", "tools": [{"tool": "agent_crash_driver:look"}],
             "output": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}},
-        }
+        },
+        "judge": {
+            "model": "m", "instructions": "Judge.",
+            "output": {"type": "object", "required": ["good"], "properties": {"good": {"type": "boolean"}}},
+        },
     },
     "nodes": {
-        "n": {"agent": "helper", "session": "${{ execution.id }}", "with": {"message": "for ${{ execution.id }}."}}
+        "n": {"agent": "helper", "session": "${{ execution.id }}", "with": {"message": "for ${{ execution.id }}."}},
+        "judged": {"agent": "judge", "needs": "n", "with": {"message": "for ${{ execution.id }}."}},
     },
+    "output": {"n": "${{ nodes.n.output }}", "judged": "${{ nodes.judged.output }}"},
 }  # fmt: skip
 
 

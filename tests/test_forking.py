@@ -338,6 +338,14 @@ def test_a_node_that_was_on_its_way_to_fail_begins_anew() -> None:
     assert output(forked.when(done("all/x/a", 1), done("all/y/b", 2))) == {"all": {"x": {"a": 1}, "y": {"b": 2}}}
 
 
+def test_a_race_whose_losers_were_being_undone_has_the_winner_that_it_had() -> None:
+    branches = {"x": {"do": {"v": {"set": 1}}}, "y": {"do": {"w": {"set": 2, "compensate": {"tool": "u"}}}}}
+    past = Past(plan_of({"race": {"parallel": {"join": "any", "branches": branches}}}))
+    assert list(past.state.running) == ["race/y/w~undo"]
+    forked = past.fork()
+    assert output(forked.when(Recover())) == {"race": {"x": {"v": 1}}}
+
+
 def random_past(choose: Choose) -> Past | None:
     plan = random_plan(choose)
     if plan is None:

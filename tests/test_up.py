@@ -179,6 +179,10 @@ def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster
         runs = client.start_many(cluster.workflow("on_loop", gate), keys)
         until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
         before = cluster.status()
+        assert before["executions"]["active"] >= len(runs)
+        assert before["inbox"]["held"] >= len(runs)  # the leases
+        assert before["log"]["position"] >= len(runs)
+        assert set(before["projections"]) >= {"executions", "timeline", "statistics"}
         for pid in victims(cluster, victim):
             os.kill(pid, signal.SIGKILL)
         (cluster.folder / gate).touch()
@@ -379,11 +383,23 @@ def test_two_clusters_on_one_machine_have_a_ray_each(cluster: Up, tmp_path: Path
     assert cluster.status()["hosts"][0]["state"] == "serving"
 
 
-def test_the_log_of_up_is_json_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_in_the_foreground_up_shows_the_log_of_all_processes_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     up = Up(tmp_path)
-    up.perdure("up", "--detach", "--log-format", "json")
-    up.perdure("down")
-    lines = [line for line in (up.store / "up.log").read_text().splitlines() if line.startswith("{")]
-    told = [json.loads(line) for line in lines]
-    assert any(" serves host0" in record["message"] for record in told)
+    command = [sys.executable, "-m", "perdure.cli", "up", "--hosts", "1", "--log-format", "json"]
+    with subprocess.Popen(command, env=up.environment, stderr=subprocess.PIPE, text=True) as shown:
+        try:
+            assert shown.stderr is not None
+            lines: list[str] = []
+            while not lines or not lines[-1].startswith("up: "):
+                lines.append(shown.stderr.readline())
+                assert lines[-1], lines
+            shown.send_signal(signal.SIGINT)
+            lines += shown.communicate(timeout=60)[1].splitlines()
+        finally:
+            shown.kill()
+    assert shown.returncode == 0
+    assert lines[-1] == "down; executions that have not ended go on with the next perdure up"
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    assert any(" serves host0" in record["message"] and record["process"] == "host0" for record in told)
     assert {"at", "level", "logger", "message", "process"} <= set(told[0])
+    assert process_ids(up.store) == []
