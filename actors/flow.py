@@ -61,7 +61,8 @@ def _wake_node(draft: Draft, path: str) -> None:
         return
     for key in [key for key, inner in node.bodies.items() if inner.status == "running"]:
         _wake_body(draft, inner_body(path, key))
-    if draft.plan.node(path).kind != "parallel":
+    over = all(inner.status != "running" for inner in node.bodies.values())
+    if draft.plan.node(path).kind != "parallel" or over:  # a fork has forgotten how one of its branches was undone
         draft.later("progress", path)
 
 

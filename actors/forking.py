@@ -12,6 +12,7 @@ from perdure.actors.chart_state import ChartState
 from perdure.actors.charts import delays_of
 from perdure.actors.draft import Draft
 from perdure.actors.state import SETTLED, BodyState, NodeState, Started, still_done
+from perdure.actors.tree import with_node
 from perdure.definitions.chart_plan import ENTERED
 from perdure.definitions.hints import did_you_mean
 from perdure.definitions.paths import UNDO, entry_of, inner_body, node_in
@@ -64,6 +65,9 @@ def begin_anew(plan: Plan, before: Plan, past: Started, nodes: Iterable[str]) ->
     if (plan.main.chart is None) != (before.main.chart is None):
         raise BadInput("a statechart cannot go on from the past of a DAG, nor the other way round")
     chosen = _chosen(plan, nodes)
+    for path, started in past.undoing.items():
+        if started.kind == "node" and (node := past.node(path)) is not None:  # it is on its way to fail: not open
+            past = with_node(past, path, msgspec.structs.replace(node, status="cancelled"))
     yield from _in_body(plan, before, "", past.main, chosen)
 
 

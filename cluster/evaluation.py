@@ -19,7 +19,8 @@ from perdure.cluster.model_wiring import models_of
 from perdure.cluster.record import Record, digests_in
 from perdure.cluster.secret_sources import secrets_in
 from perdure.cluster.settings import Settings
-from perdure.cluster.what_if import Runner, WhatIf
+from perdure.cluster.what_if import WhatIf
+from perdure.cluster.what_if_calls import Runner
 from perdure.definitions.loading import Definition
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, CorruptBlob, CorruptEntry, DefinitionError, ExecutionNotFound

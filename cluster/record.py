@@ -8,6 +8,15 @@ import msgspec
 
 from perdure.actors.evolve import evolve
 from perdure.actors.fork_fold import entries, with_past
+from perdure.actors.inputs import (
+    ChangeInput,
+    CompleteNode,
+    Control,
+    PauseExecution,
+    ResumeExecution,
+    SignalExecution,
+    SkipNode,
+)
 from perdure.actors.listeners import OURS
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.actors.transcripts import given_to
@@ -21,8 +30,12 @@ from perdure.events.vocabulary import (
     EventHeld,
     EventIgnored,
     ExecutionForked,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionRetried,
     ExecutionStarted,
+    InputChanged,
+    Intervened,
     MacrostepTaken,
     NodeAttemptFailed,
     NodeCancelled,
@@ -31,13 +44,18 @@ from perdure.events.vocabulary import (
     NodeFailed,
     NodeResumed,
     NodeScheduled,
+    NodeSkipped,
+    NodeStuck,
     NodeSucceeded,
     NodeWaiting,
     SignalTaken,
+    TimerArmed,
+    TimerCancelled,
     TimerFired,
+    TimerHeld,
 )
 
-_FAILS = NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught
+_FAILS = NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught | NodeStuck
 
 
 class Result(msgspec.Struct):
@@ -55,30 +73,34 @@ class Result(msgspec.Struct):
     error: Error | None = None
 
 
-class Told(NamedTuple):
-    """An event that came to a statechart from outside: when, its place among all events, its name and its data."""
+class Command(NamedTuple):
+    """What somebody told the execution, but for answers to calls and waits: when, its place among all events, what."""
 
     at: datetime
     number: int
-    event: str
-    data: Any
+    given: Control
 
 
 class Record:
     """A past execution as an evaluation needs it. A fork's past counts.
 
     results: those of each attempt, by the node's path and the attempt's number: several where what is around it was
-    begun again; of what a retry or a fork of the execution made again, only what came of that. told: what statecharts
-    were told, in order. plans: those that the execution, and what it is a fork of, ran under, by digest.
+    begun again; of what a retry or a fork of the execution made again, only what came of that. A timer has the number
+    0; it was given how long it was to take, and ended when it fired. commands: what people did by hand, and told
+    statecharts, in order. starts: the digests and inputs with which it, and what it is a fork of, began. plans: the
+    definitions of these, by digest.
     """
 
     def __init__(self, plans: Mapping[str, Plan], past: Iterable[Entry]) -> None:
         self.results: dict[tuple[str, int], list[Result]] = {}
         self._old: set[tuple[str, int]] = set()
-        self.told: list[Told] = []
+        self.commands: list[Command] = []
+        self._by_hand: tuple[int, Intervened] | None = None
         self._plans = plans
         self._number = 0
-        self._open: dict[str, Result] = {}
+        self._open: dict[tuple[str, int], Result] = {}
+        self._taken: dict[str, str] = {}
+        self.starts: list[tuple[str, Any]] = []
         self._take(past)
 
     def _take(self, past: Iterable[Entry]) -> None:
@@ -88,34 +110,68 @@ class Record:
         for at, event in ((entry.at, event) for entry in past for event in entry.events):
             if isinstance(event, ExecutionStarted):
                 plan = self._plans[event.digest]
+                self.starts.append((event.digest, event.input))
             elif isinstance(event, ExecutionForked):
                 self._take(entries(event))
             if isinstance(event, ExecutionForked | ExecutionRetried):
                 self._old = set(self.results)
+            self._number, self._at = self._number + 1, at
+            if isinstance(event, NodeCancelled | NodeSkipped) and isinstance(state, Started):
+                node = state.node(event.node)
+                self._give_up((event.node, node.attempt if node is not None else 1))
             state = evolve(state, event)
-            self._number += 1
-            self._at = at
             if plan is not None:
                 self._note(plan, state, event, before)
             before = event
-        for result in self._open.values():  # they were given up with the execution
-            result.at, result.number = self._at, self._number
-        self._open.clear()
+        for key in list(self._open):  # they were given up with the execution
+            self._give_up(key)
 
     def _note(self, plan: Plan, state: ExecutionState, event: Event, before: Event | None) -> None:
         if isinstance(event, NodeScheduled | NodeWaiting | ChildRequested | NodeResumed):
             self._begin(plan, state, event)
-        elif isinstance(event, NodeSucceeded):
-            if isinstance(before, SignalTaken) and before.node == event.node:  # it did not have to wait
-                self._put(plan, event, {"signal": before.signal})
-            self._end(event, event.output, None)
-        elif isinstance(event, _FAILS):
-            self._end(event, None, event.error)
-        elif isinstance(event, NodeCancelled) and event.node in self._open:
-            result = self._open.pop(event.node)
-            result.at, result.number = self._at, self._number
-        elif isinstance(event, MacrostepTaken | EventIgnored | EventHeld) and _from_outside(event, before):
-            self.told.append(Told(self._at, self._number, event.event, event.data))
+        elif isinstance(event, SignalTaken):
+            self._taken[event.node] = event.signal
+        elif isinstance(event, NodeSucceeded | _FAILS):
+            self._end(plan, event)
+        elif isinstance(event, TimerArmed):
+            self._arm(event)
+        elif isinstance(event, TimerFired | TimerHeld) and (event.timer, 0) in self._open:
+            self._open[event.timer, 0].ended = True  # one that is held fires again in the decision to resume
+            self._give_up((event.timer, 0))
+        elif isinstance(event, TimerCancelled):
+            self._give_up((event.timer, 0))
+        self._note_command(event, before)
+
+    def _note_command(self, event: Event, before: Event | None) -> None:
+        """Note the command by which an event came about, where that is to be given again."""
+        command: Control | None = None
+        name = f"again/{self._number}"
+        if isinstance(event, Intervened):
+            self._by_hand = self._number, event
+            if event.action == "skip":
+                command = SkipNode(name, "", event.node, event.reason, event.by)
+        elif isinstance(event, MacrostepTaken | EventIgnored | EventHeld):
+            command = SignalExecution(name, "", event.event, event.data) if _from_outside(event, before) else None
+        elif isinstance(event, ExecutionPaused) and not isinstance(before, NodeStuck):
+            command = PauseExecution(name, "", event.reason, event.by)
+        elif isinstance(event, ExecutionResumed):
+            command = ResumeExecution(name, "", event.by)
+        if command is not None:
+            self.commands.append(Command(self._at, self._number, command))
+        elif self._by_hand is not None and isinstance(event, InputChanged | NodeSucceeded):
+            self._note_by_hand(event, *self._by_hand)
+
+    def _note_by_hand(self, event: InputChanged | NodeSucceeded, number: int, said: Intervened) -> None:
+        """Note what somebody gave a node: at the place where that was said, before what it put an end to."""
+        if event.node == said.node and said.action in ("input", "complete"):
+            told = (f"again/{number}", "", event.node)
+            command: Control
+            if isinstance(event, NodeSucceeded):
+                command = CompleteNode(*told, event.output, said.reason, said.by)
+            else:
+                command = ChangeInput(*told, event.input, said.reason, said.by)
+            self.commands.append(Command(self._at, number, command))
+            self._by_hand = None
 
     def _begin(self, plan: Plan, state: ExecutionState, event: Any) -> None:
         node = state.node(event.node) if isinstance(state, Started) else None
@@ -124,7 +180,6 @@ class Record:
             self._put(plan, event, given)
 
     def _put(self, plan: Plan, event: Any, given: Any) -> None:
-        result = Result(given, making_of(plan, event.node, given), self._at, self._number)
         key = event.node, event.attempt
         there = self.results.setdefault(key, [])
         if key in self._old:
@@ -132,16 +187,34 @@ class Record:
             there.clear()
         elif isinstance(event, NodeResumed) and there and not there[-1].ended:
             there.pop()
-        there.append(result)
-        self._open[event.node] = result
+        self._open[key] = Result(given, making_of(plan, event.node, given), self._at, self._number)
+        there.append(self._open[key])
 
-    def _end(self, event: Any, output: Any, error: Error | None) -> None:
-        there = self.results.get((event.node, event.attempt))
-        result = there[-1] if there else None
-        if result is not None and not (result.ended and error is not None):
-            result.ended, result.output, result.error = True, output, error
+    def _arm(self, event: TimerArmed) -> None:
+        """Begin a timer; one that is moved, or armed again by a retry or a fork, is still the one that it was."""
+        key = event.timer, 0
+        there = self.results.setdefault(key, [])
+        if not there or not (key in self._open or key in self._old):
+            there.append(Result(event.due - self._at, None, self._at, self._number))
+        self._old.discard(key)
+        self._open[key], there[-1].ended = there[-1], False
+
+    def _give_up(self, key: tuple[str, int]) -> None:
+        result = self._open.pop(key, None)
+        if result is not None:
             result.at, result.number = self._at, self._number
-            self._open.pop(event.node, None)
+
+    def _end(self, plan: Plan, event: Any) -> None:
+        if event.node in self._taken:  # it did not have to wait
+            self._put(plan, event, {"signal": self._taken.pop(event.node)})
+        key = event.node, event.attempt
+        there = self.results.get(key)
+        error = None if isinstance(event, NodeSucceeded) else event.error
+        if there and not (there[-1].ended and error is not None):
+            there[-1].ended, there[-1].error = True, error
+            there[-1].output = event.output if isinstance(event, NodeSucceeded) else None
+            there[-1].at, there[-1].number = self._at, self._number
+            self._open.pop(key, None)
 
 
 def digests_in(past: Iterable[Entry]) -> set[str]:

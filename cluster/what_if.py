@@ -6,15 +6,11 @@ The engine decides as always, in virtual time; nothing is stored.
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
 
-import msgspec
-
 from perdure.actors.admission import ticket_of
-from perdure.actors.agents import parted
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.inputs import (
@@ -28,29 +24,25 @@ from perdure.actors.inputs import (
     ReportCompensation,
     ReportFailure,
     ReportSuccess,
-    SignalExecution,
     StartExecution,
 )
-from perdure.actors.outside import Outside
-from perdure.actors.secret_values import Secrets
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
-from perdure.actors.transcripts import given_to
-from perdure.actors.work import Work, error_of
 from perdure.cluster.record import Record, Result, asked, making_of
+from perdure.cluster.what_if_calls import Runner
 from perdure.definitions.paths import UNDO
 from perdure.definitions.plan import Plan
-from perdure.events.vocabulary import ChildRequested, Event, ExecutionQueued, NodeResumed, NodeScheduled, NodeWaiting
+from perdure.events.vocabulary import (
+    ChildRequested,
+    Event,
+    ExecutionQueued,
+    NodeResumed,
+    NodeScheduled,
+    NodeWaiting,
+    TimerArmed,
+)
 
 _UNCALLED = ("send", "session")
 _MOST = 100_000  # inputs: more than any real execution has
-
-
-class Runner(msgspec.Struct, frozen=True):
-    """What really makes a call."""
-
-    work: Callable[[Work], Awaitable[Any]]
-    secrets: Secrets
-    outside: Outside
 
 
 class _Coming(NamedTuple):
@@ -83,15 +75,16 @@ class WhatIf:
         self._coming: list[_Coming] = []
         self._counter = count()
         self._used: set[int] = set()
+        self._known: set[tuple[str, datetime]] = set()
         self._at_work: dict[asyncio.Task[Input], str] = {}
 
     async def run(self, start: StartExecution) -> Started:
         """Decide until it ends, or nothing more can happen; return the state that it came to."""
         self._execution = start.execution
+        self._as_it_was = all(each == (self.plan.digest, start.input) for each in self._record.starts)
         self._inputs.append(start)
-        for number, told in enumerate(self._record.told):
-            signal = SignalExecution(f"told/{number}", start.execution, told.event, told.data)
-            self._comes(told.at, told.number, given=signal)
+        for command in self._record.commands:
+            self._comes(command.at, command.number, given=command.given)
         try:
             for _ in range(_MOST):
                 given = await self._next()
@@ -135,35 +128,58 @@ class WhatIf:
                 return None
             coming = heapq.heappop(self._coming)
             self.now = max(self.now, coming.at)
-            if not coming.path:
-                return coming.given
-            node = self._started.node(coming.path)
-            if node is None or node.status not in ("running", "waiting") or node.attempt != coming.attempt:
-                continue  # it was given up before
-            if coming.given is not None:
-                self.reused.append(coming.path)
-                return coming.given
-            self._make(coming.path, node)
-            if self._at_work:
-                return Continue()
+            if (given := self._wanted(coming)) is not None:
+                return given
+
+    def _wanted(self, coming: _Coming) -> Input | None:
+        """Return what is recorded, or make a call that was given up then; nothing where that is given up now."""
+        if isinstance(coming.given, FireTimer):
+            self.now = max(self.now, coming.given.due)
+            return coming.given if self._fires(coming.given.timer, coming.given.due) else None
+        if not coming.path:
+            return coming.given
+        node = self._started.node(coming.path)
+        if node is None or node.status not in ("running", "waiting") or node.attempt != coming.attempt:
+            return None
+        if coming.given is not None:
+            self.reused.append(coming.path)
+            return coming.given
+        self._make(coming.path, node)
+        if self._inputs:
+            return self._inputs.popleft()
+        return Continue() if self._at_work else None
 
     def _timer(self) -> tuple[datetime, str] | None:
-        """Return the timer that fires first. One of a node that is answered from the record did not fire then.
-
-        Behind a call that a dry run does not make, nobody knows what else would time out.
-        """
-        if not self._started.timers:
-            return None
-        answered = {coming.path for coming in self._coming if coming.given is not None}
+        """Return the timer that fires first. One that the record knows fires when it did, or not before all is over."""
         timers = [
             (due, timer) for timer, due in self._started.timers.items()
-            if timer.partition("/")[2] not in answered
-            and not (self.ran and self._runner is None and not timer.startswith(("wait/", "retry/")))
+            if self._fires(timer, due) and not (self._coming and (timer, due) in self._known)
         ]  # fmt: skip
         return min(timers, default=None)
 
+    def _fires(self, timer: str, due: datetime) -> bool:
+        """Say whether a timer may fire: behind a call that a dry run does not make nobody knows what would time out."""
+        if self.ran and self._runner is None and not timer.startswith(("wait/", "retry/")):
+            return False
+        return self._started.timers.get(timer) == due
+
+    def _arm(self, event: TimerArmed) -> None:
+        result = self._recorded((event.timer, 0), event.due - self.now, None)
+        if result is not None:
+            self._known.add((event.timer, event.due))
+            if result.ended:
+                fire = FireTimer.of(self._execution, event.timer, event.due)
+                self._comes(result.at, result.number, given=fire)
+
     def _comes(self, at: datetime, number: int, path: str = "", attempt: int = 0, given: Input | None = None) -> None:
         heapq.heappush(self._coming, _Coming(at, (number, next(self._counter)), path, attempt, given))
+
+    def _comes_when(self, result: Result | None, path: str, attempt: int, given: Input) -> None:
+        """Let an input come when that happened in the past, or else now."""
+        if result is None:
+            self._inputs.append(given)
+        else:
+            self._comes(result.at, result.number, path, attempt, given)
 
     def _decide(self, given: Input) -> None:
         events, self.state = decide(self.plan, self._execution, self.state, given, self.now)
@@ -186,28 +202,41 @@ class WhatIf:
             self._inputs.append(AdmitExecution(f"{ticket}/{limit}/admitted", self._execution, limit, ticket))
         elif isinstance(event, ChildRequested):
             self._child(event)
+        elif isinstance(event, TimerArmed):
+            self._arm(event)
 
     def _call(self, path: str, node: NodeState) -> None:
         given = asked(self._started, self.plan, path, node)
-        result = self._recorded(path, node.attempt, given)
+        result = self._same(path, node.attempt, given)
         if result is not None:
             answer = self._answer(path, node.attempt, result) if result.ended else None
             self._comes(result.at, result.number, path, node.attempt, answer)
-        elif path.endswith(UNDO) or self.plan.node(path).calls in _UNCALLED:
-            self._inputs.append(ReportSuccess(path, node.attempt))  # effects on others are not for trying out
         else:
             self._make(path, node)
 
     def _make(self, path: str, node: NodeState) -> None:
+        """Make a call, but none of an execution as it was: whatever is not recorded there stays without an answer."""
+        if path.endswith(UNDO) or self.plan.node(path).calls in _UNCALLED:
+            self._inputs.append(ReportSuccess(path, node.attempt))  # effects on others are not for trying out
+            return
+        if self._as_it_was:
+            self.left.append(path)
+            return
         self.ran.append(path)
         if self._runner is not None:
             self._at_work[asyncio.create_task(self._made(path, node, self._runner))] = path
 
-    def _recorded(self, path: str, attempt: int, given: Any) -> Result | None:
+    async def _made(self, path: str, node: NodeState, runner: Runner) -> Input:
+        report, usage = await runner.made(self.plan, self._execution, self._started, path, node)
+        self.usage += [usage] if usage is not None else []
+        return report
+
+    def _same(self, path: str, attempt: int, given: Any) -> Result | None:
+        return self._recorded((path, attempt), given, making_of(self.plan, path, given))
+
+    def _recorded(self, key: tuple[str, int], given: Any, making: Any) -> Result | None:
         """Return the result of the same call in the past: made so, with the same input; each in its turn."""
-        making = making_of(self.plan, path, given)
-        there = self._record.results.get((path, attempt), ())
-        same = [each for each in there if each.given == given and each.making == making]
+        same = [each for each in self._record.results.get(key, ()) if each.given == given and each.making == making]
         result = next((each for each in same if id(each) not in self._used), same[-1] if same else None)
         self._used.add(id(result))
         return result
@@ -222,12 +251,11 @@ class WhatIf:
 
     def _wait(self, path: str, node: NodeState) -> None:
         """Answer a wait as it was answered; a time is waited for in virtual time, anything else for ever."""
-        result = self._recorded(path, node.attempt, asked(self._started, self.plan, path, node))
+        result = self._same(path, node.attempt, asked(self._started, self.plan, path, node))
         if path.endswith(UNDO):  # a child is to undo itself: as it did, else it counts as done
             error = result.error if result is not None else None
-            self._inputs.append(
-                ReportCompensation(path, self._execution, path, node.input.get("compensation", ""), error)
-            )
+            undone = ReportCompensation(path, self._execution, path, node.input.get("compensation", ""), error)
+            self._comes_when(result, path, node.attempt, undone)
         elif result is None or not result.ended:
             if f"wait/{path}" not in self._started.timers:
                 self.left.append(path)
@@ -243,31 +271,12 @@ class WhatIf:
         """Let a child end as it did; one that is asked for something else is not run."""
         if event.detached:
             return
-        result = self._recorded(event.node, event.attempt, event.input)
-        if result is None or not result.ended:
-            if event.node.endswith(UNDO):  # it counts as done
-                self._inputs.append(ReportChild(f"{event.child}/ended", self._execution, event.child))
-            else:
-                self.left.append(event.node)
+        result = self._same(event.node, event.attempt, event.input)
+        if (result is None or not result.ended) and not event.node.endswith(UNDO):  # of which it counts as done
+            self.left.append(event.node)
             return
-        report: Input = ReportChild(f"{event.child}/ended", self._execution, event.child, result.output, result.error)
-        if result.error is None and "output" in self.plan.node(event.node).templates:
-            report = CompleteNode(f"{event.node}/{event.attempt}", self._execution, event.node, result.output)
-        self._comes(result.at, result.number, event.node, event.attempt, report)
-
-    async def _made(self, path: str, state: NodeState, runner: Runner) -> Input:
-        """Really make a call."""
-        node, started = self.plan.node(path), self._started
-        places = started.started.tools
-        try:
-            value = given_to(started, self.plan, path, state, runner.secrets.reveal)
-            work = Work(
-                self._execution, path, node, state.attempt, value, self.plan, places.get(node.target), places=places,
-                outside=runner.outside,
-            )  # fmt: skip
-            result, usage = parted(await runner.work(work))
-            if usage is not None:
-                self.usage.append(usage)
-            return ReportSuccess(path, state.attempt, runner.secrets.redact(result), usage)
-        except Exception as error:  # a tool may raise anything
-            return ReportFailure(path, state.attempt, error_of(error, runner.secrets.redact))
+        output, error = (result.output, result.error) if result is not None else (None, None)
+        report: Input = ReportChild(f"{event.child}/ended", self._execution, event.child, output, error)
+        if error is None and "output" in self.plan.node(event.node).templates:
+            report = CompleteNode(f"{event.node}/{event.attempt}", self._execution, event.node, output)
+        self._comes_when(result, event.node, event.attempt, report)

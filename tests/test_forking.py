@@ -27,10 +27,11 @@ from perdure.actors.inputs import (
 from perdure.actors.state import Started
 from perdure.actors.transcripts import given_to
 from perdure.definitions.loading import load
+from perdure.definitions.paths import is_within
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput
 from perdure.events.entry import Entry, as_data
-from perdure.events.vocabulary import Event, ExecutionForked, ExecutionStarted, NodeScheduled, TimerArmed
+from perdure.events.vocabulary import Event, ExecutionForked, ExecutionStarted, NodeOpened, NodeScheduled, TimerArmed
 from perdure.scripts import as_reply
 from perdure.testing import calls
 
@@ -324,6 +325,27 @@ def test_a_fork_whose_past_is_not_read_still_folds() -> None:
     assert state.status == "running"
 
 
+def test_a_node_that_was_on_its_way_to_fail_begins_anew() -> None:
+    branches = {
+        "x": {"do": {"a": {"tool": "t", "compensate": {"tool": "u"}}}},
+        "y": {"do": {"b": {"tool": "t"}}},
+    }
+    past = Past(plan_of({"all": {"parallel": {"branches": branches}}}))
+    past.tell(done("all/x/a"), ReportFailure("all/y/b", 1, BOOM))
+    assert list(past.state.running) == ["all/x/a~undo"]
+    forked = past.fork()
+    assert begun(forked) == ["all/x/a", "all/y/b"]
+    assert output(forked.when(done("all/x/a", 1), done("all/y/b", 2))) == {"all": {"x": {"a": 1}, "y": {"b": 2}}}
+
+
+def test_a_race_whose_losers_were_being_undone_has_the_winner_that_it_had() -> None:
+    branches = {"x": {"do": {"v": {"set": 1}}}, "y": {"do": {"w": {"set": 2, "compensate": {"tool": "u"}}}}}
+    past = Past(plan_of({"race": {"parallel": {"join": "any", "branches": branches}}}))
+    assert list(past.state.running) == ["race/y/w~undo"]
+    forked = past.fork()
+    assert output(forked.when(Recover())) == {"race": {"x": {"v": 1}}}
+
+
 def random_past(choose: Choose) -> Past | None:
     plan = random_plan(choose)
     if plan is None:
@@ -363,8 +385,10 @@ def test_whatever_the_past_was_a_fork_of_it_goes_on_to_an_end_without_doing_agai
     assert not {node.status for node in state.nodes.values()} & {"running", "waiting", "retrying", "stuck", "catching"}
     assert {node.status for node in state.main.nodes.values()} <= {"succeeded", "caught", "skipped", "open"}
     assert state.main.settled == sum(node.status != "open" for node in state.main.nodes.values())
-    reused = {path for path, node in state.main.nodes.items() if node.reused}
+    reused = {path for path, node in state.nodes.items() if node.reused}
     come_to_the_end(forked)
+    again = {each.node for each in forked.events if isinstance(each, NodeOpened)}  # by a retry of what is around them
+    reused -= {path for path in reused for each in again if is_within(path, each)}
     called = {each.node for each in forked.events if isinstance(each, NodeScheduled)}
     assert not called & (reused | {f"{path}~undo" for path in reused})
 

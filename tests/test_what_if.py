@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from scenario import EXECUTION, NOW, start
+from what_if_lab import Calls, again, done, moments, plan_of, told
 
 from perdure.actors.decisions import decide
 from perdure.actors.evolve import fold
@@ -24,17 +25,14 @@ from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.work import Work
 from perdure.cluster.record import Record
-from perdure.cluster.what_if import Runner, WhatIf
+from perdure.cluster.what_if import WhatIf
+from perdure.cluster.what_if_calls import Runner
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan
 from perdure.events.entry import Entry
 from perdure.events.vocabulary import Error, Event, ExecutionSucceeded
 from perdure.scripts import as_reply
 from perdure.testing import calls
-
-
-def plan_of(nodes: dict[str, Any], **parts: Any) -> Plan:
-    return load({"name": "flow", "nodes": nodes, **parts}).plan
 
 
 def recorded(plan: Plan, *inputs: Input, value: Any = None) -> list[Event]:
@@ -44,27 +42,11 @@ def recorded(plan: Plan, *inputs: Input, value: Any = None) -> list[Event]:
     return events
 
 
-class Calls:
-    """Really makes calls: each gives its node's name."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[str, Any]] = []
-        self.runner = Runner(self, Secrets(), Outside())
-
-    async def __call__(self, work: Work) -> Any:
-        self.made.append((work.path, work.input))
-        return as_reply("new") if work.node.calls == "model" else "new"
-
-
 async def tried(
     before: Plan, events: list[Event], plan: Plan, runner: Runner | None, value: Any = None
 ) -> tuple[WhatIf, Any]:
     what_if = WhatIf(plan, Record({before.digest: before}, [Entry("e", 1, "", NOW, events)]), runner, NOW)
     return what_if, await what_if.run(start(plan, value))
-
-
-def done(path: str, value: Any = None) -> ReportSuccess:
-    return ReportSuccess(path, 1, value)
 
 
 async def test_a_node_that_is_made_and_given_the_same_is_answered_also_behind_one_that_changed() -> None:
@@ -195,30 +177,6 @@ async def test_what_a_real_call_raises_is_its_failure(raises: Exception) -> None
     before, after = plan_of({"a": {"set": 1}}), plan_of({"a": {"tool": "a"}})
     _, state = await tried(before, recorded(before), after, Runner(work, Secrets(), Outside()))
     assert state.outcome.error.type == type(raises).__name__
-
-
-def moments(plan: Plan, *inputs: tuple[float, Input], value: Any = None) -> list[Entry]:
-    """Return what is recorded when inputs come so many seconds after the start."""
-    entries, events = list[Entry](), list[Event]()
-    for seconds, given in ((0.0, start(plan, value)), *inputs):
-        at = NOW + timedelta(seconds=seconds)
-        entries.append(
-            Entry(f"e{len(entries)}", len(entries) + 1, "", at, decide(plan, EXECUTION, fold(events), given, at)[0])
-        )
-        events += entries[-1].events
-    return entries
-
-
-async def again(
-    plan: Plan, past: list[Entry], changed: Plan | None = None, runner: Runner | None = None
-) -> tuple[WhatIf, Any]:
-    changed = changed or plan
-    what_if = WhatIf(changed, Record({plan.digest: plan}, past), runner, NOW)
-    return what_if, await what_if.run(start(changed))
-
-
-def told(event: str, data: Any = None) -> SignalExecution:
-    return SignalExecution(f"told-{event}", EXECUTION, event, data)
 
 
 def chart(delay: str = "2h", output: str = "${{ context.opened }}") -> Plan:

@@ -1,0 +1,40 @@
+"""The calls that an evaluation really makes: in its own process, under the execution's own name."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from perdure.actors.agents import parted
+from perdure.actors.inputs import ReportFailure, ReportSuccess
+from perdure.actors.outside import Outside
+from perdure.actors.secret_values import Secrets
+from perdure.actors.state import NodeState, Started
+from perdure.actors.transcripts import given_to
+from perdure.actors.work import Work, error_of
+from perdure.definitions.plan import Plan
+
+
+class Runner(msgspec.Struct, frozen=True):
+    """What really makes a call."""
+
+    work: Callable[[Work], Awaitable[Any]]
+    secrets: Secrets
+    outside: Outside
+
+    async def made(
+        self, plan: Plan, execution: str, started: Started, path: str, state: NodeState
+    ) -> tuple[ReportSuccess | ReportFailure, dict[str, Any] | None]:
+        """Make a call; return what it says, and what it took of a model where it asked one."""
+        node, places = plan.node(path), started.started.tools
+        usage: dict[str, Any] | None = None
+        try:
+            value = given_to(started, plan, path, state, self.secrets.reveal)
+            work = Work(
+                execution, path, node, state.attempt, value, plan, places.get(node.target), places=places,
+                outside=self.outside,
+            )  # fmt: skip
+            result, usage = parted(await self.work(work))
+            return ReportSuccess(path, state.attempt, self.secrets.redact(result), usage), usage
+        except Exception as error:  # a tool may raise anything
+            return ReportFailure(path, state.attempt, error_of(error, self.secrets.redact)), usage
