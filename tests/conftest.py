@@ -20,13 +20,33 @@ for name in [name for name in os.environ if name.startswith(("PERDURE_", "OPENAI
     del os.environ[name]  # the tests' settings are their own
 
 
+# What takes longest begins first, so that the workers end together; two groups with a Ray are not neighbours.
+LONGEST = (
+    "test_up.py", "test_cli.py", "ray", "test_chaos.py", "test_real_cluster.py", "test_log_cluster.py",
+    "test_projections_killed.py", "test_recorder.py", "test_recorder_streams.py", "test_statechart_differential.py",
+    "test_chart_examples.py", "test_mcp_tools.py", "test_into_sql.py", "test_subscriptions.py", "test_log_crashes.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the workers of `pytest -n` take the groups in the order of the tests, not by the number in each."""
+    if config.pluginmanager.hasplugin("xdist"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep each file's tests in one worker of `pytest -n`, and those that share the local Ray in one too."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
+    order = {name: number for number, name in enumerate(LONGEST)}
     for item in items:
-        shared = "ray" if "local_ray" in getattr(item, "fixturenames", ()) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(shared))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    items.sort(key=lambda item: order.get(group_of(item), len(order)))
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return the name that tests of one worker share."""
+    return "ray" if "local_ray" in getattr(item, "fixturenames", ()) else item.path.name
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,17 @@ import os
 import signal
 import sys
 
+import perdure.actors.chat
+import perdure.actors.responses
 import perdure.cluster.checks
 import perdure.cluster.client
 import perdure.cluster.hosting
+import perdure.cluster.projecting
+import perdure.cluster.status
 import perdure.cluster.wiring
+import perdure.cluster.workflow_versions
 import perdure.console
+import perdure.projections.queries
 import perdure.testing  # noqa: F401 (what commands import when they run: paid once, before the forks)
 from perdure.cli import main
 
@@ -40,8 +46,8 @@ def serve() -> None:
             become(json.loads(line))
             main()  # and the process ends as any other Python does
             return
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print(child, flush=True)  # noqa: T201 (the answer)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
