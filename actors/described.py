@@ -1,12 +1,18 @@
 """A state as plain data that people can read, and the differences between two of them, place by place."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from immutables import Map
 
 from perdure.actors.listeners import active_states
-from perdure.actors.state import ExecutionState, NodeState, Purged, Started
+from perdure.actors.state import BodyState, ExecutionState, NodeState, Purged, Started
+from perdure.definitions.paths import inner_body, node_in
+
+_EMPTY = BodyState()
+_NONE: Map[str, BodyState] = Map()
+_T = TypeVar("_T")
 
 
 class Difference(NamedTuple):
@@ -23,6 +29,10 @@ def described(execution: str, state: ExecutionState) -> dict[str, Any]:
         return {"id": execution, "status": "purged", "summary": msgspec.to_builtins(state.summary)}
     if not isinstance(state, Started):
         return {"id": execution, "status": "queued"}
+    return _described(execution, state, state.nodes, active_states(state))
+
+
+def _described(execution: str, state: Started, nodes: Mapping[str, NodeState], states: list[str]) -> dict[str, Any]:
     chart = state.main.chart
     return {
         "id": execution,
@@ -30,8 +40,8 @@ def described(execution: str, state: ExecutionState) -> dict[str, Any]:
         "digest": state.started.digest,
         "status": state.status,
         "input": state.started.input,
-        "nodes": {path: node_described(node) for path, node in sorted(state.nodes.items())},
-        **({"states": states} if (states := active_states(state)) else {}),
+        "nodes": {path: node_described(node) for path, node in sorted(nodes.items())},
+        **({"states": states} if states else {}),
         **({"context": chart.context} if chart is not None else {}),
         **({"timers": timers} if (timers := _timers(state)) else {}),
         **({"signals": dict(state.signals)} if state.signals else {}),
@@ -39,9 +49,58 @@ def described(execution: str, state: ExecutionState) -> dict[str, Any]:
     }
 
 
+def changes(execution: str, before: ExecutionState, after: ExecutionState) -> list[Difference]:
+    """Return the differences of two states of one execution; what they share is not looked at, so that many go fast."""
+    if not (isinstance(before, Started) and isinstance(after, Started)):
+        return list(differences(described(execution, before), described(execution, after)))
+    changed = _Changed()
+    for root in dict.fromkeys(["", *before.ends, *after.ends]):
+        changed.look(root, *(state.ends.get(root) if root else state.main for state in (before, after)))
+    one, other = (
+        _described(execution, state, nodes, active_states(state) if changed.charts else [])
+        for state, nodes in ((before, changed.was), (after, changed.now))
+    )
+    return list(differences(one, other))
+
+
+class _Changed:
+    """The nodes of two states that are not the same objects, and whether they are in a statechart."""
+
+    def __init__(self) -> None:
+        self.was: dict[str, NodeState] = {}
+        self.now: dict[str, NodeState] = {}
+        self.charts = False
+
+    def look(self, at: str, one: BodyState | None, other: BodyState | None) -> None:
+        """Take in a body as it was and as it is, and what is within it."""
+        one, other = one or _EMPTY, other or _EMPTY
+        self.charts |= (one.chart or other.chart) is not None
+        for name, mine, theirs in _differing(one.nodes, other.nodes):
+            path = node_in(at, name)
+            if mine is not None and one.chart is None:
+                self.was[path] = mine
+            if theirs is not None and other.chart is None:
+                self.now[path] = theirs
+            for key, body, after in _differing(mine.bodies if mine else _NONE, theirs.bodies if theirs else _NONE):
+                self.look(inner_body(path, key), body, after)
+
+
+def _differing(one: Map[str, _T], other: Map[str, _T]) -> Iterator[tuple[str, _T | None, _T | None]]:
+    """Yield the keys whose values are not the same object, with both values."""
+    if one is other:
+        return
+    for key, value in other.items():
+        before = one.get(key)
+        if before is not value:
+            yield key, before, value
+    for key, value in one.items():
+        if key not in other:
+            yield key, value, None
+
+
 def node_described(node: NodeState) -> dict[str, Any]:
     """Return a node as JSON data; what is within it has paths of its own."""
-    data: dict[str, Any] = msgspec.to_builtins(node, enc_hook=dict)
+    data: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(node, bodies=Map()), enc_hook=dict)
     data.pop("bodies", None)
     return data
 

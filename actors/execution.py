@@ -2,16 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
 
-import msgspec
-
-from perdure.actors.agents import Answered
-from perdure.actors.alarms import NEAR, Alarms, TimerQueue
-from perdure.actors.at_limits import AtLimits, limited_parts
+from perdure.actors.alarms import Alarms
+from perdure.actors.attempts import Attempts
 from perdure.actors.compensated import refusal
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import Decision, decide
@@ -22,33 +16,20 @@ from perdure.actors.inputs import (
     Control,
     Input,
     Recover,
-    ReportFailure,
-    ReportLoss,
-    ReportProgress,
-    ReportQueued,
-    ReportSuccess,
     StartExecution,
     is_command,
 )
-from perdure.actors.limiting import Limits
 from perdure.actors.loading import load
 from perdure.actors.log_context import about
 from perdure.actors.mailbox import Mailbox
-from perdure.actors.outgoing import Outgoing, Post
-from perdure.actors.outside import Outside
-from perdure.actors.secret_values import Secrets
-from perdure.actors.snapshot import EVERY, pack
-from perdure.actors.state import ExecutionState, NodeState, Started
-from perdure.actors.transcripts import given_to
-from perdure.actors.work import Work, Worker, WorkerLost, error_of
-from perdure.definitions.paths import body_of
+from perdure.actors.outgoing import Outgoing
+from perdure.actors.saving import Saving
+from perdure.actors.state import ExecutionState, Started
+from perdure.actors.surroundings import Surroundings
 from perdure.definitions.plan import Plan
-from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import BelongsElsewhere, Deposed, LogUnavailable, VersionConflict
 from perdure.events.entry import Entry, Recorded
 from perdure.events.ids import new_id
-from perdure.events.log import Log
-from perdure.events.snapshots import Snapshots
 from perdure.events.subjects import partition_of
 from perdure.events.vocabulary import CommandRefused, Event, ExecutionStarted
 
@@ -57,65 +38,6 @@ _log = logging.getLogger("perdure.execution")
 _PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds between tries while the log is away
 
 MAX_INPUTS = 256
-
-_NEXT_OWNER = "the next owner of the execution"
-
-_Attempt = tuple[Any, ...]
-"""One run of an attempt: a node's path, its attempt, how often that was resumed, and what began anew around it."""
-
-
-async def _open() -> None:
-    """Let everything pass: there is one owner."""
-
-
-class Stream(Protocol):
-    """Where a model's reply is told as it comes."""
-
-    def hear(self, piece: str) -> None:
-        """Take a piece of it."""
-        ...
-
-    def tell(self, kind: Literal["call", "result"], data: Any) -> None:
-        """Tell what a tool that it calls is given, or what that gave."""
-        ...
-
-    def close(self) -> None:
-        """Tell the rest, and no more."""
-        ...
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What an execution acts through. near: timers due within so many seconds stay in this process, now.
-
-    apart: says whether a node's work, whose tool is at this place, and that was resumed so often, runs in a process of
-    its own. bring: brings the code at these places to this machine. tell: tells who listens how far an attempt is:
-    execution, node, attempt, progress. stream: begins to tell them a model's reply: execution, node, attempt. fence:
-    awaited before every effect; it raises Deposed where this is no owner any more. quiet: for how many seconds an
-    execution that waits for the outside world is kept at hand. shared: this is a process of many executions, and there
-    can be one for a single one. outside: what tools reach things with. limits: those that it takes part in. parked:
-    told that all that is at work in an execution waits for limits, or not any more.
-    """
-
-    log: Log
-    plan: Callable[[str], Awaitable[Plan]]
-    work: Worker
-    timers: TimerQueue
-    epoch: int = 0
-    near: Callable[[], float] = lambda: NEAR
-    snapshots: Snapshots | None = None
-    post: Post | None = None
-    apart: Callable[[Plan, PlanNode, str | None, int], bool] = lambda _plan, _node, _place, _resumed: False
-    bring: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
-    tell: Callable[[str, str, int, Any], None] | None = None
-    secrets: Secrets = field(default_factory=Secrets)
-    outside: Outside = field(default_factory=Outside)
-    fence: Callable[[], Awaitable[None]] = _open
-    quiet: Callable[[], float] = lambda: 0.0
-    shared: bool = False
-    stream: Callable[[str, str, int], Stream] | None = None
-    limits: Limits | None = None
-    parked: Callable[[str, bool], None] = lambda _execution, _parked: None
 
 
 class Execution:
@@ -132,14 +54,11 @@ class Execution:
         self._mailbox = Mailbox()
         self._folded = Folded() if new else None
         self._plan: Plan | None = None
-        running: dict[_Attempt, asyncio.Task[None]] = {}
-        self._running = running
+        self._attempts = Attempts(execution, surroundings, self._mailbox.put)
         self._alarms = Alarms(execution, surroundings.timers, surroundings.near, surroundings.fence, self._mailbox.put)
-        self._tail_entries = self._tail_bytes = self._snapshot_bytes = 0
-        self._saving: asyncio.Task[None] | None = None
+        self._saving = Saving(execution, surroundings.snapshots)
         post = surroundings.post
         self._outgoing = Outgoing(execution, post, self._mailbox.put, surroundings.limits) if post else None
-        self._at_limits = AtLimits(lambda: _count(running), lambda on: surroundings.parked(execution, on))
 
     async def tell(self, given: Input) -> bool:
         """Hand over a command; return when it is decided and recorded, or False when this actor has closed."""
@@ -158,7 +77,7 @@ class Execution:
     def leave(self) -> None:
         """Begin nothing more, and leave as soon as what is under way has come to its end and is recorded."""
         self._leaving = True
-        self._at_limits.leave()
+        self._attempts.leave()
         self._mailbox.put(Continue())
 
     async def run(self, *first: Input) -> bool:
@@ -195,7 +114,6 @@ class Execution:
             raise
         finally:
             self.closed = True
-            self._at_limits.forget()
             self._turn_away(waiting)
             self._stop_all()
 
@@ -261,7 +179,7 @@ class Execution:
                 self._folded = folded.after(recorded, entry, state)
                 if len(events) > MANY:  # it was left off there
                     self._mailbox.put(Continue())
-                self._snapshot_when_due(self._folded, len(recorded.data))
+                self._saving.appended(self._folded, len(recorded.data))
                 return
 
     async def _append(self, entry: Entry, position: int) -> Recorded:
@@ -277,34 +195,13 @@ class Execution:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _load(self) -> Folded:
-        folded, self._tail_entries = await load(self._around.log, self._around.snapshots, self.id)
+        folded, self._saving.tail = await load(self._around.log, self._around.snapshots, self.id)
         if folded.epoch > self._around.epoch:
             raise Deposed(f"execution {self.id!r} is owned by epoch {folded.epoch}, this is {self._around.epoch}")
         self._folded = folded
         if isinstance(folded.state, Started):
             self._alarms.remember(folded.state.timers)
         return folded
-
-    def _snapshot_when_due(self, folded: Folded, size: int) -> None:
-        """Save the state beside the hot path, once the entries since the last time are many, and weigh a third of it.
-
-        Entries that a load had to fold count too: after a long load the next append saves what it was worth.
-        """
-        self._tail_entries += 1
-        self._tail_bytes += size
-        if self._around.snapshots is None or self._tail_entries < EVERY or 3 * self._tail_bytes < self._snapshot_bytes:
-            return
-        data = pack(folded)
-        if data is None or (self._saving is not None and not self._saving.done()):
-            return
-        self._tail_entries, self._tail_bytes, self._snapshot_bytes = 0, 0, len(data)
-        self._saving = asyncio.create_task(self._save(self._around.snapshots, data))
-
-    async def _save(self, snapshots: Snapshots, data: bytes) -> None:
-        try:
-            await snapshots.save(self.id, data)
-        except LogUnavailable as error:
-            _log.warning("execution %s: %s; the next one will do", self.id, error)
 
     async def _decide(self, state: ExecutionState, inputs: list[Input], at: datetime) -> Decision:
         events: list[Event] = []
@@ -350,34 +247,12 @@ class Execution:
     async def _reconcile(self) -> None:
         """Start what should be running and is not, stop what is and should not: work and timers alike."""
         state = self._folded.state if self._folded else None
-        wanted: dict[_Attempt, NodeState] = {}
-        timers: dict[str, datetime] = {}
-        if isinstance(state, Started) and state.outcome is None:
-            wanted = {
-                (name, node.attempt, node.resumed, state.retries, state.tries_around(name)): node
-                for name, node in state.running.items()
-            }
-            timers = dict(state.timers.items())
-        for key in self._running.keys() - wanted.keys():
-            self._running.pop(key).cancel()
-        new = wanted.keys() - self._running.keys()
-        if self._leaving:
-            for name, attempt, *_ in (key for key in new if not wanted[key].waits_for):
-                self._mailbox.put(ReportQueued(name, attempt, _NEXT_OWNER))
-            new = set()
-        if new:
-            await self._around.fence()
-        for key in new:
-            self._running[key] = asyncio.create_task(self._work(key[0], wanted[key]), name=self._called(key[0]))
-        self._at_limits.look()
+        going_on = state if isinstance(state, Started) and state.outcome is None else None
+        await self._attempts.reconcile(going_on, self._plan)
         if self._outgoing is not None and isinstance(state, Started) and self._plan is not None:
             self._outgoing.reconcile(state, self._plan)
+        timers = dict(going_on.timers.items()) if going_on is not None else {}
         await self._alarms.reconcile(state.started.lane if isinstance(state, Started) else "", timers)
-
-    def _called(self, path: str) -> str:
-        """Return the name of a node's task, which people read when it blocks the loop."""
-        node = self._plan.node(path) if self._plan is not None else None
-        return f"{node.calls} {node.target!r} (node {path!r} of execution {self.id!r})" if node is not None else path
 
     def _refuse(self, inputs: list[Input]) -> None:
         """Tell a parent whose child cannot begin, for its id is taken, or cannot be undone; each time that it asks."""
@@ -391,87 +266,12 @@ class Execution:
             elif isinstance(given, CompensateExecution) and (why := refusal(self.id, folded.state, given)):
                 outgoing.cannot_compensate(given, why)
 
-    async def _work(self, name: str, state: NodeState) -> None:
-        """Do one attempt and report how it went; a cancelled one reports nothing."""
-        folded, plan, attempt, secrets = self._folded, self._plan, state.attempt, self._around.secrets
-        assert folded is not None  # noqa: S101 (reconcile runs on a loaded state)
-        assert plan is not None  # noqa: S101
-        assert isinstance(folded.state, Started)  # noqa: S101
-        node = plan.node(name)
-        report: Input
-        about(node=name, attempt=attempt)
-        try:
-            places = folded.state.started.tools
-            value = given_to(folded.state, plan, name, state, secrets.reveal)
-            undone, deadline = folded.state.undone.get(name, 0), folded.state.timers.get(f"deadline/{name}")
-            work = Work(
-                self.id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
-                state.resumed, state.waits_for, self._queued(name, attempt), self._progress(name, attempt),
-                self._around.outside,
-                **limited_parts(self.id, folded.state, plan, name, node, state, self._at_limits),
-            )  # fmt: skip
-            result, usage = await self._told(work), None
-            if isinstance(result, Answered):
-                result, usage = result.value, result.usage
-            report = ReportSuccess(name, attempt, secrets.redact(result), usage)
-        except WorkerLost as error:
-            report = ReportLoss(name, attempt, secrets.redact(str(error)))
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _is_stopped():
-                raise
-            report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
-        if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
-            self._mailbox.put(report)
-
-    async def _told(self, work: Work) -> Any:
-        """Do the work; what a model says meanwhile, and the calls that it asks for, are told to who listens."""
-        called = work.node.called is not None and work.node.calls == "tool"
-        if self._around.stream is None or not (called or work.node.calls in ("agent", "model")):
-            return await self._around.work(work)
-        stream = self._around.stream(self.id, work.path, work.attempt)
-        try:
-            if called:
-                return await self._call(work, stream)
-            return await self._around.work(msgspec.structs.replace(work, hear=stream.hear))
-        finally:
-            stream.close()
-
-    async def _call(self, work: Work, stream: Stream) -> Any:
-        """Make a call that an agent asked for, and tell of it."""
-        stream.tell("call", work.input)
-        try:
-            result = await self._around.work(work)
-        except Exception as error:
-            stream.tell("result", {"error": msgspec.to_builtins(error_of(error, self._around.secrets.redact))})
-            raise
-        stream.tell("result", result)
-        return result
-
-    def _queued(self, name: str, attempt: int) -> Callable[[str], None]:
-        """Return what is told for what an attempt waits."""
-        return lambda waits_for: self._mailbox.put(ReportQueued(name, attempt, waits_for))
-
-    def _progress(self, name: str, attempt: int) -> Callable[[Any], None]:
-        """Return what is told how far an attempt is, from any thread."""
-        tell, redact, loop = self._around.tell, self._around.secrets.redact, asyncio.get_running_loop()
-        of_chart = self._plan is not None and self._plan.body(body_of(name)).calls
-
-        def told(progress: Any) -> None:
-            progress = redact(progress)
-            if tell is not None:
-                tell(self.id, name, attempt, progress)
-            if of_chart:
-                loop.call_soon_threadsafe(self._mailbox.put, ReportProgress(name, attempt, progress))
-
-        return told
-
     def _can_be_left(self) -> bool:
         """Say whether nothing can happen here before the outside world speaks."""
-        return self._mailbox.empty and not _count(self._running) and (self._leaving or not self._alarms.near)
+        return self._mailbox.empty and not self._attempts.under_way and (self._leaving or not self._alarms.near)
 
     def _stop_all(self) -> None:
-        for task in self._running.values():
-            task.cancel()
+        self._attempts.stop()
         self._alarms.stop()
         if self._outgoing is not None:
             self._outgoing.stop()
@@ -490,10 +290,6 @@ class Execution:
                 decided.set_exception(error)
 
 
-def _count(running: Mapping[_Attempt, asyncio.Task[None]]) -> int:
-    return sum(not task.done() for task in running.values())
-
-
 def _fresh(inputs: list[Input], folded: Folded) -> list[Input]:
     """Return the inputs without commands that are answered already, or that come twice among these."""
     fresh: list[Input] = []
@@ -505,9 +301,3 @@ def _fresh(inputs: list[Input], folded: Folded) -> list[Input]:
             seen.add(given.id)
         fresh.append(given)
     return fresh
-
-
-def _is_stopped() -> bool:
-    """Say whether it is we who stop the current task."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -1,5 +1,6 @@
 """The decision to fork: what of the past is reused, what begins anew, and how long its timers have left. Pure."""
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -74,7 +75,9 @@ def _chosen(plan: Plan, nodes: Iterable[str]) -> set[str]:
         raise BadInput("a statechart has no nodes to fork from; say an entry of its history with --at")
     for name in todo:
         if name not in plan.main.nodes:
-            hint = did_you_mean(name, plan.main.nodes)
+            top = re.split(r"[/\[]", name)[0]
+            inner = top != name and top in plan.main.nodes
+            hint = f"; what is within {top!r} begins anew with it" if inner else did_you_mean(name, plan.main.nodes)
             raise BadInput(f"there is no node {name!r} in workflow {plan.name!r} to fork from{hint}")
     while todo:
         name = todo.pop()

@@ -6,8 +6,9 @@ import time
 from datetime import datetime
 
 from benchmarks.measuring import row
-from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.execution import Execution
 from perdure.actors.inputs import StartExecution
+from perdure.actors.surroundings import Surroundings
 from perdure.actors.work import Work
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan

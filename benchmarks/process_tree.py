@@ -82,11 +82,17 @@ def end_all_below() -> None:
 
 def pss(*pids: int) -> int:
     """Return the proportional share of memory that these processes have, in bytes."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):  # Ray ends idle processes when it likes
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
-    return total
+    return sum(_rollup(pid, "Pss:") for pid in pids)
+
+
+def anonymous(*pids: int) -> int:
+    """Return that part of it that is of no file, in bytes: other processes that come and go change nothing in it."""
+    return sum(_rollup(pid, "Pss_Anon:") for pid in pids)
+
+
+def _rollup(pid: int, of: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # Ray ends idle processes when it likes
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(of)) * 1024

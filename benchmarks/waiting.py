@@ -5,9 +5,11 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.measuring import cluster, disk, processes, pss, row, server_pid, standing_by
+from benchmarks.measuring import cluster, disk, processes, row, server_pid, standing_by
+from benchmarks.process_tree import anonymous, pss
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.run import AsyncRun
@@ -41,9 +43,9 @@ async def signal_all(runs: list[AsyncRun]) -> float:
     return len(runs) / (time.monotonic() - began)
 
 
-def _grown(memory: dict[int, int]) -> int:
+def _grown(memory: dict[int, int], of: Callable[[int], int] = pss) -> int:
     """Return the bytes by which processes have grown; Ray ends those of its own that idle, and they do not count."""
-    return sum(now - before for pid, before in memory.items() if (now := pss(pid)))
+    return sum(now - before for pid, before in memory.items() if (now := of(pid)))
 
 
 async def measure(store: Path, count: int) -> dict[str, float]:
@@ -54,7 +56,8 @@ async def measure(store: Path, count: int) -> dict[str, float]:
         await standing_by(client)
         pids = processes(store)
         await asyncio.sleep(REST)
-        memory, server, on_disk = {pid: pss(pid) for pid in pids}, pss(server_pid(store)), disk(store)
+        memory, own = {pid: pss(pid) for pid in pids}, {pid: anonymous(pid) for pid in pids}
+        server, on_disk = pss(server_pid(store)), disk(store)
         began = time.monotonic()
         runs = await client.start_many(WAIT, [None] * count)
         await at_rest(client)
@@ -62,7 +65,7 @@ async def measure(store: Path, count: int) -> dict[str, float]:
         found["busy"] = _grown(memory) / count
         await asyncio.sleep(REST)
         found["server"] = (pss(server_pid(store)) - server) / count
-        found["memory"] = _grown(memory) / count
+        found["memory"], found["own"] = _grown(memory) / count, _grown(own, anonymous) / count
         found["disk"] = (disk(store) - on_disk) / count
         found["completed"] = await signal_all(runs)
         found["total"] = pss(*pids) / 1e6
@@ -84,7 +87,8 @@ def main() -> None:
         ("started", "begun and at rest", "executions/s"),
         ("busy", "PSS of all processes, added per execution, at once", "bytes"),
         ("memory", f"PSS of all processes, added per execution, after {REST:g} s", "bytes"),
-        ("server", "of this nats-server's", "bytes"),
+        ("own", "of this what is of no file, which other work of the machine does not move", "bytes"),
+        ("server", "nats-server's PSS, of the whole", "bytes"),
         ("disk", "disk added per execution", "bytes"),
         ("completed", "signalled and complete", "executions/s"),
         ("total", "PSS of all processes in the end, Ray's included", "MB"),

@@ -19,6 +19,7 @@ from perdure.actors.inputs import (
     TerminateExecution,
 )
 from perdure.cluster.registry import Changed, Registry
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import BadInput, TakenOver
 from perdure.projections.queries import Query
 
@@ -37,6 +38,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
 """What can be done to many executions, and to those of which status where none is asked for."""
 
 _GROUP = "batches"
+_LARGEST = 500_000
 REFUSALS = 20
 
 
@@ -105,6 +107,22 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
             if why and len(refusals) < REFUSALS:
                 refusals[execution] = why
         return msgspec.structs.replace(self, at=at, outcomes=outcomes, refusals=refusals, doing=[])
+
+
+def check_recordable(said: Mapping[str, Any]) -> None:
+    """Raise BadInput where what a batch says cannot be recorded with it, or not be read again."""
+    for name, value in said.items():
+        if name in ("signal", "reason", "by") and not isinstance(value, str):
+            raise BadInput(f"{name} {value!r}: it is text")
+        try:
+            size = len(msgspec.json.encode(value if isinstance(value, datetime) else to_json_value(value)))
+        except ValueError as error:
+            raise BadInput(f"{name} cannot be recorded: {error}") from None
+        if size > _LARGEST:
+            raise BadInput(
+                f"{name} has {size} bytes as JSON, and with a batch {_LARGEST} at most are kept; put what is large "
+                "into a file, and its name into the data"
+            )
 
 
 class BatchRecords:

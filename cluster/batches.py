@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
 import msgspec
 
-from perdure.cluster.batch_records import ACTIONS, Action, Batch, BatchRecords, owned
+from perdure.cluster.batch_records import ACTIONS, Action, Batch, BatchRecords, check_recordable, owned
 from perdure.cluster.connection import Connection
 from perdure.cluster.retention import purge
 from perdure.cluster.run import AsyncRun
+from perdure.definitions.json_values import to_json_value
 from perdure.errors import BadInput, CommandNotAllowed, ExecutionNotFound
 from perdure.events.vocabulary import ExecutionPurged
 from perdure.projections.queries import Query, begun_between, conditions, counts
@@ -39,12 +41,14 @@ class Batches:
         """Return a batch that is not begun: a preview. Raises BadInput for a query, or a rate, that makes no sense."""
         if action not in get_args(Action):
             raise BadInput(f"a batch cannot {action!r}; it can {', '.join(get_args(Action))}")
-        if rate <= 0:
-            raise BadInput(f"rate {rate}: it is a number of executions a second, more than 0")
+        if not isinstance(rate, int | float) or not 0 < rate < inf:
+            raise BadInput(f"rate {rate!r}: it is a number of executions a second, more than 0")
         if action == "signal" and not more.get("signal"):
             raise BadInput("a signal has a name; say which")
         query = said(query)
         query["status"] = query.get("status") or list(ACTIONS[action])
+        check_recordable({**more, "by": by, **query})
+        more["data"] = to_json_value(more.get("data"))
         for name in query:
             if name not in Query.__struct_fields__ or name in ("order", "limit", "cursor"):
                 raise BadInput(f"a batch cannot be asked for by {name!r}")

@@ -33,7 +33,7 @@ from perdure.cluster.settings import Settings
 from perdure.cluster.subscribing import AsyncSubscribing
 from perdure.cluster.tasks import stop
 from perdure.definitions.loading import Definition, WorkflowLike, load
-from perdure.errors import EnvironmentProblem
+from perdure.errors import BadInput, EnvironmentProblem
 from perdure.events.sessions import JetStreamSessions
 
 if TYPE_CHECKING:
@@ -257,13 +257,17 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
 
         What is unchanged is answered from their records, the rest is really called here; nothing is stored. of: the
         name of the workflow that ran; the definition's own otherwise. dry: call nothing, and say what would be called.
-        Raises DefinitionError, BadInput, ToolNotFound, ModelUnavailable or SecretMissing.
+        Raises DefinitionError, BadInput (also where none has ended), ToolNotFound, ModelUnavailable or SecretMissing.
         """
         from perdure.cluster.evaluation import Evaluation
 
         definition = await self.definition_of(workflow)
         name = of or definition.workflow.name
         rows = await self.executions(("succeeded", "failed"), last, workflow=name)
+        if not rows:
+            raise BadInput(
+                f"no execution of a workflow {name!r} has succeeded or failed here, so there is none to evaluate"
+            )
         evaluation = Evaluation(self._connection, self._settings, definition, dry=dry)
         async for each in evaluation.each([row["id"] for row in rows]):
             yield each
@@ -273,17 +277,18 @@ class AsyncClient(AsyncSubscribing, AsyncBatching):
     ) -> AsyncIterator["Verified"]:
         """Yield executions, all where none are named, each with what is wrong with its history, if anything is.
 
-        projections: hold the rows of the read models against it, too. Raises LogUnavailable, EnvironmentProblem.
+        projections: hold the rows of the read models against it, too; where none are named, also what sums up all of
+        them, which comes last, as the execution "". Raises LogUnavailable, EnvironmentProblem.
         """
         from perdure.cluster.verification import Verification
 
-        verification = Verification(self._connection, self._projections if projections else None)
+        verification = Verification(self._connection, self._with_own() if projections else None)
         try:
             await verification.open()
-            if executions is None:
-                executions = await verification.all()
-            for execution in executions:
+            for execution in await verification.all() if executions is None else executions:
                 yield await verification.verify(execution)
+            if executions is None and (whole := await verification.whole()).problems:
+                yield whole
         finally:
             verification.close()
 

@@ -1,5 +1,6 @@
 """Two executions beside each other: how they ended, what their nodes gave, and what that took in time and money."""
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +22,10 @@ _BEGINS = NodeScheduled | NodeOpened | NodeWaiting | ChildRequested
 
 
 class NodeSummary(msgspec.Struct):
-    """What became of a node. seconds: from its first beginning to its end here; None where it did not run here."""
+    """What became of a node. seconds: from its first beginning to its end here; None where it did not run here.
+
+    tokens, cost: what was paid here for it, and for what is within it.
+    """
 
     status: str
     output: Any = None
@@ -29,6 +33,8 @@ class NodeSummary(msgspec.Struct):
     attempts: int = 0
     seconds: float | None = None
     reused: bool = False
+    tokens: int = 0
+    cost: float = 0.0
 
 
 class Summary(msgspec.Struct):
@@ -102,7 +108,8 @@ def summarized(execution: str, state: Started, times: "Times") -> Summary:
 def _node(path: str, node: NodeState, times: "Times") -> NodeSummary:
     error = f"{node.error.type}: {node.error.message}" if node.error else None
     seconds = None if node.reused else times.of(path)
-    return NodeSummary(node.status, node.output, error, node.attempt, seconds, node.reused)
+    tokens, cost = times.paid_for(path)
+    return NodeSummary(node.status, node.output, error, node.attempt, seconds, node.reused, tokens, cost)
 
 
 class Times:
@@ -115,6 +122,7 @@ class Times:
         self.last: datetime | None = None
         self.tokens = 0
         self.cost = 0.0
+        self._paid: dict[str, tuple[int, float]] = {}
 
     def take(self, step: Step) -> None:
         """Take in one more entry."""
@@ -126,8 +134,19 @@ class Times:
             elif (node := getattr(event, "node", None)) is not None:
                 self.ended[node] = at
             if isinstance(event, NodeSucceeded) and event.usage:
-                self.tokens += (event.usage.get("input") or 0) + (event.usage.get("output") or 0)
-                self.cost += event.usage.get("cost") or 0
+                self._pay(event.node, event.usage)
+
+    def _pay(self, path: str, usage: dict[str, Any]) -> None:
+        tokens, cost = (usage.get("input") or 0) + (usage.get("output") or 0), usage.get("cost") or 0
+        self.tokens, self.cost = self.tokens + tokens, self.cost + cost
+        for end in (*(found.start() for found in re.finditer(r"[/\[]", path)), len(path)):  # for what it is within, too
+            before = self._paid.get(path[:end], (0, 0.0))
+            self._paid[path[:end]] = before[0] + tokens, before[1] + cost
+
+    def paid_for(self, path: str) -> tuple[int, float]:
+        """Return tokens and cost of a node, and of what is within it."""
+        tokens, cost = self._paid.get(path, (0, 0.0))
+        return tokens, round(cost, 9)
 
     @property
     def seconds(self) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.actors.described import Difference, described, differences
+from perdure.actors.described import Difference, changes
 from perdure.actors.folded import Folded
 from perdure.actors.state import Purged, Started
 from perdure.cluster.connection import Connection
@@ -53,6 +53,8 @@ class History:
 
         Raises BadInput where nothing had happened at that place, or its past was removed, and as `steps`.
         """
+        if at is not None and (isinstance(at, bool) or not isinstance(at, int | datetime)):
+            raise BadInput(f"at {at!r}: a place in the past is the number of an entry, or a datetime")
         if isinstance(at, datetime) and at.tzinfo is None:
             at = at.replace(tzinfo=UTC)
         found = last = None
@@ -75,8 +77,8 @@ class History:
 
     async def diff(self, before: At, after: At | None = None) -> list[Difference]:
         """Return what changed between two places; up to now where only one is given. Raises as `step`."""
-        first, second = [described(self.execution, (await self.step(at)).after.state) for at in (before, after)]
-        return list(differences(first, second))
+        first, second = [(await self.step(at)).after.state for at in (before, after)]
+        return changes(self.execution, first, second)
 
     async def all(self) -> list[Recorded]:
         """Return all stored entries so far; none where there is no such execution."""

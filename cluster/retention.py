@@ -9,7 +9,7 @@ from uuid import uuid4
 from perdure.actors.folded import Folded
 from perdure.actors.state import Purged, Started
 from perdure.cluster.connection import Connection
-from perdure.errors import BadInput, CorruptBlob, ExecutionNotFound
+from perdure.errors import BadInput, CorruptBlob, ExecutionNotFound, VersionConflict
 from perdure.events.entry import Entry, Happened, Recorded
 from perdure.events.vocabulary import Counted, ExecutionPurged
 from perdure.projections.queries import ended_before
@@ -50,7 +50,10 @@ async def purge(connection: Connection, execution: str) -> None:
     Repeating it, after a crash too, finishes the work. Raises BadInput for an execution that has not ended, and
     ExecutionNotFound.
     """
-    tombstone = await _tombstone(connection, execution)
+    try:
+        tombstone = await _tombstone(connection, execution)
+    except VersionConflict:  # another one purges it, or has told it something: look again
+        tombstone = await _tombstone(connection, execution)
     await connection.log.blobs.delete(tombstone.blobs)
     await connection.snapshots.delete(execution)
     await connection.log.purge(execution)  # last: as long as there is more than a tombstone, the work is not done

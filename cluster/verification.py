@@ -18,6 +18,7 @@ from perdure.actors.schedule_log import Folded as ScheduleFolded
 from perdure.actors.schedule_state import Schedule, is_schedule
 from perdure.actors.state import Started
 from perdure.cluster.connection import Connection
+from perdure.cluster.whole_verification import differing
 from perdure.definitions.loading import load
 from perdure.errors import CorruptBlob, PerdureError
 from perdure.events.entry import Entry, Happened, Recorded
@@ -35,7 +36,7 @@ _OF_ONE = (Executions(), Timeline(), Approvals(), DeadLetters())
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What is wrong with an execution, at its entry number `n`, or as a whole (0).
+    """What is wrong with an execution, at its entry number `n`, or as a whole (0); execution: "" is all of them.
 
     kind: corrupt, chain, fold, definition or projection.
     """
@@ -72,6 +73,13 @@ class Verification:
         """Return the ids of all executions and schedules that have entries."""
         return sorted(await self._connection.log.counts())
 
+    async def whole(self) -> Verified:
+        """Look at the read models that sum up many executions; their problems are of no execution."""
+        if self._projections is None:
+            return Verified("", 0, [])
+        found = await differing(self._connection.log, self._projections, [each.name for each in _OF_ONE])
+        return Verified("", 0, [Problem("", "projection", what) for what in found])
+
     async def verify(self, execution: str) -> Verified:
         """Look at one execution; what is wrong is told, not raised. Raises LogUnavailable."""
         chain, events = _Chain(execution), list[Happened]()
@@ -95,11 +103,18 @@ class Verification:
         if self._projections is None or self._scratch is None or is_schedule(chain.execution):
             return
         made = await asyncio.to_thread(self._scratch.rows, chain.execution, events)
-        stored = await self._projections.read(lambda connection: _rows(connection, chain.execution))
+        stored = await self._stored(chain.execution)
+        if made != stored:  # it may have gone on since the read models were brought up
+            await self.open()
+            stored = await self._stored(chain.execution)
         if made != stored and await self._connection.log.last(chain.execution) == chain.position:
             for table in made:
                 if made[table] != stored[table]:
                     chain.tell("projection", _difference(table, made[table], stored[table]))
+
+    async def _stored(self, execution: str) -> dict[str, list[dict[str, Any]]]:
+        assert self._projections is not None  # noqa: S101 (the caller has looked)
+        return await self._projections.read(lambda connection: _rows(connection, execution))
 
     async def _why_unusable(self, digest: str) -> str:
         """Say why a definition cannot be used any more; "" where it can. Each is looked at once."""
@@ -112,9 +127,11 @@ class Verification:
         return self._definitions[digest]
 
     def close(self) -> None:
-        """Forget what was made to compare with."""
+        """Forget what was made to compare with, and close the read models."""
         if self._scratch is not None:
             self._scratch.close()
+        if self._projections is not None:
+            self._projections.close()
 
 
 class _Chain:

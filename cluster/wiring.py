@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.execution import Execution
 from perdure.actors.limited import limited
 from perdure.actors.loop_watch import watch_loop
 from perdure.actors.mcp_pool import McpPool
@@ -15,6 +15,7 @@ from perdure.actors.outside import Outside
 from perdure.actors.schedule_actor import ScheduleActor
 from perdure.actors.schedule_log import ScheduleLog
 from perdure.actors.schedule_state import is_schedule, name_in
+from perdure.actors.surroundings import Surroundings
 from perdure.actors.work import CallElsewhere, call_in_thread, runs_apart, worker
 from perdure.cluster.assignment import assigned
 from perdure.cluster.code import CodeStore, bring

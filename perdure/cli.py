@@ -145,7 +145,8 @@ async def _show(execution: str, settings: "Settings", at: str | None, *, follow:
             for happened in recorded.unpack() if at is None or recorded.position <= last.recorded.position else ():
                 progress.feed(happened)
         if as_json:
-            typer.echo(console.as_json(described(execution, progress.state)))
+            fork = {"fork": progress.fork} if progress.fork else {}
+            typer.echo(console.as_json({**described(execution, progress.state), **fork}))
             return
         console.show(progress)
         outcome = getattr(progress.state, "outcome", None)

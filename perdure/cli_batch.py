@@ -21,6 +21,9 @@ _Where = Annotated[list[str] | None, typer.Option(show_default=False, help="name
 _Filter = Annotated[str | None, typer.Option(show_default=False, help="An expression, as of perdure list.")]
 _At = Annotated[str | None, typer.Option(show_default=False, help="Only those that are at this node, or state, now.")]
 _Error = Annotated[str | None, typer.Option(show_default=False, help="Only with an error of this type.")]
+_Parent = Annotated[str | None, typer.Option(show_default=False, help="Only children of this execution.")]
+_ForkedFrom = Annotated[str | None, typer.Option(show_default=False, help="Only forks of this execution.")]
+_Priority = Annotated[int | None, typer.Option(show_default=False, help="Only of this priority.")]
 _Time = Annotated[str | None, typer.Option(show_default=False, help="A time, or how long ago: 2h.")]
 _All = Annotated[bool, typer.Option("--all", help="All executions, where nothing else is said.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -34,13 +37,16 @@ _Id = Annotated[str, typer.Argument(help="The batch's id.", show_default=False)]
 def _command(action: "Action", does: str) -> Callable[..., None]:
     def command(
         status: _Names = None, workflow: _Names = None, where: _Where = None, filter: _Filter = None,
-        tag: _Names = None, at: _At = None, error: _Error = None, started_before: _Time = None,
-        started_after: _Time = None,
-        ended_before: _Time = None, every: _All = False, dry_run: _DryRun = False, yes: _Yes = False,
-        rate: _Rate = 50.0, reason: _Reason = "", by: _By = "", store: Store = None, as_json: AsJson = False,
+        tag: _Names = None, at: _At = None, parent: _Parent = None, forked_from: _ForkedFrom = None,
+        error: _Error = None, priority: _Priority = None, started_before: _Time = None, started_after: _Time = None,
+        ended_before: _Time = None, ended_after: _Time = None, every: _All = False, dry_run: _DryRun = False,
+        yes: _Yes = False, rate: _Rate = 50.0, reason: _Reason = "", by: _By = "", store: Store = None,
+        as_json: AsJson = False,
     ) -> None:  # fmt: skip
-        times = {"started_before": started_before, "started_after": started_after, "ended_before": ended_before}
-        query = _query(status, workflow, where, filter, tag, at, error, times)
+        times = {"started_before": started_before, "started_after": started_after, "ended_before": ended_before,
+                 "ended_after": ended_after}  # fmt: skip
+        query = _query(times, where, status=status, workflow=workflow, filter=filter, tag=tag, at=at, parent=parent,
+                       forked_from=forked_from, error=error, priority=priority)  # fmt: skip
         how = {"rate": rate, "reason": reason, "by": by, "every": every}
         _run(action, query, how, dry_run=dry_run, yes=yes, store=store, as_json=as_json)
 
@@ -64,7 +70,8 @@ def signal(
     name: Annotated[str, typer.Argument(help="The signal's name.", show_default=False)],
     data: Annotated[str | None, typer.Argument(help="Its data: JSON, or @FILE that holds it.")] = None,
     status: _Names = None, workflow: _Names = None, where: _Where = None, filter: _Filter = None, tag: _Names = None,
-    at: _At = None, started_before: _Time = None, started_after: _Time = None, every: _All = False,
+    at: _At = None, parent: _Parent = None, forked_from: _ForkedFrom = None, priority: _Priority = None,
+    started_before: _Time = None, started_after: _Time = None, every: _All = False,
     dry_run: _DryRun = False, yes: _Yes = False, rate: _Rate = 50.0, by: _By = "", store: Store = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -73,7 +80,8 @@ def signal(
     Example: perdure batch signal approved '{"by": "ann"}' --workflow order --at wait
     """
     times = {"started_before": started_before, "started_after": started_after}
-    query = _query(status, workflow, where, filter, tag, at, None, times)
+    query = _query(times, where, status=status, workflow=workflow, filter=filter, tag=tag, at=at, parent=parent,
+                   forked_from=forked_from, priority=priority)  # fmt: skip
     how = {"rate": rate, "by": by, "every": every, "signal": name, "data": data_from(data, "the signal's data")}
     _run("signal", query, how, dry_run=dry_run, yes=yes, store=store, as_json=as_json)
 
@@ -144,16 +152,11 @@ def _agreed(action: str, count: int) -> bool:
     return typer.confirm(f"{action} {count} executions?", err=True)
 
 
-def _query(
-    status: list[str] | None, workflow: list[str] | None, where: list[str] | None, filter: str | None,
-    tag: list[str] | None, at: str | None, error: str | None, times: dict[str, str | None],
-) -> dict[str, Any]:  # fmt: skip
+def _query(times: dict[str, str | None], where: list[str] | None, **rest: Any) -> dict[str, Any]:
     from perdure.cli_list import moment_of
 
-    return {
-        "status": status, "workflow": workflow, "where": attributes_from(where or [], "--where"), "filter": filter,
-        "tag": tag, "at": at, "error": error, **{name: moment_of(value, name) for name, value in times.items()},
-    }  # fmt: skip
+    moments = {name: moment_of(value, name) for name, value in times.items()}
+    return {**rest, "where": attributes_from(where or [], "--where"), **moments}
 
 
 def _progress(batch: "Batch") -> None:

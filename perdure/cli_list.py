@@ -34,6 +34,7 @@ def list_(
         str | None, typer.Option(help="Only those that are at this node, or in this state, now.", show_default=False)
     ] = None,
     parent: Annotated[str | None, typer.Option(help="Only children of this execution.", show_default=False)] = None,
+    forked_from: Annotated[str | None, typer.Option(help="Only forks of this execution.", show_default=False)] = None,
     error: Annotated[str | None, typer.Option(help="Only with an error of this type.", show_default=False)] = None,
     priority: Annotated[int | None, typer.Option(help="Only of this priority.", show_default=False)] = None,
     digest: Annotated[str | None, typer.Option(help="Only of this definition.", show_default=False)] = None,
@@ -58,8 +59,8 @@ def list_(
     query: dict[str, Any] = {
         "status": status or None, "workflow": workflow or None, "filter": filter,
         "where": attributes_from(where or [], "--where"),
-        "tag": tag or None, "at": at, "parent": parent, "error": error, "priority": priority, "digest": digest,
-        "order": order,
+        "tag": tag or None, "at": at, "parent": parent, "forked_from": forked_from, "error": error,
+        "priority": priority, "digest": digest, "order": order,
         **{name: moment_of(value, name) for name, value in times.items()},
     }  # fmt: skip
     if count:

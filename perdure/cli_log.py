@@ -110,11 +110,11 @@ async def _verify(
     count, entries, problems = 0, 0, list[dict[str, Any]]()
     async with await AsyncClient.open(settings, "none") as client:
         async for each in client.verify(executions or None, projections=projections):
-            count, entries = count + 1, entries + each.entries
+            count, entries = count + bool(each.execution), entries + each.entries
             problems += [msgspec.to_builtins(problem) for problem in each.problems]
             for problem in each.problems if not as_json else ():
                 place = f", entry {problem.n}" if problem.n else ""
-                typer.echo(f"{problem.execution}{place}: {problem.kind}: {problem.message}")
+                typer.echo(f"{problem.execution or 'all executions'}{place}: {problem.kind}: {problem.message}")
             if count % _TOLD_EVERY == 0:
                 say(f"{count} executions so far, {len(problems)} problems")
     return count, entries, problems

@@ -25,6 +25,7 @@ from perdure.cli_support import (
 from perdure.errors import BadInput, ExecutionFailed, ExecutionStopped
 
 if TYPE_CHECKING:
+    from perdure.actors.state import ExecutionState
     from perdure.cluster.client import AsyncClient
     from perdure.cluster.comparison import Comparison
     from perdure.cluster.settings import Settings
@@ -188,10 +189,12 @@ async def _changes(execution: str, since: Any, at: Any, settings: "Settings", *,
         print_json([each._asdict() for each in changes])
     else:
         show_changes(changes)
+        if not changes:
+            say("nothing changed")
 
 
 async def _replay(execution: str, at: int | datetime | None, settings: "Settings", *, as_json: bool) -> None:
-    from perdure.actors.described import described, differences
+    from perdure.actors.described import changes
     from perdure.actors.state import INITIAL
     from perdure.console_past import show_step
     from perdure.events.entry import as_data
@@ -200,17 +203,17 @@ async def _replay(execution: str, at: int | datetime | None, settings: "Settings
     async with await _looking(settings) as client:
         history = client.get(execution).history()
         last = await history.step(at)  # says so where there is no such place
-        before, began = described(execution, INITIAL), None
+        before: ExecutionState = INITIAL
+        began: datetime | None = None
         async for step in history.steps():
             if step.entry.n > last.entry.n:
                 break
-            after = described(execution, step.after.state)
-            changes = list(differences(before, after))
-            before, began = after, began or step.entry.at
+            changed = changes(execution, before, step.after.state)
+            before, began = step.after.state, began or step.entry.at
             if as_json:
-                rows.append({**as_data(step.entry), "changed": [each._asdict() for each in changes]})
+                rows.append({**as_data(step.entry), "changed": [each._asdict() for each in changed]})
             else:
-                show_step(step.entry, began, changes)
+                show_step(step.entry, began, changed)
     if as_json:
         print_json(rows)
 

@@ -29,6 +29,7 @@ from perdure.events.vocabulary import (
     ExecutionAdmitted,
     ExecutionFailed,
     ExecutionFailing,
+    ExecutionForked,
     ExecutionQueued,
     ExecutionStarted,
     LimitClaim,
@@ -79,6 +80,7 @@ class Progress:
         self.ended: dict[str, datetime] = {}
         self._over: dict[str, NodeState] = {}
         self.started: datetime | None = None
+        self.fork: dict[str, Any] = {}
         self.saying = Saying()
 
     def feed(self, happened: Happened) -> str | None:
@@ -87,6 +89,8 @@ class Progress:
         self.state = evolve(self.state, event)
         if isinstance(event, ExecutionStarted):
             self.started = happened.at
+        elif isinstance(event, ExecutionForked):
+            self.fork = {"of": event.execution, "after": event.at}
         node: str | None = getattr(event, "node", None)
         if node is None or isinstance(event, ExecutionFailed | ExecutionFailing):
             return None
@@ -196,6 +200,8 @@ def show(progress: Progress) -> None:
         f"[bold]{escape(progress.execution)}[/]  {state.started.workflow}  "
         f"[{STYLES[state.status]}]{state.status}[/]  {started}"
     )
+    if progress.fork:
+        console.print("  a fork of {of}, after its entry {after}".format(**progress.fork), markup=False, soft_wrap=True)
     if state.status == "queued" and state.queued is not None:
         console.print(f"  waits for {escape(_claimed(state.queued))}; see perdure status --queue")
     queued = Counter(node.waits_for for node in state.nodes.values() if node.waits_for)

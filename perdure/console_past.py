@@ -52,13 +52,16 @@ def show_changes(changes: Sequence[Difference]) -> None:
 
 
 def show_comparison(told: Comparison) -> None:
-    """Show two executions beside each other: nodes that differ, then the whole."""
+    """Show two executions beside each other: nodes that differ, and those of the main body, then the whole."""
     one, other = told.one, told.other
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("", one.execution, other.execution):
         table.add_column(escape(heading), overflow="fold")
-    for path in told.nodes:
-        table.add_row(escape(path), _node(one.nodes.get(path)), _node(other.nodes.get(path)))
+    differ = set(told.nodes)
+    for path in dict.fromkeys([*one.nodes, *other.nodes]):
+        if path in differ or not {"/", "["} & set(path):
+            both = [_node(each.nodes.get(path), whole=path in differ) for each in (one, other)]
+            table.add_row(escape(path), *both, style="" if path in differ else "dim")
     for name in ("status", "output", "error", "seconds", "tokens", "cost", "digest", "input"):
         mine, theirs = getattr(one, name), getattr(other, name)
         if name in ("status", "seconds", "tokens", "cost") or mine != theirs:
@@ -68,12 +71,14 @@ def show_comparison(told: Comparison) -> None:
     console.print(f"{same} nodes the same, {len(told.nodes)} differ; the outcomes {'agree' if told.same else 'differ'}")
 
 
-def _node(node: NodeSummary | None) -> str:
+def _node(node: NodeSummary | None, *, whole: bool) -> str:
     if node is None:
         return "[dim]none[/]"
-    what = node.error or ("" if node.output is None else short(node.output))
+    what = (node.error or ("" if node.output is None else short(node.output))) if whole else ""
     took = f" {node.seconds:.2f} s" if node.seconds is not None else ""
-    return f"[{STYLES[node.status]}]{node.status}[/]{' (reused)' if node.reused else ''}{took}  {escape(what)}"
+    paid = f" {node.tokens} tokens" if node.tokens else ""
+    paid += f" cost {node.cost:g}" if node.cost else ""
+    return f"[{STYLES[node.status]}]{node.status}[/]{' (reused)' if node.reused else ''}{took}{paid}  {escape(what)}"
 
 
 def show_evaluated(told: Sequence[Evaluated], *, dry: bool) -> None:
@@ -87,7 +92,7 @@ def show_evaluated(told: Sequence[Evaluated], *, dry: bool) -> None:
             )
         if each.problem:
             console.print(f"    {each.problem}", markup=False, soft_wrap=True)
-        if each.same is False and each.now is not None:
+        if each.same is False and each.was is not None and each.now is not None:
             was, now = (each.was.error or each.was.output), (each.now.error or each.now.output)
             console.print(f"    {each.was.status}: {short(was)}", markup=False, soft_wrap=True)
             console.print(f"    {each.now.status}: {short(now)}", markup=False, soft_wrap=True)

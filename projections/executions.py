@@ -13,6 +13,7 @@ from perdure.events.vocabulary import (
     ExecutionCancelling,
     ExecutionCompensating,
     ExecutionFailed,
+    ExecutionForked,
     ExecutionPaused,
     ExecutionPurged,
     ExecutionQueued,
@@ -40,7 +41,7 @@ class Executions(BuiltIn):
     """Folds the tables executions, attributes, tags, current and timers."""
 
     name = "executions"
-    version = 2
+    version = 3
     tables = (executions, attributes, tags, current, timers)
 
     def fold(self, connection: Connection, events: Sequence[Happened]) -> None:
@@ -80,13 +81,19 @@ def _started(batch: _Batch, item: Happened, event: ExecutionStarted) -> None:
     batch.executions.put(
         began=item.position, id=item.execution, workflow=event.workflow, digest=event.digest, status="running",
         priority=event.priority, parent=parent and parent.execution, parent_node=parent and parent.node,
-        started_at=item.at, ended_at=None, changed_at=item.at, failed_node=None, error_type=None, error_message=None,
-        search=event.search, tags=event.tags, **_NO_FLAGS,
+        forked_from=None, started_at=item.at, ended_at=None, changed_at=item.at, failed_node=None, error_type=None,
+        error_message=None, search=event.search, tags=event.tags, **_NO_FLAGS,
     )  # fmt: skip
     for name, value in event.search.items():
         batch.attributes.put(execution=item.execution, name=name, began=item.position, **_typed(value))
     for tag in event.tags:
         batch.tags.put(execution=item.execution, tag=tag, began=item.position)
+
+
+def _forked(batch: _Batch, item: Happened, event: ExecutionForked) -> None:
+    row = batch.executions.get(item.execution)
+    if row is not None:
+        batch.executions.change(row, forked_from=event.execution)
 
 
 def _typed(value: Any) -> Row:
@@ -177,6 +184,7 @@ def _disarmed(batch: _Batch, item: Happened, event: TimerFired | TimerCancelled 
 
 _HANDLERS: dict[type, Callable[[_Batch, Happened, Any], None]] = {
     ExecutionStarted: _started,
+    ExecutionForked: _forked,
     **dict.fromkeys(STATUS, _changed),
     ExecutionPurged: _purged,
     **dict.fromkeys((NodeScheduled, NodeWaiting, NodeOpened, ChildRequested), _at_node),

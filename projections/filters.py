@@ -23,6 +23,7 @@ COLUMNS: dict[str, ColumnElement[Any]] = {
     "status": executions.c.status,
     "priority": executions.c.priority,
     "parent": executions.c.parent,
+    "forked_from": executions.c.forked_from,
     "started": executions.c.started_at,
     "ended": executions.c.ended_at,
     "changed": executions.c.changed_at,

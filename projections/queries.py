@@ -55,6 +55,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     at: str | None = None
     digest: str | None = None
     parent: str | None = None
+    forked_from: str | None = None
     error: str | None = None
     priority: int | None = None
     started_after: datetime | str | None = None
@@ -85,7 +86,7 @@ def conditions(query: Query, began: Began = executions.c.began) -> list[ColumnEl
     )
     workflows = _several(query.workflow)
     found += [executions.c.workflow.in_(workflows)] if workflows else []
-    for name in ("digest", "parent", "priority"):
+    for name in ("digest", "parent", "forked_from", "priority"):
         value = getattr(query, name)
         found += [executions.c[name] == value] if value is not None else []
     found += [executions.c.error_type == query.error] if query.error is not None else []

@@ -48,7 +48,13 @@ class Projections:
     def __init__(self, url: str | Path, own: Sequence[Projection] = (), batch: int = BATCH) -> None:
         self._batch = batch
         self.store = Store(url)
+        self.own = tuple(own)
         self._projections = _checked([*built_in(), *own])
+
+    @property
+    def all(self) -> list[Projection]:
+        """All projections."""
+        return list(self._projections.values())
 
     @property
     def names(self) -> list[str]:
@@ -60,26 +66,27 @@ class Projections:
         await asyncio.to_thread(self._prepare, await log.identity())
         return await asyncio.to_thread(self._read, tracking.positions)
 
-    async def catch_up(self, log: Log, names: Iterable[str] | None = None) -> int:
+    async def catch_up(self, log: Log, names: Iterable[str] | None = None, until: int | None = None) -> int:
         """Fold what is not folded yet, of these projections, or of all; return the position that they have reached.
 
+        until: the position of the last entry to fold, other than the log's newest.
         Raises EnvironmentProblem where the database cannot be used, LogUnavailable.
         """
         chosen = self._chosen(names)
-        reached, last, empty = await self.prepare(log), await log.last(), 0
+        reached, last, empty = await self.prepare(log), await log.last() if until is None else until, 0
         while True:
             if gone := [each.name for each in chosen if each.name not in reached]:
                 raise EnvironmentProblem(f"the projection {gone[0]!r} was taken away meanwhile; ask again")
             places = [reached[projection.name] for projection in chosen]
             if (low := min(places)) >= last:  # what comes meanwhile is another call's
                 return low
-            if not await self._fold_behind(log, chosen, reached, low):
+            if not await self._fold_behind(log, chosen, reached, low, until):
                 if (empty := empty + 1) > _EMPTY:
                     return low
                 await asyncio.sleep(_AGAIN_SECONDS)  # a replica answered that is behind
             if (high := max(places)) > low:  # those in front go on, however far behind another one is
                 ahead = [each for each in chosen if reached[each.name] == high]
-                await self._fold_behind(log, ahead, reached, high)
+                await self._fold_behind(log, ahead, reached, high, until)
             reached = await asyncio.to_thread(self._read, tracking.positions)
 
     async def rebuild(self, log: Log, names: Iterable[str]) -> None:
@@ -145,9 +152,12 @@ class Projections:
                 connection.exec_driver_sql("LOCK TABLE tracking IN EXCLUSIVE MODE")
             yield connection
 
-    async def _fold_behind(self, log: Log, chosen: list[Projection], reached: dict[str, int], after: int) -> bool:
+    async def _fold_behind(
+        self, log: Log, chosen: list[Projection], reached: dict[str, int], after: int, until: int | None
+    ) -> bool:
         """Fold the entries behind a position, so many at once; say whether there were any."""
-        if batch := await _batch(log, after, self._batch):
+        batch = await _batch(log, after, self._batch)
+        if batch := [each for each in batch if until is None or each.recorded.position <= until]:
             await asyncio.to_thread(self._fold, chosen, reached, batch)
         return bool(batch)
 

@@ -6,7 +6,7 @@ from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, Meta
 
 from perdure.projections.types import Json, Moment, Position, Short, Words
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest migration."""
 
 metadata = MetaData()
@@ -44,6 +44,7 @@ executions = Table(
     Column("priority", Integer, nullable=False),
     Column("parent", Words),
     Column("parent_node", Words),
+    Column("forked_from", Words),
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
     Column("changed_at", Moment, nullable=False),
@@ -64,6 +65,7 @@ executions = Table(
     Index("executions_priority", "priority", "began"),
     Index("executions_digest", "digest", "began"),
     Index("executions_parent", "parent", "began"),
+    Index("executions_forked_from", "forked_from", "began"),
     Index("executions_error", "error_type", "began"),
 )
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from perdure import tool
-from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.execution import Execution
 from perdure.actors.inputs import StartExecution
 from perdure.actors.memories import records_of
 from perdure.actors.models import Endpoint, Models
+from perdure.actors.surroundings import Surroundings
 from perdure.actors.tools import locate
 from perdure.actors.work import Work, call_in_thread, worker
 from perdure.cluster.connection import Connection, open_connection

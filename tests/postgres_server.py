@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,6 @@ def postgres_server(folder: Path) -> Iterator[str]:
     user = _USER if as_root else None
     if as_root:
         shutil.chown(folder, _USER)
-        for above in folder.parents[:3]:  # pytest's own, which only their owner may enter
-            above.chmod(above.stat().st_mode | 0o011)
     data = folder / "data"
     initdb = [_found("initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
     initdb += ["--locale-provider=icu", "--icu-locale=en-US"]  # sorts as people do: what relies on bytes shows
@@ -75,8 +74,9 @@ def _found(name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as address:
+def postgres_address() -> Iterator[str]:
+    # Not in pytest's folders: only their owner may enter those, and the server is somebody else.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder, postgres_server(Path(folder)) as address:
         yield address
 
 

@@ -120,7 +120,7 @@ def test_hostile_replies_end_in_typed_errors_and_give_no_secret_away(
 ) -> None:
     if where == "on Ray":
         request.getfixturevalue("local_ray")
-    monkeypatch.setattr("perdure.actors.execution.EVERY", 6)  # snapshots, which are compressed
+    monkeypatch.setattr("perdure.actors.saving.EVERY", 6)  # snapshots, which are compressed
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/TOKEN").write_text(TOKEN)
     (tmp_path / "secrets/KEY").write_text(KEY)

@@ -14,7 +14,7 @@ from histories import append, start
 
 import perdure
 from perdure import Settings
-from perdure.cluster.batch_records import Batch
+from perdure.cluster.batch_records import ACTIONS, Batch
 from perdure.cluster.batches import Batches
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.run import AsyncRun
@@ -233,6 +233,12 @@ async def test_a_batch_keeps_its_pace(client: AsyncClient) -> None:
         ("signal", {"workflow": "x"}, "a signal has a name"),
         ("cancel", {"workflow": "x", "limit": 3}, "cannot be asked for by 'limit'"),
         ("cancel", {"status": "done"}, "status 'done': it is one of"),
+        ("cancel", {"workflow": "x", "rate": float("inf")}, "rate inf"),
+        ("cancel", {"workflow": "x", "rate": "5"}, "rate '5'"),
+        ("cancel", {"workflow": "x", "reason": 5}, "reason 5: it is text"),
+        ("cancel", {"where": {"a": object()}}, "where cannot be recorded"),
+        ("signal", {"workflow": "x", "signal": "go", "data": float("nan")}, "data cannot be recorded: it has NaN"),
+        ("signal", {"workflow": "x", "signal": "go", "data": "x" * 600_000}, "data has 600002 bytes"),
     ],
 )
 async def test_a_batch_that_makes_no_sense_is_refused(
@@ -240,6 +246,9 @@ async def test_a_batch_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match=why):
         await client.batch(action, **given)
+    assert all(
+        each.action in ACTIONS for each in await client.batches()
+    )  # and leaves nothing behind that cannot be read
 
 
 async def test_more_than_a_page_of_executions_is_gone_through(client: AsyncClient) -> None:

@@ -73,6 +73,26 @@ def test_a_batch_of_everything_wants_to_be_meant(cli: Cli) -> None:
         cli("batch", "show", "x")
 
 
+def test_a_batch_takes_the_filters_of_the_list(cli: Cli, client: Client) -> None:
+    def options(*words: str) -> set[str]:
+        command: Any = get_command(app)
+        for word in words:
+            command = command.commands[word]
+        return {name for each in command.params for name in each.opts}
+
+    filters = options("list") - {"--order", "--limit", "--cursor", "--count", "--stale"}
+    for action in ("cancel", "terminate", "pause", "resume", "retry", "purge"):
+        assert filters <= options("batch", action)
+    assert filters - {"--error", "--ended-after", "--ended-before"} <= options("batch", "signal")
+    run = client.start(FLOW, id="source", priority=3)
+    run.fork(id="fork")
+    for words in (["--forked-from", "source"], ["--filter", "forked_from == 'source'"]):
+        assert "cancel: 1 executions: fork" in cli("batch", "cancel", *words, "--dry-run").stderr
+    assert "cancel: 0 executions" in cli("batch", "cancel", "--parent", "source", "--dry-run").stderr
+    assert "signal: 2 executions" in cli("batch", "signal", "go", "--priority", "3", "--dry-run").stderr
+    cli("batch", "terminate", "--priority", "3", "--yes")
+
+
 def test_subscriptions_are_listed_and_deleted(cli: Cli, client: Client) -> None:
     client.subscribe(["ExecutionFailed"], durable="pager").close()
     (row,) = json.loads(cli("subscriptions", "list", "--json").stdout)

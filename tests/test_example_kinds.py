@@ -1,5 +1,6 @@
 """Every example of a node kind runs as it stands, on the real server, and ends as its first lines say."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,26 @@ def test_every_kind_has_an_example_with_a_node_of_it_and_every_example_has_a_tes
     assert files.keys() == OUTPUTS.keys() | ERRORS.keys() | TOLD
     for kind in KINDS.keys() - {"custom"}:  # what that runs is installed: see test_own_kinds
         assert kind in {kind_of(node) for node in files[kind].nodes.values()}
+
+
+async def ended(run: AsyncRun) -> None:
+    with contextlib.suppress(ExecutionFailed):
+        await run.result(20)
+
+
+async def test_every_example_evaluated_as_it_is_ends_as_it_did_and_nothing_is_called(client: AsyncClient) -> None:
+    runs = {example: await started(client, example) for example in (*OUTPUTS, *ERRORS, *TOLD)}
+    await waiting(runs["approval"], "ask")
+    await runs["approval"].approve("ask", by="ann", data={"reason": "late"})
+    await waiting(runs["wait"], "payment")
+    await runs["wait"].signal("paid", {"amount": 30})
+    for told in ("nobody_in", "delivered"):
+        await runs["statechart"].wait_for("delivery/chart/on_the_way", 20)
+        await runs["statechart"].signal(told, {"by": "ann"} if told == "delivered" else None)
+    for run in runs.values():
+        await ended(run)
+    for example in runs:
+        (found,) = [each async for each in client.evaluate(FOLDER / f"{example}.yaml", 1)]
+        assert found.execution == runs[example].id
+        assert (example, found.same, found.problem, found.ran, found.nodes) == (example, True, "", [], [])
+    assert [each.problems async for each in client.verify([run.id for run in runs.values()])] == [[]] * len(runs)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from scenario import EXECUTION, plan_of, start
 
 from perdure.actors.decisions import decide
-from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.execution import Execution
 from perdure.actors.folded import Folded
 from perdure.actors.inputs import CompensateExecution, FireTimer, ReportChild, ReportCompensation, SignalExecution
 from perdure.actors.state import Started
+from perdure.actors.surroundings import Surroundings
 from perdure.actors.time_limits import Timeout
 from perdure.actors.work import Work, WorkerLost
 from perdure.definitions.plan import Plan
@@ -25,6 +26,7 @@ from perdure.errors import Deposed, LogUnavailable
 from perdure.events.entry import Entry, Recorded
 from perdure.events.log import Log
 from perdure.events.memory_log import MemoryLog
+from perdure.events.snapshots import Snapshots
 from perdure.events.vocabulary import ChildRequested, CommandRefused, NodeResumed, NodeSucceeded, Parent
 
 
@@ -59,8 +61,8 @@ class World:
     def around(self, epoch: int = 1, near: float = 3600) -> Surroundings:
         return Surroundings(self.log, self.plan_for, self.work, self, epoch, lambda: near)
 
-    def actor(self, epoch: int = 1, near: float = 3600) -> Execution:
-        return Execution(EXECUTION, self.around(epoch, near))
+    def actor(self, epoch: int = 1, near: float = 3600, snapshots: Snapshots | None = None) -> Execution:
+        return Execution(EXECUTION, replace(self.around(epoch, near), snapshots=snapshots))
 
     async def state(self) -> Started:
         folded = Folded()

@@ -291,6 +291,8 @@ def test_replies_and_calls_of_an_agent_up_to_the_point_are_not_paid_again_also_u
 def test_forking_from_a_node_that_is_not_there_says_which_was_meant() -> None:
     with pytest.raises(BadInput, match="did you mean 'classify'"):
         whole().fork(nodes=("clasify",))
+    with pytest.raises(BadInput, match="what is within 'classify' begins anew with it"):
+        whole().fork(nodes=("classify[0]/one",))
 
 
 def test_a_handler_begins_anew_with_the_node_that_it_is_for() -> None:

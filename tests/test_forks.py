@@ -168,6 +168,17 @@ async def test_forks_of_forks_reuse_what_any_of_them_did(client: AsyncClient) ->
     assert [blob.at for blob in slim.blobs] == ["/events/0/input", "/events/1/past"]
 
 
+async def test_forks_of_forks_are_so_many_deep_at_most(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.cluster.forks._DEEPEST", 3)
+    run = await client.start(FLOW, "d", id="deep-0")
+    for number in range(1, 3):
+        await run.result(20)
+        run = await run.fork(from_="second", id=f"deep-{number}")
+    assert await run.result(20) == ["d", "good"]
+    with pytest.raises(BadInput, match="'deep-2' is a fork of forks, 3 deep; start a new execution instead"):
+        await run.fork()
+
+
 async def test_a_fork_is_exported_and_goes_on_elsewhere(client: AsyncClient, tmp_path: Path) -> None:
     run = await client.start(FLOW, "z", id="source")
     await run.result(20)
@@ -201,6 +212,11 @@ async def test_forks_are_listed_with_the_others(client: AsyncClient, case: Async
     await forked.result(20)
     rows = {row["id"]: row for row in await client.executions(limit=100)}
     assert (rows["listed"]["workflow"], rows["listed"]["status"]) == ("customer-support", "succeeded")
+    assert (rows["listed"]["forked_from"], rows[case.id]["forked_from"]) == (case.id, None)
+    other = await forked.fork(id="of-listed")
+    await other.result(20)
+    assert [row["id"] for row in await client.executions(forked_from="listed")] == ["of-listed"]
+    assert "listed" in {row["id"] for row in await client.executions(filter=f"forked_from == '{case.id}'")}
 
 
 async def test_a_past_that_was_removed_is_refused_and_a_fork_of_it_stands_alone(client: AsyncClient) -> None:

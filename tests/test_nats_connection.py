@@ -1,5 +1,6 @@
 """What our NATS client writes and reads itself is what nats-py would have written and read."""
 
+import asyncio
 import contextlib
 from uuid import uuid4
 
@@ -56,3 +57,15 @@ async def _heard(client: Nats, heard: Subscription, subject: str, data: bytes, h
 async def test_a_header_name_with_a_line_break_is_refused(connection: Connection) -> None:
     with pytest.raises(BadHeaderError):
         await connection.nats.publish("test.headers", headers={"two\nlines": "x"})
+
+
+async def test_a_flush_that_is_given_up_does_not_make_the_client_deaf(connection: Connection) -> None:
+    nats = connection.nats
+    for turns in range(8):  # of the loop, in which the answer comes at some time
+        flush = asyncio.create_task(nats.flush())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        flush.cancel()
+        await asyncio.wait([flush])
+        await nats.flush()
+        assert await connection.log.last() >= 0

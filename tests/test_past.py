@@ -1,6 +1,7 @@
 """Looking into the past: replay, states at any place, comparison, verification, evaluation, and their commands."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -110,6 +111,12 @@ def test_the_difference_between_two_places_is_told_place_by_place(client: Client
     assert history.diff(1, 1) == []
 
 
+@pytest.mark.parametrize("at", ["17", 1.5, True])
+def test_a_place_that_is_neither_a_number_nor_a_time_is_refused(client: Client, at: Any) -> None:
+    with pytest.raises(BadInput, match="a place in the past is the number of an entry, or a datetime"):
+        client.get("s-1").history().at(at)
+
+
 @pytest.mark.parametrize("at", [0, 99])
 def test_a_place_that_is_not_there_is_refused_with_those_that_are(client: Client, at: int) -> None:
     with pytest.raises(BadInput, match=f"entries 1 to [0-9]+, and none has the number {at}"):
@@ -133,10 +140,19 @@ def test_replay_prints_every_entry_with_what_it_changed(cli: Cli, client: Client
     assert {"place": "status", "before": "queued", "after": "running"} in rows[0]["changed"]
 
 
+def test_replay_and_fork_take_a_time_for_a_place(cli: Cli, client: Client) -> None:
+    entries = [recorded.entry for recorded in client.get("s-60").history()]
+    at = entries[1].at.isoformat()
+    rows = json.loads(cli("replay", "s-60", "--at", at, "--json").stdout)
+    assert [row["n"] for row in rows] == [entry.n for entry in entries if entry.at <= entries[1].at]
+    assert cli("fork", "t-1", "--at", at.replace("+00:00", "Z"), "--id", "f-time", "--local").stdout
+
+
 def test_replay_tells_the_difference_between_two_places(cli: Cli) -> None:
     changes = json.loads(cli("replay", "s-1", "--since", "1", "--json").stdout)
     assert {"place": "status", "before": "running", "after": "succeeded"} in changes
     assert "status: running → succeeded" in cli("replay", "s-1", "--since", "1").stderr
+    assert cli("replay", "s-1", "--since", "2", "--at", "2").stderr == "nothing changed\n"
 
 
 def test_show_at_shows_the_state_as_it_was(cli: Cli, client: Client) -> None:
@@ -148,8 +164,11 @@ def test_show_at_shows_the_state_as_it_was(cli: Cli, client: Client) -> None:
 
 def test_the_timeline_draws_attempts_and_waits(cli: Cli) -> None:
     drawn = cli("show", "s-60", "--timeline").stderr
-    assert "attempt   doubled" in drawn
-    assert "wait      ok" in drawn
+    rows = {line[:43].strip(): line[44:] for line in drawn.splitlines()}
+    whole, waits = rows["execution"], rows["wait      ok"]
+    assert 20 < whole.count("━") >= waits.count("▒") > 0  # as long as it took, of the whole
+    assert rows["attempt   doubled"].index("█") <= waits.index("▒") <= rows["attempt   added"].index("█")
+    assert rows["attempt   added"].rstrip().endswith(" s")
     spans = json.loads(cli("show", "s-60", "--timeline", "--json").stdout)
     assert {span["kind"] for span in spans} >= {"execution", "attempt", "wait"}
 
@@ -173,6 +192,10 @@ def test_the_command_forks_drives_the_fork_and_prints_its_output(cli: Cli) -> No
     done = cli("fork", "t-1", "--from", "added", "--id", "f-1", "--local")
     assert json.loads(done.stdout) == {"sum": 3}
     assert "a fork of t-1; reused: doubled" in done.stderr
+    assert re.search(r"a fork of t-1, after its entry [0-9]+", cli("show", "f-1").stderr)
+    assert json.loads(cli("show", "f-1", "--json").stdout)["fork"]["of"] == "t-1"
+    listed = {row["id"] for row in json.loads(cli("list", "--forked-from", "t-1", "--json").stdout)}
+    assert "f-1" in listed <= {"f-1", "f-time"}
     told = json.loads(cli("fork", "t-1", "--from", "doubled", "--input", '{"number": 5}', "--local", "--json").stdout)
     assert (told["of"], told["output"]) == ("t-1", {"sum": 11})
 
@@ -262,11 +285,31 @@ def test_a_dry_run_calls_nothing_and_says_what_would_be_called(cli: Cli, tmp_pat
     assert {each["same"] for each in told.values()} == {None}
 
 
+def test_an_evaluation_of_nothing_is_no_success(cli: Cli, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no execution of a workflow 'other' has succeeded or failed here"):
+        evaluated(cli, tmp_path, flow(), "--of", "other")
+
+
 def test_a_changed_output_differs_without_any_call(cli: Cli, tmp_path: Path) -> None:
     told = evaluated(cli, tmp_path, flow(output="${{ nodes.doubled.output }}"), "--last", "3", code=1)
     assert CALLS == []
     assert len(told) == 3
     assert all(each["nodes"] == [] for each in told.values())
+
+
+async def test_an_execution_that_cannot_be_read_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    async with await perdure.connect_async(Settings(store=tmp_path / "store"), local=True) as client:
+        for name, value in (("sound", "x"), ("damaged", "x" * 300_000)):
+            await (
+                await client.start({"name": "w", "nodes": {"a": {"set": "${{ len(input) }}"}}}, value, id=name)
+            ).result(20)
+        log = client._connection.log
+        await log.blobs.delete([blob.name async for each in log.read_stored("damaged") for blob in each.slim.blobs])
+        changed = {"name": "w", "nodes": {"a": {"set": "${{ len(input) + 0 }}"}}}
+        told = {each.execution: each async for each in client.evaluate(changed)}
+    assert (told["sound"].same, told["sound"].problem) == (True, "")
+    assert (told["damaged"].same, told["damaged"].was) == (None, None)
+    assert "blob" in told["damaged"].problem
 
 
 def test_the_report_for_people_names_what_differs(cli: Cli, tmp_path: Path) -> None:

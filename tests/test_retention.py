@@ -130,3 +130,11 @@ async def test_what_has_not_ended_or_is_not_there_is_not_purged(client: AsyncCli
     with pytest.raises(ExecutionNotFound):
         await retention.purge(client._connection, "never")
     await asyncio.sleep(0)
+
+
+async def test_several_that_purge_the_same_execution_at_once_all_succeed(client: AsyncClient) -> None:
+    await finished(client, "x-1", "n" * 200_000)
+    await asyncio.gather(*(retention.purge(client._connection, "x-1") for _ in range(6)))
+    (entry,) = await entries(client, "x-1")
+    assert [type(event) for event in entry.events] == [ExecutionPurged]
+    assert await blobs_of(client._connection) == []

@@ -11,9 +11,10 @@ import pytest
 from scenario import EXECUTION, plan_of, start
 
 from perdure import tool
-from perdure.actors.execution import Execution, Surroundings
+from perdure.actors.execution import Execution
 from perdure.actors.models import Models
 from perdure.actors.secret_values import Secrets
+from perdure.actors.surroundings import Surroundings
 from perdure.actors.tools import locate
 from perdure.actors.work import ToolFailed, call_in_thread, error_of, worker
 from perdure.cluster.logs import record_of

@@ -38,11 +38,10 @@ CHAIN = plan_of({f"n{i}": {"tool": "t", "needs": [f"n{i - 1}"] if i else []} for
 async def long_world() -> tuple[World, MemorySnapshots]:
     """An execution of more entries than EVERY, run to its end with snapshots."""
     world, snapshots = World(CHAIN), MemorySnapshots()
-    actor = world.actor()
-    actor._around = type(actor._around)(**{**actor._around.__dict__, "snapshots": snapshots})
+    actor = world.actor(snapshots=snapshots)
     await actor.run(start(CHAIN))
-    assert actor._saving is not None
-    await actor._saving
+    assert actor._saving.under_way is not None
+    await actor._saving.under_way
     return world, snapshots
 
 
@@ -87,11 +86,10 @@ async def test_after_a_long_load_the_next_append_saves_a_snapshot() -> None:
     first.cancel()
     await asyncio.wait([first])
     gate.set()
-    actor = world.actor(2)
-    actor._around = type(actor._around)(**{**actor._around.__dict__, "snapshots": snapshots})
+    actor = world.actor(2, snapshots=snapshots)
     await actor.run(start(plan))
-    assert actor._saving is not None
-    await actor._saving
+    assert actor._saving.under_way is not None
+    await actor._saving.under_way
     assert EXECUTION in snapshots.saved
 
 

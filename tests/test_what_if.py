@@ -1,5 +1,6 @@
 """An execution under another definition: what is answered from the record, and what is really called."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,18 +13,21 @@ from perdure.actors.inputs import (
     DecideApproval,
     FireTimer,
     Input,
+    PauseExecution,
     ReportChild,
     ReportFailure,
     ReportSuccess,
+    ResumeExecution,
     SignalExecution,
 )
 from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.work import Work
-from perdure.cluster.record import results_of
+from perdure.cluster.record import Record
 from perdure.cluster.what_if import Runner, WhatIf
 from perdure.definitions.loading import load
 from perdure.definitions.plan import Plan
+from perdure.events.entry import Entry
 from perdure.events.vocabulary import Error, Event, ExecutionSucceeded
 from perdure.scripts import as_reply
 from perdure.testing import calls
@@ -55,7 +59,7 @@ class Calls:
 async def tried(
     before: Plan, events: list[Event], plan: Plan, runner: Runner | None, value: Any = None
 ) -> tuple[WhatIf, Any]:
-    what_if = WhatIf(plan, results_of({before.digest: before}, events), runner, NOW)
+    what_if = WhatIf(plan, Record({before.digest: before}, [Entry("e", 1, "", NOW, events)]), runner, NOW)
     return what_if, await what_if.run(start(plan, value))
 
 
@@ -176,3 +180,127 @@ async def test_what_a_real_call_raises_is_its_failure(raises: Exception) -> None
     before, after = plan_of({"a": {"set": 1}}), plan_of({"a": {"tool": "a"}})
     _, state = await tried(before, recorded(before), after, Runner(work, Secrets(), Outside()))
     assert state.outcome.error.type == type(raises).__name__
+
+
+def moments(plan: Plan, *inputs: tuple[float, Input], value: Any = None) -> list[Entry]:
+    """Return what is recorded when inputs come so many seconds after the start."""
+    entries, events = list[Entry](), list[Event]()
+    for seconds, given in ((0.0, start(plan, value)), *inputs):
+        at = NOW + timedelta(seconds=seconds)
+        entries.append(
+            Entry(f"e{len(entries)}", len(entries) + 1, "", at, decide(plan, EXECUTION, fold(events), given, at)[0])
+        )
+        events += entries[-1].events
+    return entries
+
+
+async def again(
+    plan: Plan, past: list[Entry], changed: Plan | None = None, runner: Runner | None = None
+) -> tuple[WhatIf, Any]:
+    changed = changed or plan
+    what_if = WhatIf(changed, Record({plan.digest: plan}, past), runner, NOW)
+    return what_if, await what_if.run(start(changed))
+
+
+def told(event: str, data: Any = None) -> SignalExecution:
+    return SignalExecution(f"told-{event}", EXECUTION, event, data)
+
+
+def chart(delay: str = "2h", output: str = "${{ context.opened }}") -> Plan:
+    return load({
+        "name": "door", "kind": "statechart", "initial": "closed", "context": {"opened": 0}, "output": output,
+        "states": {
+            "closed": {"on": {"open": {"target": "opened", "do": [{"set": {"opened": "${{ context.opened + 1 }}"}}]}}},
+            "opened": {"on": {"close": "closed", "lock": "done"}, "after": {delay: "left"}},
+            "done": {"type": "final"}, "left": {"type": "final"},
+        },
+    }).plan  # fmt: skip
+
+
+async def test_a_statechart_is_told_again_what_it_was_told_when_it_was() -> None:
+    plan = chart()
+    past = moments(plan, (1, told("open")), (2, told("open")), (3, told("close")), (4, told("open")), (5, told("lock")))
+    _, state = await again(plan, past)
+    assert state.outcome == ExecutionSucceeded(2)
+    _, state = await again(plan, past, chart(output="${{ context.opened * 10 }}"))
+    assert state.outcome == ExecutionSucceeded(20)
+
+
+async def test_a_delay_that_is_shorter_now_is_over_before_what_came_later() -> None:
+    past = moments(chart(), (1, told("open")), (60, told("close")), (61, told("open")), (62, told("lock")))
+    _, state = await again(chart(), past, chart("30s"))
+    assert state.main.chart.configuration == ("left",)
+    assert state.outcome == ExecutionSucceeded(1)
+
+
+async def test_what_a_statechart_was_told_during_a_pause_is_told_once() -> None:
+    plan = chart()
+    pause, resume = PauseExecution("p", EXECUTION), ResumeExecution("r", EXECUTION)
+    past = moments(
+        plan, (1, pause), (2, told("open")), (3, told("close")), (4, resume), (5, told("open")), (6, told("lock"))
+    )
+    _, state = await again(plan, past)
+    assert state.outcome == ExecutionSucceeded(2)
+
+
+async def test_a_signal_that_came_before_anybody_waited_for_it_is_answered_too() -> None:
+    plan = plan_of({"a": {"tool": "a"}, "go": {"wait": {"signal": "go"}, "needs": ["a"]}})
+    past = moments(plan, (1, told("go", 7)), (2, done("a", 1)))
+    what_if, state = await again(plan, past)
+    assert what_if.reused == ["a", "go"]
+    assert state.outcome == ExecutionSucceeded({"go": 7})
+
+
+async def test_a_race_has_the_winner_that_it_had_and_the_loser_is_not_called() -> None:
+    race = {"race": {"parallel": {"join": "any", "branches": {"one": {"do": {"x": {"tool": "a"}}},
+                                                              "two": {"do": {"y": {"tool": "b"}}}}}}}  # fmt: skip
+    plan, made = plan_of(race), Calls()
+    past = moments(plan, (3, ReportSuccess("race/two/y", 1, "fast")))
+    what_if, state = await again(plan, past, runner=made.runner)
+    assert made.made == []
+    assert what_if.reused == ["race/two/y"]
+    assert state.status == "succeeded"
+
+
+async def test_a_call_that_was_given_up_is_made_where_it_is_wanted_now() -> None:
+    def plan(join: str) -> Plan:
+        branches = {"one": {"do": {"x": {"tool": "a"}}}, "two": {"do": {"y": {"tool": "b"}}}}
+        return plan_of({"race": {"parallel": {"join": join, "branches": branches}}})
+
+    made = Calls()
+    past = moments(plan("any"), (3, ReportSuccess("race/two/y", 1, "fast")))
+    what_if, state = await again(plan("any"), past, plan("all"), made.runner)
+    assert [path for path, _ in made.made] == ["race/one/x"]
+    assert (what_if.reused, state.status) == (["race/two/y"], "succeeded")
+
+
+async def test_an_unchanged_execution_sees_the_times_that_it_saw() -> None:
+    plan = plan_of({"a": {"tool": "a"}, "b": {"set": "${{ now() }}", "needs": ["a"]}})
+    past = moments(plan, (90, done("a", 1)))
+    _, state = await again(plan, past)
+    assert state.outcome == past[-1].events[-1]
+
+
+async def test_a_dry_run_lets_nothing_time_out_behind_a_call_that_it_does_not_make() -> None:
+    def plan(tool: str) -> Plan:
+        return plan_of({"a": {"tool": tool, "deadline": "10s"}}, timeout="1m")
+
+    what_if, state = await again(plan("a"), moments(plan("a"), (1, done("a", 1))), plan("b"))
+    assert (what_if.ran, state.outcome) == (["a"], None)
+
+
+async def test_what_was_begun_again_from_the_start_is_answered_each_time_as_it_was_then() -> None:
+    plan = plan_of({
+        "all": {"foreach": {"items": "[1]", "as": "i"}, "do": {"x": {"tool": "t"}},
+                "retry": {"attempts": 2, "delay": "10s", "jitter": False}},
+    })  # fmt: skip
+    due = NOW + timedelta(seconds=11)
+    past = moments(
+        plan,
+        (1, ReportFailure("all[0]/x", 1, Error("Boom", "no"))),
+        (11, FireTimer.of(EXECUTION, "retry/all", due)),
+        (12, ReportSuccess("all[0]/x", 1, "yes")),
+    )
+    what_if, state = await again(plan, past)
+    assert what_if.reused == ["all[0]/x", "all[0]/x"]
+    assert (state.outcome, what_if.now) == (past[-1].events[-1], NOW + timedelta(seconds=12))
