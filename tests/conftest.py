@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -28,25 +29,40 @@ LONGEST = (
 )  # fmt: skip
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Have the workers of `pytest -n` take the groups in the order of the tests, not by the number in each."""
-    if config.pluginmanager.hasplugin("xdist"):
-        config.option.loadscopereorder = False
+RAY = ("test_ray.py", "test_node_actors.py", "test_tools_run.py", "test_agent_hostile.py")  # share the local Ray
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep each file's tests in one worker of `pytest -n`, and those that share the local Ray in one too."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep each file's tests in one worker of `pytest -n`, and those that share the local Ray in one too.
+
+    xdist's own groups do nothing with pytest 9.2: it writes them into an attribute that is not there any more.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # but in the order of the tests
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes longest."""
     order = {name: number for number, name in enumerate(LONGEST)}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=lambda item: order.get(group_of(item), len(order)))
+        if "local_ray" in getattr(item, "fixturenames", ()) and item.path.name not in RAY:
+            raise pytest.UsageError(f"{item.path.name} uses local_ray: name it in RAY of tests/conftest.py")
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
 
 
-def group_of(item: pytest.Item) -> str:
+def group_of(nodeid: str) -> str:
     """Return the name that tests of one worker share."""
-    return "ray" if "local_ray" in getattr(item, "fixturenames", ()) else item.path.name
+    file = Path(nodeid.partition("::")[0]).name
+    return "ray" if file in RAY else file
 
 
 @pytest.fixture(scope="session")
