@@ -14,9 +14,9 @@ from perdure.actors.failures import fail_attempt, fail_open
 from perdure.actors.replies import AskedFor, InvalidReply, Reply, arguments_of, checked, numbered
 from perdure.actors.state import SETTLED, BodyState, NodeState
 from perdure.definitions.agent_parts import HAND_OFF, MODEL, RECALL, REMEMBER, Budget
-from perdure.definitions.agent_plan import APPROVE, agent_of
+from perdure.definitions.agent_plan import agent_of, approval_of
 from perdure.definitions.durations import duration_in_bounds
-from perdure.definitions.paths import inner_body, node_in
+from perdure.definitions.paths import inner_body, name_of, node_in
 from perdure.errors import ExpressionError
 from perdure.events.vocabulary import BodySucceeded, Error, NodeWaiting
 
@@ -155,7 +155,7 @@ def _done(draft: Draft, turn: _Turn, said: Reply) -> Error | None:
             value = checked(turn.agent, said.text, agent.output)
         except InvalidReply as error:
             return _mend(draft, turn, str(error))
-    if (recalled := _first(turn.node, RECALL)) is not None:
+    if (recalled := turn.node.bodies["0"].nodes.get(RECALL)) is not None:
         remembered = turn.told(REMEMBER)
         if remembered is None:
             given = {"session": recalled.input["session"], "agent": turn.agent}
@@ -167,10 +167,6 @@ def _done(draft: Draft, turn: _Turn, said: Reply) -> Error | None:
     _end(draft, turn, {})
     draft.finish(turn.path, turn.node.attempt, value)
     return None
-
-
-def _first(node: NodeState, name: str) -> NodeState | None:
-    return node.bodies["0"].nodes.get(name)
 
 
 def _mend(draft: Draft, turn: _Turn, problem: str) -> Error | None:
@@ -227,8 +223,7 @@ def _allowed(draft: Draft, turn: _Turn, path: str, given: dict[str, Any]) -> str
     """Begin a call once it is allowed: at once, or when a person says so; or say why it is not."""
     tool = draft.plan.node(path).called
     assert tool is not None  # noqa: S101 (it is a tool of an agent)
-    name, behind, times = path.rpartition("/")[2].partition("~")
-    asking = node_in(turn.at, f"{name}{APPROVE}{behind}{times}")
+    asking = node_in(turn.at, approval_of(name_of(path)))
     decided = draft.state.node(asking)
     if decided is None and tool.approve not in (None, False):
         try:

@@ -10,9 +10,9 @@ from perdure.actors import memories
 from perdure.actors.agent_tools import offered
 from perdure.actors.models import Asked, Hear, Models
 from perdure.actors.outside import Outside
-from perdure.actors.replies import InvalidReply, checked
+from perdure.actors.replies import checked
 from perdure.actors.transcripts import Conversation, Said, asked
-from perdure.definitions.agent_parts import Agent
+from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, EnvironmentProblem
 
@@ -24,29 +24,21 @@ class Answered(msgspec.Struct, frozen=True):
     usage: dict[str, Any]
 
 
-async def ask(models: Models, plan: Plan | None, name: str, agent: Agent, question: Any, hear: Hear) -> Answered:
-    """Return the agent's answer: parsed and checked JSON where it has an output schema, otherwise text.
+def parted(result: Any) -> tuple[Any, dict[str, Any] | None]:
+    """Return what a worker gave: its value, and what a model took for it, if one was asked."""
+    return (result.value, result.usage) if isinstance(result, Answered) else (result, None)
 
-    A reply that breaks the schema is asked to be mended, in the same attempt, as often as the agent allows.
-    Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the workflow's affair, not the client's.
+
+async def ask(
+    models: Models, own: Mapping[str, Endpoint], name: str, agent: Agent, question: Any, hear: Hear
+) -> Answered:
+    """Return the agent's answer to one question: parsed and checked JSON where it has an output schema, otherwise text.
+
+    own: the endpoints of the workflow. Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the
+    workflow's affair, not the client's.
     """
-    said, used = [asked(question)], list[dict[str, Any]]()
-    own = plan.endpoints if plan is not None else {}
-    for tries_left in range(agent.repairs, -1, -1):
-        request = _request(name, agent, said, mends=len(said) > 1)
-        reply, usage = await models.ask(own, agent, request, hear)
-        used.append(usage)
-        if agent.output is None:
-            return Answered(reply.text, _sum(used))
-        try:
-            return Answered(checked(name, reply.text, agent.output), _sum(used))
-        except InvalidReply as error:
-            if not tries_left:
-                raise
-            mend = f"{error}\nReply again, with nothing but JSON that fits."
-            hear("\n")  # another reply follows
-            said = [*said, Said("assistant", reply.text), Said("user", mend)]
-    raise AssertionError("the last try returns or raises")  # pragma: no cover
+    reply, usage = await models.ask(own, agent, _request(name, agent, [asked(question)]), hear)
+    return Answered(reply.text if agent.output is None else checked(name, reply.text, agent.output), usage)
 
 
 async def take_turn(
@@ -59,8 +51,8 @@ async def take_turn(
         records = await memories.records_of(_sessions(models), given.session, given.upto)
         remembered = memories.remembered(records, agent.memory.tokens)
     mends = len(given.said) > 1 and given.said[-1].role == "user"  # nobody else speaks to it within a conversation
-    request = _request(given.agent, agent, [*remembered, *given.said], mends=mends)
-    request = msgspec.structs.replace(request, tools=await offered(plan, agent, places, outside))
+    tools = await offered(plan, agent, places, outside)
+    request = _request(given.agent, agent, [*remembered, *given.said], tools=tools, mends=mends)
     reply, usage = await models.ask(plan.endpoints, agent, request, hear)
     return Answered(msgspec.to_builtins(reply), usage)
 
@@ -78,7 +70,7 @@ async def remember(models: Models, plan: Plan, given: Conversation, does: str, k
 
     async def summarise(text: str) -> str:
         name = agent.memory.summarise or ""
-        answer = await ask(models, plan, name, plan.agents[name], {"message": text}, lambda _piece: None)
+        answer = await ask(models, plan.endpoints, name, plan.agents[name], {"message": text}, lambda _piece: None)
         used.append(answer.usage)
         return answer.value if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)
 
@@ -93,12 +85,12 @@ def _sessions(models: Models) -> memories.SessionLog:
     return models.sessions
 
 
-def _request(name: str, agent: Agent, said: list[Said], *, mends: bool) -> Asked:
+def _request(name: str, agent: Agent, said: list[Said], **more: Any) -> Asked:
     for each in said:
         _check_files(name, each.files)
     return Asked(
         name, agent.model, agent.instructions, said, schema=agent.output, temperature=agent.temperature,
-        options=agent.options, mends=mends,
+        options=agent.options, **more,
     )  # fmt: skip
 
 
@@ -109,11 +101,3 @@ def _check_files(name: str, files: Any) -> None:
         if each is files or [type(which) for which in named if which] != [str]:
             what = f"agent {name!r}: 'files' is a list of what `client.upload` gave, or of mappings with a 'url'"
             raise BadInput(f"{what}, and not {json.dumps(each, ensure_ascii=False)[:100]}")
-
-
-def _sum(used: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what several requests took together."""
-    if len(used) == 1:
-        return used[0]
-    total = {key: sum(each.get(key, 0) for each in used) for key in ("input", "output", "cost")}
-    return {"model": used[-1]["model"], **{key: value for key, value in total.items() if key != "cost" or value}}

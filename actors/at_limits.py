@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.actors.agents import Answered
+from perdure.actors.agents import parted
 from perdure.actors.claims import spent_of
 from perdure.actors.draft import Draft
 from perdure.actors.state import NodeState, Started
@@ -76,8 +76,7 @@ def limited_parts(
 
     def spent(result: Any) -> dict[str, float]:
         try:
-            value, usage = (result.value, result.usage) if isinstance(result, Answered) else (result, None)
-            return spent_of(Draft(plan, execution, state, datetime.now(UTC)), path, value, usage)
+            return spent_of(Draft(plan, execution, state, datetime.now(UTC)), path, *parted(result))
         except ExpressionError as error:
             _log.warning("execution %s, node %s: what it took of a limit is not known: %s", execution, path, error)
             return {}

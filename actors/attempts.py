@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.actors.agents import Answered
+from perdure.actors.agents import parted
 from perdure.actors.at_limits import AtLimits, limited_parts
 from perdure.actors.inputs import Input, ReportFailure, ReportLoss, ReportProgress, ReportQueued, ReportSuccess
 from perdure.actors.log_context import about
@@ -92,9 +92,7 @@ class Attempts:
                 self._progress(plan, name, attempt), self._around.outside,
                 **limited_parts(self._id, state, plan, name, node, node_state, self._at_limits),
             )  # fmt: skip
-            result, usage = await self._told(work), None
-            if isinstance(result, Answered):
-                result, usage = result.value, result.usage
+            result, usage = parted(await self._told(work))
             report = ReportSuccess(name, attempt, secrets.redact(result), usage)
         except WorkerLost as error:
             report = ReportLoss(name, attempt, secrets.redact(str(error)))

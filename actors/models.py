@@ -17,7 +17,7 @@ from perdure.definitions.json_values import clean_text
 from perdure.errors import ModelUnavailable, PerdureError, SecretMissing
 
 if TYPE_CHECKING:
-    from perdure.actors.chat import Answer
+    from perdure.actors.replied import Answer
 
 
 class Endpoint(msgspec.Struct, frozen=True):

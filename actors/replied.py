@@ -1,12 +1,19 @@
 """What endpoints answer, whatever they put into it: text, calls, refusals and counts of tokens, each made sure of."""
 
 import json
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from perdure.actors.models import Asked, RateLimited, Refused, ReplyTooLarge, Unavailable
-from perdure.actors.replies import AskedFor
+from perdure.actors.replies import AskedFor, Reply
 from perdure.actors.transcripts import Said
 from perdure.errors import PerdureError
+
+File = Callable[[Mapping[str, Any]], Awaitable[str]]
+"""Gives the URL, or data URL, of a file."""
+
+Answer = tuple[Reply, tuple[int, int]]
+"""A reply, and the tokens that it took and gave."""
 
 _MOST_TOKENS = 10**9  # of one request; more is no count
 

@@ -3,9 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.actors.chat import Answer, File, client_of, telling
 from perdure.actors.models import Asked, Endpoint, Hear, Unavailable
-from perdure.actors.replied import call_of, check_refusal, check_reply, check_size, failed, text_of, tokens
+from perdure.actors.openai_client import client_of, telling
+from perdure.actors.replied import (
+    Answer,
+    File,
+    call_of,
+    check_refusal,
+    check_reply,
+    check_size,
+    failed,
+    text_of,
+    tokens,
+)
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 

@@ -9,7 +9,7 @@ import msgspec
 from perdure.actors.replies import AskedFor, Reply, numbered
 from perdure.actors.state import BodyState, NodeState, Started
 from perdure.definitions.agent_parts import MODEL, RECALL
-from perdure.definitions.agent_plan import APPROVE
+from perdure.definitions.agent_plan import approval_of
 from perdure.definitions.nodes import ModelNode, SessionNode
 from perdure.definitions.paths import body_of, owner_of
 from perdure.definitions.plan import Plan
@@ -93,8 +93,7 @@ def _in_turn(body: BodyState) -> list[Said]:
 
 def _edit(body: BodyState, name: str) -> str:
     """Say with which arguments a person had a call made, where these were not the model's; else ""."""
-    tool, behind, times = name.partition("~")
-    decided = body.nodes.get(f"{tool}{APPROVE}{behind}{times}")
+    decided = body.nodes.get(approval_of(name))
     data = decided.output.get("data") if decided is not None and isinstance(decided.output, dict) else None
     if not isinstance(data, dict) or "arguments" not in data:
         return ""

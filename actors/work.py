@@ -117,8 +117,8 @@ def worker(models: Models, call_elsewhere: CallElsewhere, send: Send | None = No
             to, event, data = work.input["to"], work.input["event"], work.input["data"]
             return await in_time(send(to, event, data, work.context().idempotency_key), node.timeout)
         if node.calls == "agent":
-            agent = work.plan.agents[node.target]
-            asking = agents.ask(models, work.plan, node.target, agent, work.input, work.hear)
+            plan = work.plan
+            asking = agents.ask(models, plan.endpoints, node.target, plan.agents[node.target], work.input, work.hear)
             return await in_time(asking, node.timeout)
         if node.calls == "session":
             key = work.context().idempotency_key

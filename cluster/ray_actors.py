@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from perdure.actors.spawn import spawn
 from perdure.cluster import logs
+from perdure.cluster.connection import Connection
 from perdure.cluster.garbage import keep_what_is_there, look_seldom
 from perdure.cluster.inbox import Lanes
 from perdure.cluster.node_keeper import node_actors
@@ -172,6 +173,11 @@ class SupervisorActor:
             await Supervisor(connection, RayProcesses(self._config), close).run()
 
 
+async def keep_read_models(connection: Connection, settings: Settings) -> None:
+    """Fold, tell webhooks of it, and wake by it whose timers are overdue, until cancelled."""
+    await asyncio.gather(*(keep(connection, settings) for keep in (keep_projecting, keep_telling, keep_sweeping)))
+
+
 class ProjectionActor:
     """The named, detached actor that folds the log into read models; Ray restarts it, and it goes on where it was."""
 
@@ -187,11 +193,7 @@ class ProjectionActor:
             connection = await connect_to(settings)
             keep_what_is_there()  # but it looks as often as ever: SQLAlchemy leaves cycles, 1 kB for an entry
             logs.to_nats(connection.nats, NAME)
-            await asyncio.gather(
-                keep_projecting(connection, settings),
-                keep_telling(connection, settings),
-                keep_sweeping(connection, settings),  # by what is folded here
-            )
+            await keep_read_models(connection, settings)
 
 
 class RayProcesses:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
@@ -17,8 +17,10 @@ from perdure.definitions.loading import plan_of
 from perdure.definitions.model import Workflow
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, EnvironmentProblem, LogUnavailable, PerdureError
+from perdure.events.subjects import PARTITIONS
 
 BUCKET = "PERDURE"
+_PARTITIONS = "partitions"
 _PLANS = 256
 
 
@@ -38,13 +40,27 @@ class Registry:
 
     @classmethod
     async def open(cls, nats: Nats, replicas: int = 1) -> "Registry":
-        """Open the bucket, creating it the first time."""
+        """Open the bucket, creating it the first time. Raises EnvironmentProblem for a store of other partitions."""
         js = nats.jetstream()
         try:
-            return cls(await js.key_value(BUCKET), js)
+            registry = cls(await js.key_value(BUCKET), js)
         except NotFoundError:
             config = KeyValueConfig(BUCKET, storage=StorageType.FILE, replicas=replicas, direct=True)
-            return cls(await js.create_key_value(config), js)
+            registry = cls(await js.create_key_value(config), js)
+        await registry._agree_on_partitions()
+        return registry
+
+    async def _agree_on_partitions(self) -> None:
+        """Record into how many partitions executions go: with another number nobody would find those of before."""
+        found, _ = await self.read(_PARTITIONS)
+        if found is None:
+            with suppress(Changed):
+                await self.swap(_PARTITIONS, b"%d" % PARTITIONS, 0)
+        elif int(found) != PARTITIONS:
+            raise EnvironmentProblem(
+                f"this store has {int(found)} partitions, and this release of perdure {PARTITIONS}: use the release "
+                "that made the store, or export its log and import it into a new one"
+            )
 
     async def put_definition(self, digest: str, workflow: Workflow) -> None:
         """Store a definition under its digest, once. Raises BadInput when it is too large for the server."""

@@ -58,6 +58,7 @@ class Supervisor:
         self._close = close
         self._watch = Watch(connection)
         self._serve: list[str] = []
+        self._missing: list[str] = []
         self._since = time.time()
         self._count_at = float("-inf")
         self._short = asyncio.Event()
@@ -82,8 +83,10 @@ class Supervisor:
 
     async def _look(self) -> None:
         hosts = list(await assignment(self._connection.registry))
-        for host in await self._watch.missing(hosts):
-            _log.warning("nobody serves %s", host)
+        before, self._missing = self._missing, await self._watch.missing(hosts)
+        for host in self._missing:
+            if host not in before:
+                _log.warning("nobody serves %s", host)
             self._count_at = time.monotonic() + _COUNT_SECONDS  # a process that starts takes a second of CPU from it
             if self._stopping is None and not await have_taken_over(self._nats, host):
                 self._short.set()  # nobody stands by: see to it that there are processes

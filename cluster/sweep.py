@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -53,10 +54,8 @@ async def keep_sweeping(connection: Connection, settings: Settings, every: float
         await asyncio.sleep(every)
         from perdure.projections.runner import BATCH_OF_ONE_THAT_STAYS, Projections
 
-        projections = Projections(settings.projections_at, batch=BATCH_OF_ONE_THAT_STAYS)
         try:
-            await sweep(connection, projections)
+            with closing(Projections(settings.projections_at, batch=BATCH_OF_ONE_THAT_STAYS)) as projections:
+                await sweep(connection, projections)
         except PerdureError as error:
             _log.warning("overdue timers were not looked for: %s", error)
-        finally:
-            projections.close()

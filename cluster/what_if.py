@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from perdure.actors.admission import ticket_of
-from perdure.actors.agents import Answered
+from perdure.actors.agents import parted
 from perdure.actors.containers import MANY
 from perdure.actors.decisions import decide
 from perdure.actors.inputs import (
@@ -265,9 +265,8 @@ class WhatIf:
                 self._execution, path, node, state.attempt, value, self.plan, places.get(node.target), places=places,
                 outside=runner.outside,
             )  # fmt: skip
-            result, usage = await runner.work(work), None
-            if isinstance(result, Answered):
-                result, usage = result.value, result.usage
+            result, usage = parted(await runner.work(work))
+            if usage is not None:
                 self.usage.append(usage)
             return ReportSuccess(path, state.attempt, runner.secrets.redact(result), usage)
         except Exception as error:  # a tool may raise anything

@@ -45,7 +45,8 @@ def _agents_named(workflow: Workflow, agent: Agent, at: Path) -> Iterator[Findin
     summarises = workflow.agents.get(agent.memory.summarise or "")
     if summarises is not None and summarises.takes_turns:
         yield Finding(
-            (*at, "memory", "summarise"), "an agent that summarises has no tools, no budget, and hands over to nobody"
+            (*at, "memory", "summarise"),
+            "an agent that summarises is asked once: no tools, hand-overs, budget, and `repairs: 0` beside an `output`",
         )
 
 
@@ -108,5 +109,6 @@ def _undoing(workflow: Workflow) -> Iterator[Finding]:
             if agent is not None and agent.takes_turns:
                 yield Finding(
                     (*at, "compensate", "agent"),
-                    "what undoes a node is one call: an agent without tools, hand-overs and budget",
+                    "what undoes a node is one call: an agent without tools, hand-overs and budget, with "
+                    "`repairs: 0` beside an `output`",
                 )

@@ -187,7 +187,9 @@ class Agent(Part):
     )
     handoffs: Names = Field(default=[], description="Agents that it may hand the conversation over to.")
     budget: Budget = Field(default=Budget(), description="What it may use up; with one it takes turns, as with tools.")
-    repairs: int = Field(default=1, ge=0, le=5, description="How often a reply that breaks `output` is asked to mend.")
+    repairs: int = Field(
+        default=1, ge=0, le=5, description="How often a reply that breaks `output` is mended, in turns."
+    )
     memory: Memory = Field(default=Memory(), description="What it remembers of a node's `session`.")
     limit: LimitUses | None = Field(default=None, description="Limits that every question to its model is under.")
 
@@ -202,4 +204,5 @@ class Agent(Part):
     @property
     def takes_turns(self) -> bool:
         """Whether its work is a loop of recorded steps, and not one question and one reply."""
-        return bool(self.tools or self.handoffs or self.budget != Budget())
+        mends = self.output is not None and self.repairs > 0
+        return bool(self.tools or self.handoffs or mends or self.budget != Budget())

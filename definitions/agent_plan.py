@@ -23,10 +23,13 @@ from perdure.definitions.secret_references import pointers_in
 from perdure.definitions.templates import compile_condition, compile_template
 from perdure.definitions.undo_calls import undo_of, undo_of_child
 
-APPROVE = ".approve"
-"""Behind a tool's name: the approval of a call of it."""
-
 Agents = Mapping[str, Agent]
+
+
+def approval_of(call: str) -> str:
+    """Return the name of the approval of a call: `refund~2` is asked for at `refund.approve~2`."""
+    tool, behind, times = call.partition("~")
+    return f"{tool}.approve{behind}{times}"
 
 
 def with_turns(body: PlanBody, agents: Agents) -> PlanBody:
@@ -86,7 +89,7 @@ def _turn(agents: Agents, agent: str, owner: PlanNode, *, remembers: bool) -> Pl
     for name, tool in tools_of(agents, agent).items():
         nodes[name] = _tool(name, tool, agents)
         if tool.approve not in (None, False):
-            nodes[name + APPROVE] = _node(name + APPROVE, "approval", ApprovalNode(approval=_ASKED))
+            nodes[approval_of(name)] = _node(approval_of(name), "approval", ApprovalNode(approval=_ASKED))
     return PlanBody(nodes, None, frozenset(), (), turn=True)
 
 

@@ -229,10 +229,12 @@ class JetStreamLog:
         return 0 if headers.get("Status") == "404" else int(headers["Nats-Sequence"])
 
     async def _info(self) -> dict[str, Any]:
-        ask = partial(self._request, f"$JS.API.STREAM.INFO.{STREAM}", b"")
-        answer = json.loads((await self._by(asyncio.get_running_loop().time() + self._timeout, ask)).data)
-        if "state" not in answer:
-            raise LogUnavailable(f"the stream {STREAM} cannot be looked at: {answer.get('error')}")
+        return await self._by(asyncio.get_running_loop().time() + self._timeout, self._look)
+
+    async def _look(self) -> dict[str, Any]:
+        answer = json.loads((await self._request(f"$JS.API.STREAM.INFO.{STREAM}", b"")).data)
+        if "error" in answer:  # a stream without a leader says so, and has one soon
+            raise LogUnavailable(f"the log did not answer: {answer['error'].get('description')}")
         return cast("dict[str, Any]", answer)
 
     async def recorded(self, executions: Iterable[str]) -> set[str]:

@@ -30,10 +30,11 @@ from perdure.actors.inputs import (
 )
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.actors.transcripts import given_to
+from perdure.actors.tree import known
 from perdure.cluster.checks import check_id, check_input
 from perdure.definitions.calls import agents_called, children_called, own_kinds_called, tools_called
 from perdure.definitions.loading import WorkflowLike, load
-from perdure.definitions.paths import UNDO
+from perdure.definitions.paths import UNDO, body_of, owner_of
 from perdure.definitions.plan import Plan, compile_plan
 from perdure.definitions.secret_references import revealed
 from perdure.errors import BadInput
@@ -209,8 +210,9 @@ class _Stage:
         target = node.target or value["agent"]
         self.played.calls.append(Call(target, path, state.attempt, value, self.played.now))
         script = self._script(kind, target, path, value)
-        agent = self.plan.agents[target] if kind == "agent" and node.calls != "model" else None
-        ending, limit = script.next(self._context(path, state.attempt), value or {}, agent), node.timeout
+        agent = self.plan.agents[target] if node.calls == "agent" else None
+        given = self._question(path) if node.calls == "model" else value
+        ending, limit = script.next(self._context(path, state.attempt), given or {}, agent), node.timeout
         key = (path, state.attempt, state.resumed)
         if limit is not None and ending.seconds > limit:
             late = Error("Timeout", f"it took longer than {limit:g} s")
@@ -222,6 +224,11 @@ class _Stage:
         elif ending.error is not None:
             report = ReportFailure(path, state.attempt, ending.error)
         return self._at(ending.seconds, (report, key))
+
+    def _question(self, path: str) -> Any:
+        """Return the input of the node to whose question a model's reply belongs."""
+        owner, _ = owner_of(body_of(path))
+        return given_to(self._started, self.plan, owner, known(self._started, owner), _shown)
 
     def _context(self, path: str, attempt: int) -> Context:
         state, execution = self._started, self.played.id

@@ -36,11 +36,17 @@ DEFINITION = {
         "helper": {
             "model": "m", "instructions": "Help.", "tools": [{"tool": "agent_crash_driver:look"}],
             "output": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}},
-        }
+        },
+        "judge": {
+            "model": "m", "instructions": "Judge.",
+            "output": {"type": "object", "required": ["good"], "properties": {"good": {"type": "boolean"}}},
+        },
     },
     "nodes": {
-        "n": {"agent": "helper", "session": "${{ execution.id }}", "with": {"message": "for ${{ execution.id }}."}}
+        "n": {"agent": "helper", "session": "${{ execution.id }}", "with": {"message": "for ${{ execution.id }}."}},
+        "judged": {"agent": "judge", "needs": "n", "with": {"message": "for ${{ execution.id }}."}},
     },
+    "output": {"n": "${{ nodes.n.output }}", "judged": "${{ nodes.judged.output }}"},
 }  # fmt: skip
 
 

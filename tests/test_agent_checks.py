@@ -25,7 +25,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"tools": [{"workflow": "w", "with": {"x": "${{ secrets.X }}"}}]}, "unknown name 'secrets'",
     ),
     "computed secret": ({"tools": [{"tool": "t", "with": {"x": "${{ secrets.X + '1' }}"}}]}, "computes with a secret"),
-    "summarised with tools": ({"memory": {"summarise": "c"}}, "an agent that summarises has no tools"),
+    "summarised with tools": ({"memory": {"summarise": "c"}}, "an agent that summarises is asked once"),
     "itself": ({"tools": [{"agent": "a"}]}, "agents are tools of each other in a circle: a calls a"),
     "unsound schema": ({"tools": [{"tool": "t", "input": {"type": "nothing"}}]}, "input"),
     "other tool after a hand-over": ({"tools": [{"tool": "t", "approve": "always"}], "handoffs": "c"}, "called 't'"),
@@ -48,8 +48,10 @@ def definition(parts: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def test_what_undoes_a_node_is_no_agent_that_takes_turns() -> None:
     nodes = {"n": {"tool": "t", "compensate": {"agent": "a", "with": {"message": "undo"}}}}
-    with pytest.raises(DefinitionError, match="what undoes a node is one call"):
-        load(definition({"tools": ["t"]}) | {"nodes": nodes})
+    for parts in ({"tools": ["t"]}, {"output": {"type": "object"}}):
+        with pytest.raises(DefinitionError, match="what undoes a node is one call"):
+            load(definition(parts) | {"nodes": nodes})
+    load(definition({"output": {"type": "object"}, "repairs": 0}) | {"nodes": nodes})
 
 
 @pytest.mark.parametrize("key", ["k-123", "${{ secrets.KEY }} ", "Bearer ${{ secrets.KEY }}"])

@@ -61,16 +61,21 @@ async def test_a_model_is_offered_tools_of_mcp_servers_and_our_own_as_they_descr
     assert "its argument.a is 'x', not a whole number" in misfits
 
 
-async def test_an_agent_that_takes_turns_is_told_the_schema_in_words_where_its_reply_broke_it(
-    client: AsyncClient, model: Model
+@pytest.mark.parametrize("tools", [[PAY], []])
+async def test_an_agent_is_told_the_schema_in_words_where_its_reply_broke_it(
+    client: AsyncClient, model: Model, tools: list[Any]
 ) -> None:
-    SCRIPT.extend([Reply(calls=[{"pay": {"amount": 1}}], match="mend please", turn=0),
-                   Reply("no JSON", match="mend please", turn=1), Reply({"ok": 1}, match="mend please")])  # fmt: skip
-    run = await client.start(flow("mend", tools=[PAY], output={"type": "object", "required": ["ok"]}))
+    word, calls = f"mend{len(tools)}", [{"pay": {"amount": 1}}] if tools else []
+    SCRIPT.extend(Reply(calls=[each], match=f"{word} please", turn=0) for each in calls)
+    SCRIPT.extend([Reply("no JSON", match=f"{word} please", turn=len(calls)), Reply({"ok": 1}, match=f"{word} please")])
+    run = await client.start(flow(word, tools=tools, output={"type": "object", "required": ["ok"]}))
     assert await run.result(20) == {"n": {"ok": 1}}
-    asked = [each["messages"] for each in model.requests if "mend please" in str(each)]
+    asked = [each["messages"] for each in model.requests if f"{word} please" in str(each)]
     told = ['"required":["ok"]' in system["content"] for system, *_ in asked]
-    assert told == [False, False, True]
+    assert told == [*(False for _ in calls), False, True]
+    replies = [each for path, each in (await run.state()).nodes.items() if path.endswith("/model")]
+    assert len(replies) == len(asked), "each reply is recorded, the one that had to be mended too"
+    assert all(each.usage for each in replies)
 
 
 async def test_an_approval_waits_on_the_log_and_says_who_decided(client: AsyncClient) -> None:

@@ -22,7 +22,7 @@ JUDGE = Agent(
 
 
 async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, Any]) -> Any:
-    return (await agents.ask(Models(endpoint), None, name, agent, question, lambda _piece: None)).value
+    return (await agents.ask(Models(endpoint), {}, name, agent, question, lambda _piece: None)).value
 
 
 @pytest.fixture
@@ -59,11 +59,7 @@ async def test_an_agent_with_a_schema_gives_checked_data(model: Model) -> None:
 async def test_a_reply_that_breaks_the_schema_is_an_error(model: Model, message: str, expected: str) -> None:
     with pytest.raises(InvalidReply, match=expected):
         await ask(Endpoint(model.base_url), "judge", JUDGE, {"message": message})
-    first, mended = model.requests
-    schema = '"properties":{"good":{"type":"boolean"}}'
-    assert schema not in first["messages"][0]["content"]
-    assert schema in mended["messages"][0]["content"], "a server that does not look at the schema is told it in words"
-    assert first["response_format"] == mended["response_format"]
+    assert len(model.requests) == 1, "an attempt is one request: to have it mended is a turn of its own"
 
 
 async def test_a_refused_request_says_what_the_endpoint_said(model: Model) -> None:

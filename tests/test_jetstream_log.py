@@ -31,6 +31,25 @@ async def test_any_nats_client_can_read_an_entry(connection: Connection) -> None
     ]
 
 
+async def test_the_last_position_is_asked_for_again_while_the_stream_has_no_leader(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = await connection.log.append(name(), entry(), 0)
+    ask, asked = connection.log._request, 0
+
+    async def leaderless(subject: str, query: bytes) -> Msg:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            return await ask(subject, query)
+        error = {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}
+        return Msg(connection.nats, data=json.dumps({"error": error}).encode())
+
+    monkeypatch.setattr(connection.log, "_request", leaderless)
+    assert await connection.log.last() >= stored.position
+    assert asked == 2
+
+
 async def test_a_follower_whose_copy_was_lost_reads_what_it_missed(connection: Connection) -> None:
     """The live copies are only hints: one that is lost shows as a gap before the next one."""
     execution = name()

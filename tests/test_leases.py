@@ -30,6 +30,7 @@ from perdure.cluster.serving import Serving
 from perdure.cluster.tasks import stop
 from perdure.cluster.watching import Watch
 from perdure.errors import Deposed
+from perdure.events.subjects import partition_of
 from perdure.events.vocabulary import (
     ExecutionCancelled,
     ExecutionStarted,
@@ -105,6 +106,62 @@ async def test_a_command_that_is_lost_on_its_way_is_decided_before_the_one_that_
     assert lost == ["first"]
     assert [getattr(event, "signal", None) for event in received] == ["for first", "for second"]
     assert serving.host.own.epoch > epoch  # the consumer was made anew
+
+
+async def test_a_command_that_was_lost_with_the_connection_comes_again_as_soon_as_that_is_back(lab: Lab) -> None:
+    """Nothing comes after it that would show the gap, and the server would wait 30 s for its acknowledgement."""
+    execution = key()
+    async with Proxy.before(lab.server.url) as proxy, lab.host(url=proxy.url):
+        run = await lab.start(execution, WAIT)
+        await begun(run)
+        lost = list[str]()
+
+        def lose(_subject: str, data: bytes) -> str | None:
+            if b'"only"' in data and not lost:
+                lost.append("only")
+                return "cut"
+            return None
+
+        proxy.answers = lose
+        await lab.send(SignalExecution("only", execution, "go", 1))
+        assert await run.result(20) == {"a": 1}
+    assert lost == ["only"]
+
+
+async def test_what_a_child_owes_its_parent_in_the_end_is_sent_by_the_next_host(lab: Lab) -> None:
+    each, lost = key(), asyncio.Event()
+    child = AsyncRun(f"{each}-child", lab.connection)
+    parent = {
+        "name": "parent",
+        "workflows": {"leaf": SET},
+        "nodes": {"c": {"workflow": {"name": "leaf", "id": child.id}}},
+    }
+    lanes = (lab.lane, str(partition_of(child.id)))
+
+    def lose(_subject: str, data: bytes) -> str | None:
+        if b'"ReportChild"' not in data:
+            return None
+        lost.set()
+        return "drop"
+
+    async with Proxy.before(lab.server.url) as proxy, lab.host(url=proxy.url, lanes=lanes):
+        proxy.requests = lose
+        run = await lab.start(each, parent)
+        await asyncio.wait_for(lost.wait(), 20)
+        assert await child.result(20) == {"a": 1}
+        assert await run.status() == "running"
+    async with lab.host(lanes=lanes):
+        assert await run.result(20) == {"c": {"a": 1}}
+        await until(lambda: _nothing_waits(lab))
+
+
+async def test_a_hosts_consumers_hold_any_number_of_commands_and_give_them_again_for_ever(lab: Lab) -> None:
+    """The server's default of 1,000 that may be held would keep a cancel back while so many executions are active."""
+    async with lab.host():
+        found = await lab.connection.nats.jetstream().consumers_info("PERDURE_INBOX")
+    ours = [info.config for info in found if str(info.name).startswith(f"{lab.lane}-")]
+    assert len(ours) > 1
+    assert {(each.max_ack_pending, each.max_deliver) for each in ours} == {(-1, -1)}
 
 
 async def _received(run: AsyncRun, count: int) -> bool:

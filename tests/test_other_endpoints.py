@@ -157,7 +157,7 @@ async def test_each_endpoint_gets_its_own_key_and_none_that_of_another(monkeypat
 async def test_an_endpoint_without_a_url_is_openais_own_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from perdure.actors.chat import client_of
+    from perdure.actors.openai_client import client_of
 
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     assert str(client_of(Endpoint(None, "k-other")).base_url) == "https://api.openai.com/v1/"

@@ -13,9 +13,12 @@ from nats.aio.msg import Msg
 from perdure.cluster.assignment import balanced
 from perdure.cluster.connection import Connection
 from perdure.cluster.consumer import Consumer, LanesTaken
+from perdure.cluster.hosting import default_hosts
 from perdure.cluster.inbox import STREAM, Lanes
 from perdure.cluster.ownership import Fence, Ownership, owned
-from perdure.errors import Deposed, LogUnavailable
+from perdure.cluster.registry import Registry
+from perdure.cluster.settings import Settings
+from perdure.errors import Deposed, EnvironmentProblem, LogUnavailable
 from perdure.events.subjects import PARTITIONS
 
 
@@ -152,6 +155,28 @@ async def test_a_fence_looks_again_only_after_a_while_and_waits_while_nobody_can
     fence._seen -= 1.0
     with pytest.raises(Deposed, match="newer"):
         await fence()
+
+
+@pytest.mark.parametrize(("cpus", "hosts"), [(None, 1), (1, 1), (2, 1), (3, 1), (4, 2), (64, 32)])
+def test_there_is_one_host_for_two_cpus_and_at_least_one(
+    cpus: int | None, hosts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    assert default_hosts(Settings()) == hosts
+    assert default_hosts(Settings(hosts=5)) == 5
+    assert Settings().executions_per_actor == 256
+
+
+async def test_a_store_of_another_number_of_partitions_is_refused(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another number nobody would find what there is: it goes by what is recorded."""
+    await Registry.open(connection.nats)
+    recorded, _ = await connection.registry.read("partitions")
+    assert recorded == b"64" == str(PARTITIONS).encode()
+    monkeypatch.setattr("perdure.cluster.registry.PARTITIONS", 128)
+    with pytest.raises(EnvironmentProblem, match="has 64 partitions, and this release of perdure 128: use the release"):
+        await Registry.open(connection.nats)
 
 
 @given(st.lists(st.integers(1, PARTITIONS), min_size=1, max_size=6))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from scenario import plan_of
 
 from perdure import CallCancelled, Context, tool
@@ -16,8 +17,10 @@ from perdure.actors.packages import LIMIT, digest_of, folder_of, pack, signature
 from perdure.actors.tools import find
 from perdure.actors.work import Work, call_in_thread, runs_apart, worker
 from perdure.cluster.checks import checked
+from perdure.cluster.node_keeper import _options
 from perdure.cluster.settings import Settings
 from perdure.definitions.loading import load
+from perdure.definitions.parts import Resources
 from perdure.errors import BadInput, DefinitionError
 from perdure.tool_checks import code_findings, missing_files
 
@@ -97,6 +100,20 @@ def test_a_node_says_more_than_its_tool_and_that_more_than_the_workflow() -> Non
     assert len({each.key for each in found.values()}) == 4
     assert found["a"].needs == "slot=2, zone='!b'"
     assert found["d[0]/do"].amounts == {"memory": 1024.0}
+
+
+def test_ray_knows_all_that_a_node_may_ask_for() -> None:
+    asked = {
+        "num_cpus": 2, "num_gpus": 1, "memory": 1024, "accelerator_type": "A100", "label_selector": {"zone": "b"},
+        "custom": {"slot": 2},
+    }  # fmt: skip
+    assert asked.keys() == Resources.model_fields.keys()
+    plan = plan_of({"a": {"tool": "t", "resources": asked}})
+    options = _options(demand_of(plan, plan.node("a"), PLAIN, {}))
+    assert options == {**{key: value for key, value in asked.items() if key != "custom"}, "resources": {"slot": 2}}
+    ray.remote(Loaded).options(**options)
+    with pytest.raises(ValueError, match="Invalid option keyword slot"):  # so that the line above says something
+        ray.remote(Loaded).options(slot=2)
 
 
 @pytest.mark.parametrize(

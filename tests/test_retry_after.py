@@ -20,7 +20,7 @@ AGENT = Agent(model="m", instructions="i")
 
 
 async def ask(endpoint: Endpoint, name: str, agent: Agent, question: Any) -> Any:
-    return (await agents.ask(Models(endpoint), None, name, agent, question, lambda _piece: None)).value
+    return (await agents.ask(Models(endpoint), {}, name, agent, question, lambda _piece: None)).value
 
 
 RETRY = {"attempts": 3, "delay": 10, "backoff": 1, "jitter": False}

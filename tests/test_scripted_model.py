@@ -19,7 +19,7 @@ AGENT = Agent(model="m-1", instructions="Help.")
 
 async def ask(url: str, message: str, key: str = "k-secret", **parts: Any) -> Any:
     models = Models(Endpoint(url, key, **parts))
-    return (await agents.ask(models, None, "helper", AGENT, {"message": message}, lambda _piece: None)).value
+    return (await agents.ask(models, {}, "helper", AGENT, {"message": message}, lambda _piece: None)).value
 
 
 async def test_a_recorded_endpoint_is_replayed_without_it_and_without_its_key(tmp_path: Path) -> None:

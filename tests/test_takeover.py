@@ -168,13 +168,15 @@ async def test_who_stands_by_is_asked_as_soon_as_a_process_is_lost_and_another_i
     await standing_by.unsubscribe()
 
 
-async def test_where_nobody_stands_by_processes_are_counted_at_once(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+async def test_where_nobody_stands_by_processes_are_counted_at_once_and_the_loss_is_said_once(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with asyncio.timeout(20), supervised(server, monkeypatch, uuid4().hex) as (processes, _):
+    host = uuid4().hex
+    async with asyncio.timeout(20), supervised(server, monkeypatch, host) as (processes, _):
         assert [await processes.counted.get() for _ in range(2)] == [2, 2]
         processes.lost.set()
         assert await processes.counted.get() == 2
+    assert caplog.text.count(f"nobody serves {host}") == 1
 
 
 async def test_a_supervisor_whose_counting_breaks_ends_with_that_so_that_ray_starts_it_again(

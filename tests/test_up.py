@@ -179,6 +179,10 @@ def test_whatever_is_killed_comes_back_and_every_result_is_recorded_once(cluster
         runs = client.start_many(cluster.workflow("on_loop", gate), keys)
         until(lambda: all(cluster.effects()[f"begin {key}-first"] for key in keys))
         before = cluster.status()
+        assert before["executions"]["active"] >= len(runs)
+        assert before["inbox"]["held"] >= len(runs)  # the leases
+        assert before["log"]["position"] >= len(runs)
+        assert set(before["projections"]) >= {"executions", "timeline", "statistics"}
         for pid in victims(cluster, victim):
             os.kill(pid, signal.SIGKILL)
         (cluster.folder / gate).touch()
@@ -380,4 +384,26 @@ def kill_and_bring_up_again(up: Up) -> None:
     with up.client() as client:
         assert client.get("killed").result(timeout=60) == {"second": "y-second"}
     up.perdure("down")
+    assert process_ids(up.store) == []
+
+
+def test_in_the_foreground_up_shows_the_log_of_all_processes_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    up = Up(tmp_path)
+    command = [sys.executable, "-m", "perdure.cli", "up", "--hosts", "1", "--log-format", "json"]
+    with subprocess.Popen(command, env=up.environment, stderr=subprocess.PIPE, text=True) as shown:
+        try:
+            assert shown.stderr is not None
+            lines: list[str] = []
+            while not lines or not lines[-1].startswith("up: "):
+                lines.append(shown.stderr.readline())
+                assert lines[-1], lines
+            shown.send_signal(signal.SIGINT)
+            lines += shown.communicate(timeout=60)[1].splitlines()
+        finally:
+            shown.kill()
+    assert shown.returncode == 0
+    assert lines[-1] == "down; executions that have not ended go on with the next perdure up"
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    assert any(" serves host0" in record["message"] and record["process"] == "host0" for record in told)
+    assert {"at", "level", "logger", "message", "process"} <= set(told[0])
     assert process_ids(up.store) == []

@@ -154,6 +154,21 @@ async def test_an_agents_turns_are_answered_until_the_conversation_is_another_on
     assert state.outcome == ExecutionSucceeded({"n": "new"})
 
 
+async def test_a_reply_that_was_mended_and_what_mended_it_are_answered_from_the_record() -> None:
+    def plan(**schema: Any) -> Plan:
+        agent = {"model": "m", "instructions": "Count.", "output": {"type": "object", "required": ["n"], **schema}}
+        return plan_of({"n": {"agent": "a", "with": {"message": "hi"}}}, agents={"a": agent})
+
+    before = plan()
+    events = recorded(before, done("n[0]/model", as_reply("many")), done("n[1]/model", as_reply({"n": 1})))
+    what_if, state = await tried(before, events, before, None)
+    assert what_if.reused == ["n[0]/model", "n[1]/model"]
+    assert state.outcome == ExecutionSucceeded({"n": {"n": 1}})
+    made = Calls()
+    what_if, _ = await tried(before, events, plan(maxProperties=1), made.runner)
+    assert what_if.reused == [], "of an agent that is asked for something else no reply counts"
+
+
 async def test_nothing_is_undone_or_sent_for_a_trial() -> None:
     before = plan_of({"a": {"tool": "a", "compensate": {"tool": "u"}}, "b": {"set": 1, "needs": ["a"]}})
     after = plan_of({"a": {"tool": "a", "compensate": {"tool": "u"}}, "b": {"fail": {"message": "no"}, "needs": ["a"]}})
