@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from inspect import isawaitable
 from uuid import uuid4
 
@@ -111,14 +112,19 @@ class IntoSql:
         return True
 
     def _prepare(self, first: Place, log: str) -> None:
+        self._though_another_was_faster(partial(positions.create, self._engine, checkfirst=True))
+        self._check_undoing(log)
+        self._though_another_was_faster(partial(self._begin, first, log))
+
+    @staticmethod
+    def _though_another_was_faster(make: Callable[[], None]) -> None:
+        """Make what another process may make at the same moment: then it is there the second time."""
         try:
-            self._begin(first, log)
+            make()
         except DBAPIError:
-            self._begin(first, log)  # another process made table or row at the same moment; now they are there
+            make()
 
     def _begin(self, first: Place, log: str) -> None:
-        positions.create(self._engine, checkfirst=True)
-        self._check_undoing(log)
         with self._engine.begin() as connection:
             found = connection.scalar(select(positions.c.log).where(positions.c.name == self._name))
             if found is None:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,13 +21,48 @@ for name in [name for name in os.environ if name.startswith(("PERDURE_", "OPENAI
     del os.environ[name]  # the tests' settings are their own
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep each file's tests in one worker of `pytest -n`, and those that share the local Ray in one too."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+# What takes longest begins first, so that the workers end together; two groups with a Ray are not neighbours.
+LONGEST = (
+    "test_up.py", "test_cli.py", "ray", "test_chaos.py", "test_real_cluster.py", "test_log_cluster.py",
+    "test_projections_killed.py", "test_recorder.py", "test_recorder_streams.py", "test_statechart_differential.py",
+    "test_chart_examples.py", "test_mcp_tools.py", "test_into_sql.py", "test_subscriptions.py", "test_log_crashes.py",
+)  # fmt: skip
+
+
+RAY = ("test_ray.py", "test_node_actors.py", "test_tools_run.py", "test_agent_hostile.py")  # share the local Ray
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep each file's tests in one worker of `pytest -n`, and those that share the local Ray in one too.
+
+    xdist's own groups do nothing with pytest 9.2: it writes them into an attribute that is not there any more.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # but in the order of the tests
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes longest."""
+    order = {name: number for number, name in enumerate(LONGEST)}
     for item in items:
-        shared = "ray" if "local_ray" in getattr(item, "fixturenames", ()) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(shared))
+        if "local_ray" in getattr(item, "fixturenames", ()) and item.path.name not in RAY:
+            raise pytest.UsageError(f"{item.path.name} uses local_ray: name it in RAY of tests/conftest.py")
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+
+def group_of(nodeid: str) -> str:
+    """Return the name that tests of one worker share."""
+    file = Path(nodeid.partition("::")[0]).name
+    return "ray" if file in RAY else file
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from test_nats_server import process_ids, wait_until_gone
+from warm_cli import run_command
 
 ROOT = Path(__file__).parent.parent
 SUPPORT = ["run", str(ROOT / "examples/customer_support.yaml"), "--local"]
@@ -67,7 +68,7 @@ def command(*words: str) -> list[str]:
 
 
 def perdure(environment: dict[str, str], *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*words), env=environment, capture_output=True, text=True, timeout=50)
+    done = run_command(environment, *words)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -81,7 +82,8 @@ def wait_for(path: Path) -> None:
 
 
 def test_hello_prints_its_output_as_json_and_its_progress_beside(environment: dict[str, str]) -> None:
-    done = perdure(environment, *HELLO, "--set", "name=Ann")
+    cold = command(*HELLO, "--set", "name=Ann")
+    done = subprocess.run(cold, env=environment, capture_output=True, text=True, timeout=50, check=True)
     assert json.loads(done.stdout) == "Hello, Ann!"
     assert "greet  succeeded  attempt 1" in done.stderr
     assert not process_ids(Path(environment["PERDURE_STORE"]))

@@ -1,12 +1,14 @@
 """validate, schema and graph as their users meet them: exit codes, data on stdout, words on stderr."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from warm_cli import run_command
 
 ROOT = Path(__file__).parent.parent
 HELLO = str(ROOT / "examples/hello.yaml")
@@ -65,8 +67,7 @@ SARIF = {  # the parts of the published schema that readers of SARIF rely on
 
 
 def perdure(*words: str, code: int = 0, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "perdure.cli", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50)
+    done = run_command(dict(os.environ), *words, folder=folder)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done

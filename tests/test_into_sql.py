@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from chosen_events import name, nodes
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, create_engine, event, insert, select
 from subscriber_process import BILLS, bill, bill_for_ever
 
 from perdure import Settings
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.connection import Connection
+from perdure.cluster.into_sql import positions
 from perdure.cluster.nats_server import NatsServer
 from perdure.errors import BadInput, LogUnavailable
 from perdure.events.entry import Happened
@@ -95,6 +96,33 @@ async def test_several_that_go_into_sql_under_one_name_share_the_events(
     assert sum(counts) == 40
     assert billed(engine, execution) == [f"n{n}" for n in range(2, 42)]
     engine.dispose()
+
+
+async def test_who_is_slower_in_making_table_and_row_goes_on_with_those_of_the_faster(
+    client: AsyncClient, log: JetStreamLog, engine: Engine
+) -> None:
+    execution, made = name(), list[str]()
+    await nodes(log, execution, 3)
+    faster, identity = create_engine(engine.url), await log.identity()
+
+    def another_does_it_first(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:
+        what = statement.split("(")[0].split()[0]
+        if what in made or "perdure_positions" not in statement or what not in ("CREATE", "INSERT"):
+            return
+        if what == "CREATE":
+            positions.create(faster)
+        elif "raced" in (values.values() if isinstance(values, dict) else values):
+            with faster.begin() as sql:
+                sql.execute(insert(positions).values(name="raced", log=identity, position=1, events=0))
+        else:
+            return
+        made.append(what)
+
+    event.listen(engine, "before_cursor_execute", another_does_it_first)
+    count = await client.into_sql(bill, engine, "raced", execution=execution, types="NodeScheduled", stop_at_end=True)
+    assert made == ["CREATE", "INSERT"]
+    assert count == len(billed(engine, execution)) == 3
+    faster.dispose()
 
 
 async def test_a_position_of_another_log_is_refused(client: AsyncClient, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from test_nats_server import process_ids, wait_until_gone
+from warm_cli import run_command
 
 import perdure
 from perdure import ExecutionFailed, Settings
@@ -74,8 +75,7 @@ class Up:
         (folder / "tools.py").write_text(TOOLS)
 
     def perdure(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "perdure.cli", *words]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=90)
+        done = run_command(self.environment, *words, timeout=90)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -331,18 +331,34 @@ def test_hosts_that_come_take_partitions_over_once_what_runs_there_has_ended(clu
     assert [host["partitions"] for host in cluster.status()["hosts"]] == [list(range(64))]
 
 
-def test_a_cluster_that_is_drained_lets_work_end_and_the_next_one_goes_on_with_the_rest(tmp_path: Path) -> None:
-    up = Up(tmp_path)
+@pytest.fixture(scope="module")
+def other(cluster: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Bring a second cluster up beside the first; who drains it leaves nothing of it."""
+    up = Up(tmp_path_factory.mktemp("other"))
     up.perdure("up", "--hosts", "1", "--detach", "--log-format", "json")
+    yield up
+    if process_ids(up.store):
+        up.perdure("down")
+
+
+def test_two_clusters_on_one_machine_have_a_ray_each(cluster: Up, other: Up) -> None:
+    """Ray by itself would join whichever was started last, and end with it."""
+    raylets = {parent_of(up.status()["supervisor"]["pid"]) for up in (cluster, other)}
+    assert len(raylets) == 2
+
+
+def test_a_cluster_that_is_drained_lets_work_end_and_the_next_one_goes_on_with_the_rest(cluster: Up, other: Up) -> None:
+    up = other
     with up.client() as client:
         run = client.start(up.workflow("in_actor", "gate"), "x", id="drained")
     until(lambda: up.effects()["begin x-first"] == 1)
     command = [sys.executable, "-m", "perdure.cli", "down", "--drain"]
     down = subprocess.Popen(command, env=up.environment, stderr=subprocess.PIPE, text=True)
     until(lambda: up.status()["hosts"][0].get("leaving") == 64)
-    (tmp_path / "gate").touch()
+    (up.folder / "gate").touch()
     assert down.communicate(timeout=60)[1] == "down\n"
     wait_until_gone(up.store)
+    assert cluster.status()["hosts"][0]["state"] == "serving"  # the other Ray has not ended with it
     lines = [line for line in (up.store / "up.log").read_text().splitlines() if line.startswith("{")]
     told = [json.loads(line) for line in lines]
     assert any(" serves host0" in record["message"] for record in told)
@@ -369,18 +385,6 @@ def kill_and_bring_up_again(up: Up) -> None:
         assert client.get("killed").result(timeout=60) == {"second": "y-second"}
     up.perdure("down")
     assert process_ids(up.store) == []
-
-
-def test_two_clusters_on_one_machine_have_a_ray_each(cluster: Up, tmp_path: Path) -> None:
-    """Ray by itself would join whichever was started last, and end with it."""
-    other = Up(tmp_path)
-    other.perdure("up", "--hosts", "1", "--detach")
-    try:
-        raylets = {parent_of(up.status()["supervisor"]["pid"]) for up in (cluster, other)}
-    finally:
-        other.perdure("down")
-    assert len(raylets) == 2
-    assert cluster.status()["hosts"][0]["state"] == "serving"
 
 
 def test_in_the_foreground_up_shows_the_log_of_all_processes_and_ends_with_ctrl_c(tmp_path: Path) -> None:
