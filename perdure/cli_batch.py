@@ -24,6 +24,7 @@ _Error = Annotated[str | None, typer.Option(show_default=False, help="Only with 
 _Parent = Annotated[str | None, typer.Option(show_default=False, help="Only children of this execution.")]
 _ForkedFrom = Annotated[str | None, typer.Option(show_default=False, help="Only forks of this execution.")]
 _Priority = Annotated[int | None, typer.Option(show_default=False, help="Only of this priority.")]
+_Digest = Annotated[str | None, typer.Option(show_default=False, help="Only of this definition.")]
 _Time = Annotated[str | None, typer.Option(show_default=False, help="A time, or how long ago: 2h.")]
 _All = Annotated[bool, typer.Option("--all", help="All executions, where nothing else is said.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -38,15 +39,16 @@ def _command(action: "Action", does: str) -> Callable[..., None]:
     def command(
         status: _Names = None, workflow: _Names = None, where: _Where = None, filter: _Filter = None,
         tag: _Names = None, at: _At = None, parent: _Parent = None, forked_from: _ForkedFrom = None,
-        error: _Error = None, priority: _Priority = None, started_before: _Time = None, started_after: _Time = None,
-        ended_before: _Time = None, ended_after: _Time = None, every: _All = False, dry_run: _DryRun = False,
+        error: _Error = None, priority: _Priority = None, digest: _Digest = None, started_before: _Time = None,
+        started_after: _Time = None, ended_before: _Time = None, ended_after: _Time = None, every: _All = False,
+        dry_run: _DryRun = False,
         yes: _Yes = False, rate: _Rate = 50.0, reason: _Reason = "", by: _By = "", store: Store = None,
         as_json: AsJson = False,
     ) -> None:  # fmt: skip
         times = {"started_before": started_before, "started_after": started_after, "ended_before": ended_before,
                  "ended_after": ended_after}  # fmt: skip
         query = _query(times, where, status=status, workflow=workflow, filter=filter, tag=tag, at=at, parent=parent,
-                       forked_from=forked_from, error=error, priority=priority)  # fmt: skip
+                       forked_from=forked_from, error=error, priority=priority, digest=digest)  # fmt: skip
         how = {"rate": rate, "reason": reason, "by": by, "every": every}
         _run(action, query, how, dry_run=dry_run, yes=yes, store=store, as_json=as_json)
 
@@ -71,7 +73,7 @@ def signal(
     data: Annotated[str | None, typer.Argument(help="Its data: JSON, or @FILE that holds it.")] = None,
     status: _Names = None, workflow: _Names = None, where: _Where = None, filter: _Filter = None, tag: _Names = None,
     at: _At = None, parent: _Parent = None, forked_from: _ForkedFrom = None, priority: _Priority = None,
-    started_before: _Time = None, started_after: _Time = None, every: _All = False,
+    digest: _Digest = None, started_before: _Time = None, started_after: _Time = None, every: _All = False,
     dry_run: _DryRun = False, yes: _Yes = False, rate: _Rate = 50.0, by: _By = "", store: Store = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -81,7 +83,7 @@ def signal(
     """
     times = {"started_before": started_before, "started_after": started_after}
     query = _query(times, where, status=status, workflow=workflow, filter=filter, tag=tag, at=at, parent=parent,
-                   forked_from=forked_from, priority=priority)  # fmt: skip
+                   forked_from=forked_from, priority=priority, digest=digest)  # fmt: skip
     how = {"rate": rate, "by": by, "every": every, "signal": name, "data": data_from(data, "the signal's data")}
     _run("signal", query, how, dry_run=dry_run, yes=yes, store=store, as_json=as_json)
 
