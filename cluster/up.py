@@ -4,9 +4,11 @@ import asyncio
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from perdure.cluster import logs
@@ -22,6 +24,7 @@ from perdure.cluster.supervisor import DOWN, stop_cluster
 from perdure.errors import EnvironmentProblem
 
 _LOOK_SECONDS = 0.1
+_ENDING_SECONDS, _ASK_AGAIN = 10.0, 0.2
 
 Say = Callable[[str], None]
 
@@ -71,12 +74,23 @@ async def open_cluster(settings: Settings, closing: AsyncExitStack) -> Cluster:
     if settings.nats_url is None and not _locked(settings):
         raise up_already
     server, connection = await open_server(settings, closing)
-    if await is_alive(connection.nats, SUPERVISOR):
+    patience = _ENDING_SECONDS if settings.nats_url is None else 0.0
+    if await _is_supervised(connection.nats, patience):
         raise up_already
     ray = RayCluster(settings)
     closing.push_async_callback(ray.close)
     await ray.open()
     return Cluster(reached(settings, server), connection, ray)
+
+
+async def _is_supervised(nats: Nats, patience: float) -> bool:
+    """Say whether a supervisor answers, still after so many seconds: one whose Ray was killed is about to end."""
+    deadline = time.monotonic() + patience
+    while await is_alive(nats, SUPERVISOR):
+        if time.monotonic() >= deadline:
+            return True
+        await asyncio.sleep(_ASK_AGAIN)
+    return False
 
 
 def is_up_here(settings: Settings) -> bool:
