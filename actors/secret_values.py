@@ -56,10 +56,10 @@ class Secrets:
         return value
 
     def redact_begun(self, text: str) -> str:
-        """Return what can be told of a text that goes on: without its last characters, that may become a secret."""
+        """Return what can be told of a text that goes on: without the end of it with which a secret begins."""
         if self._seen is None:
             return text
-        end = max(0, len(text) - max(map(len, self._names)) + 1)
+        end = len(text) - max(_begun(text, form) for form in self._names)
         for found in self._seen.finditer(text):
             if found.start() < end < found.end():
                 end = found.end()
@@ -84,6 +84,11 @@ class Secrets:
 
     def _shown(self, form: str) -> str:
         return f"[secret {self._names[form]}]"
+
+
+def _begun(text: str, form: str) -> int:
+    """Return how many characters at the end of a text a form begins with, which goes on behind them."""
+    return next((n for n in range(min(len(form) - 1, len(text)), 0, -1) if text.endswith(form[:n])), 0)
 
 
 def _forms(value: str) -> set[str]:

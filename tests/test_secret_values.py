@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scenario import EXECUTION, plan_of, start
 
 from perdure import tool
@@ -209,3 +211,27 @@ def test_a_log_record_of_any_library_holds_no_value(caplog: pytest.LogCaptureFix
     assert "ValueError: [secret KEY] is no number" in caplog.text
     assert "value of a secret" not in caplog.text
     assert record_of(caplog.records[2])["exception"] == "ValueError: [secret KEY] is no number"
+
+
+# --- what is told while a text goes on
+
+
+@given(st.lists(st.text("xyz", min_size=4, max_size=6), min_size=1, max_size=3), st.text("xyz", max_size=20))
+def test_what_is_told_of_a_text_that_goes_on_stays_and_holds_no_secret(values: list[str], text: str) -> None:
+    secrets = Secrets()
+    for number, value in enumerate(values):
+        secrets.hide(value, str(number))
+    told = ""
+    for end in range(len(text) + 1):
+        now = secrets.redact_begun(text[:end])
+        assert now.startswith(told)
+        told = now
+    assert secrets.redact(text).startswith(told)
+    assert not [value for value in values if value in told]
+
+
+def test_of_a_text_that_goes_on_only_an_end_with_which_a_secret_begins_is_held_back() -> None:
+    secrets = Secrets()
+    secrets.hide("a long key of many characters", "KEY")
+    assert secrets.redact_begun("The first half is here,") == "The first half is here,"
+    assert secrets.redact_begun("The key is a long ke") == "The key is "
