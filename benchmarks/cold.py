@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.measuring import as_installed
 from benchmarks.run import Run, start
 from perdure.cluster.nats_server import is_running
 
@@ -24,7 +25,7 @@ def cold(run: Run) -> float:
 def _once(run: Run) -> float:
     began = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.cold", run.mode, str(run.folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=as_installed(run.folder), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         took = time.perf_counter() - began

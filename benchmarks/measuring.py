@@ -41,6 +41,11 @@ def host_process(store: Path) -> Iterator[int]:
             host.wait(30)
 
 
+def as_installed(folder: Path) -> dict[str, str]:
+    """Return an environment in which bytecode is kept, in a folder, as it is of an installed package."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+
+
 def server_pid(store: Path) -> int:
     """Return the process of the store's embedded nats-server."""
     return int(json.loads((store / "server.json").read_text())["pid"])

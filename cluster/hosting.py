@@ -14,7 +14,6 @@ from perdure.cluster.ownership import is_alive
 from perdure.cluster.settings import Settings
 from perdure.cluster.tasks import stop
 from perdure.cluster.watching import Watch
-from perdure.cluster.wiring import Opener, keep_serving
 from perdure.errors import LogUnavailable, PerdureError
 from perdure.events.vocabulary import ExecutionStarted
 
@@ -100,6 +99,8 @@ class LocalHosts:
 
     async def start(self, hosts: dict[str, Lanes | None], settings: Settings) -> None:
         """Start one host for each name; see Start. One of ours that only waits for its server is left to it."""
+        from perdure.cluster.wiring import Opener, keep_serving  # what a client of others' hosts need not load
+
         opener = Opener(self._connection, settings, self._call)
         for name, lanes in hosts.items():
             if name not in self._tasks or self._tasks[name].done():
