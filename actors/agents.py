@@ -8,43 +8,38 @@ import msgspec
 
 from perdure.actors import memories
 from perdure.actors.agent_tools import offered
-from perdure.actors.models import Asked, Hear, Models
+from perdure.actors.models import Asked, Hear, Models, unheard
 from perdure.actors.outside import Outside
 from perdure.actors.replies import checked
 from perdure.actors.transcripts import Conversation, Said, asked
+from perdure.actors.usage import Paid
 from perdure.definitions.agent_parts import Agent, Endpoint
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, EnvironmentProblem
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """What a model gave, and what that took: its name, tokens, cost."""
-
-    value: Any
-    usage: dict[str, Any]
-
-
-def parted(result: Any) -> tuple[Any, dict[str, Any] | None]:
-    """Return what a worker gave: its value, and what a model took for it, if one was asked."""
-    return (result.value, result.usage) if isinstance(result, Answered) else (result, None)
-
-
 async def ask(
-    models: Models, own: Mapping[str, Endpoint], name: str, agent: Agent, question: Any, hear: Hear
-) -> Answered:
+    models: Models, own: Mapping[str, Endpoint], name: str, agent: Agent, question: Any, hear: Hear, paid: Paid
+) -> Any:
     """Return the agent's answer to one question: parsed and checked JSON where it has an output schema, otherwise text.
 
-    own: the endpoints of the workflow. Raises RateLimited, Unavailable, Refused or InvalidReply; retries are the
-    workflow's affair, not the client's.
+    own: the endpoints of the workflow. paid: told what was taken, also where this raises RateLimited, Unavailable,
+    Refused or InvalidReply; retries are the workflow's affair, not the client's.
     """
-    reply, usage = await models.ask(own, agent, _request(name, agent, [asked(question)]), hear)
-    return Answered(reply.text if agent.output is None else checked(name, reply.text, agent.output), usage)
+    reply = await models.ask(own, agent, _request(name, agent, [asked(question)]), hear, paid)
+    return reply.text if agent.output is None else checked(name, reply.text, agent.output)
 
 
 async def take_turn(
-    models: Models, plan: Plan, given: Conversation, places: Mapping[str, str], outside: Outside, hear: Hear
-) -> Answered:
-    """Return the model's next reply in a conversation, as it is recorded. Raises as `ask` does."""
+    models: Models,
+    plan: Plan,
+    given: Conversation,
+    places: Mapping[str, str],
+    outside: Outside,
+    hear: Hear,
+    paid: Paid,
+) -> Any:
+    """Return the model's next reply in a conversation, as it is recorded. paid, raises: as of `ask`."""
     agent = plan.agents[given.agent]
     remembered: list[Said] = []
     if given.session is not None and given.upto:
@@ -53,12 +48,11 @@ async def take_turn(
     mends = len(given.said) > 1 and given.said[-1].role == "user"  # nobody else speaks to it within a conversation
     tools = await offered(plan, agent, places, outside)
     request = _request(given.agent, agent, [*remembered, *given.said], tools=tools, mends=mends)
-    reply, usage = await models.ask(plan.endpoints, agent, request, hear)
-    return Answered(msgspec.to_builtins(reply), usage)
+    return msgspec.to_builtins(await models.ask(plan.endpoints, agent, request, hear, paid))
 
 
-async def remember(models: Models, plan: Plan, given: Conversation, does: str, key: str) -> Any:
-    """Recall what a session holds, or add to it what was said; `key` names the node's run."""
+async def remember(models: Models, plan: Plan, given: Conversation, does: str, key: str, paid: Paid) -> Any:
+    """Recall what a session holds, or add to it what was said; `key` names the node's run. paid: as of `ask`."""
     log, agent = _sessions(models), plan.agents[given.agent]
     assert given.session is not None  # noqa: S101 (else there is no such step)
     if does == "remember":
@@ -66,17 +60,13 @@ async def remember(models: Models, plan: Plan, given: Conversation, does: str, k
         said = msgspec.convert(models.redact(msgspec.to_builtins(record.said)), list[Said])
         return await memories.add(log, given.session, msgspec.structs.replace(record, said=said))
 
-    used = list[dict[str, Any]]()
-
     async def summarise(text: str) -> str:
         name = agent.memory.summarise or ""
-        answer = await ask(models, plan.endpoints, name, plan.agents[name], {"message": text}, lambda _piece: None)
-        used.append(answer.usage)
-        return answer.value if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)
+        answer = await ask(models, plan.endpoints, name, plan.agents[name], {"message": text}, unheard, paid)
+        return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
     summed_up = summarise if agent.memory.summarise is not None else None
-    recalled = await memories.recall(log, given.session, given.agent, agent.memory, key, summed_up)
-    return Answered(recalled, used[0]) if used else recalled
+    return await memories.recall(log, given.session, given.agent, agent.memory, key, summed_up)
 
 
 def _sessions(models: Models) -> memories.SessionLog:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.actors.agents import parted
 from perdure.actors.claims import spent_of
 from perdure.actors.draft import Draft
 from perdure.actors.state import NodeState, Started
+from perdure.actors.usage import Bill
 from perdure.definitions.plan import Plan
 from perdure.definitions.plan_nodes import PlanNode
 from perdure.errors import ExpressionError
@@ -63,7 +63,14 @@ class AtLimits:
 
 
 def limited_parts(
-    execution: str, state: Started, plan: Plan, path: str, planned: PlanNode, node: NodeState, at_limits: AtLimits
+    execution: str,
+    state: Started,
+    plan: Plan,
+    path: str,
+    planned: PlanNode,
+    node: NodeState,
+    at_limits: AtLimits,
+    bill: Bill,
 ) -> dict[str, Any]:
     """Return the parts of an attempt's `Work` that are about limits; its priority alone where it claims nothing."""
     own, began = planned.model.priority, state.started.began
@@ -76,7 +83,7 @@ def limited_parts(
 
     def spent(result: Any) -> dict[str, float]:
         try:
-            return spent_of(Draft(plan, execution, state, datetime.now(UTC)), path, *parted(result))
+            return spent_of(Draft(plan, execution, state, datetime.now(UTC)), path, result, bill.total)
         except ExpressionError as error:
             _log.warning("execution %s, node %s: what it took of a limit is not known: %s", execution, path, error)
             return {}

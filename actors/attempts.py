@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from perdure.actors.agents import parted
 from perdure.actors.at_limits import AtLimits, limited_parts
 from perdure.actors.inputs import Input, ReportFailure, ReportLoss, ReportProgress, ReportQueued, ReportSuccess
 from perdure.actors.log_context import about
 from perdure.actors.state import NodeState, Started
 from perdure.actors.surroundings import Stream, Surroundings
 from perdure.actors.transcripts import given_to
+from perdure.actors.usage import Bill
 from perdure.actors.work import Work, WorkerLost, error_of
 from perdure.definitions.paths import body_of
 from perdure.definitions.plan import Plan
@@ -79,7 +79,7 @@ class Attempts:
 
     async def _do(self, state: Started, plan: Plan, name: str, node_state: NodeState) -> None:
         """Do one attempt and report how it went; a cancelled one reports nothing."""
-        node, attempt, secrets = plan.node(name), node_state.attempt, self._around.secrets
+        node, attempt, secrets, bill = plan.node(name), node_state.attempt, self._around.secrets, Bill()
         report: Input
         about(node=name, attempt=attempt)
         try:
@@ -89,17 +89,19 @@ class Attempts:
             work = Work(
                 self._id, name, node, attempt, value, plan, places.get(node.target), undone, deadline, places,
                 node_state.resumed, node_state.waits_for, self._queued(name, attempt),
-                self._progress(plan, name, attempt), self._around.outside,
-                **limited_parts(self._id, state, plan, name, node, node_state, self._at_limits),
+                self._progress(plan, name, attempt), self._around.outside, paid=bill.add,
+                **limited_parts(self._id, state, plan, name, node, node_state, self._at_limits, bill),
             )  # fmt: skip
-            result, usage = parted(await self._told(work))
-            report = ReportSuccess(name, attempt, secrets.redact(result), usage)
+            result = await self._told(work)
+            report = ReportSuccess(name, attempt, secrets.redact(result), bill.total)
         except WorkerLost as error:
             report = ReportLoss(name, attempt, secrets.redact(str(error)))
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_stopped():
                 raise
-            report = ReportFailure(name, attempt, error_of(error, secrets.redact))  # a tool may raise anything
+            report = ReportFailure(
+                name, attempt, error_of(error, secrets.redact), bill.total
+            )  # a tool may raise anything
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._put(report)
 

@@ -3,23 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.actors.models import Asked, Endpoint, Hear, Unavailable, check_calls
+from perdure.actors.models import Asked, Endpoint, Hear, Took, Unavailable, check_calls
 from perdure.actors.openai_client import client_of, telling
 from perdure.actors.replied import (
-    Answer,
     File,
     call_of,
     check_refusal,
     check_reply,
     check_size,
+    length_of,
     text_of,
     tokens,
 )
-from perdure.actors.replies import InvalidReply, Reply
+from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 
 
-async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear) -> Answer:
+async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear, took: Took) -> Reply:
     """Ask by chat completions. Raises RateLimited, Unavailable, Refused, ReplyTooLarge or InvalidReply."""
     body = {"model": asked.model, "messages": await messages(asked, file), **_options(asked)}
     if asked.stream:
@@ -27,8 +27,8 @@ async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear) -> Answe
     async with telling(asked.name):
         answer = await client_of(endpoint).chat.completions.create(**body)
         if asked.stream:
-            return await _heard(asked, answer, hear)
-        return _whole(asked, answer, hear)
+            return await _heard(asked, answer, hear, took)
+        return _whole(asked, answer, hear, took)
 
 
 def _options(asked: Asked) -> dict[str, Any]:
@@ -75,12 +75,16 @@ async def _part(given: Mapping[str, Any], file: File) -> dict[str, Any]:
     return {"type": "file", "file": {"filename": given.get("name", "file"), "file_data": url}}
 
 
-async def _heard(asked: Asked, stream: Any, hear: Hear) -> Answer:
+async def _heard(asked: Asked, stream: Any, hear: Hear, took: Took) -> Reply:
     """Take a streamed reply piece by piece; one that is too large, or breaks off, is none."""
     taking = _Taking(asked, hear)
-    async with stream:
-        async for chunk in stream:
-            taking.take(chunk)
+    try:
+        async with stream:
+            async for chunk in stream:
+                taking.take(chunk)
+    finally:
+        if taking.begun:  # what was said up to a break has to be paid
+            took(*taking.tokens())
     if not taking.ended:
         hint = "" if taking.begun else "; where it does not stream, say `stream: false`"
         raise Unavailable(f"agent {asked.name!r}: the endpoint's stream ended before the reply did{hint}")
@@ -142,24 +146,28 @@ class _Taking:
         self._size += len(text)
         check_size(self._asked, self._size)
 
-    def answer(self) -> Answer:
-        text = "".join(self._text)
+    def tokens(self) -> tuple[int, int]:
+        length = sum(map(len, self._text)) + sum(len(call["arguments"]) for call in self._calls)
+        return tokens(self._asked, self._usage, length)
+
+    def answer(self) -> Reply:
         check_refusal(self._asked, "".join(self._refusal), withheld=self._withheld)
-        calls = [call_of(number, **call) for number, call in enumerate(self._calls)]
-        return Reply(text, calls), tokens(self._asked, self._usage, text, calls)
+        return Reply("".join(self._text), [call_of(number, **call) for number, call in enumerate(self._calls)])
 
 
-def _whole(asked: Asked, completion: Any, hear: Hear) -> Answer:
+def _whole(asked: Asked, completion: Any, hear: Hear, took: Took) -> Reply:
     if not getattr(completion, "choices", None):
         raise InvalidReply(f"agent {asked.name!r}: the endpoint's answer has no choices")
     choice = completion.choices[0]
     message, withheld = choice.message, choice.finish_reason == "content_filter"
-    text = text_of(message.content)
+    text, calls = "", list[AskedFor]()
+    try:
+        text = text_of(message.content)
+        for number, call in enumerate(message.tool_calls or ()):
+            calls.append(call_of(number, call.id, call.function.name, call.function.arguments))
+    finally:
+        took(*tokens(asked, getattr(completion, "usage", None), length_of(text, calls)))
     check_refusal(asked, getattr(message, "refusal", None), withheld=withheld)
-    calls = [
-        call_of(number, call.id, call.function.name, call.function.arguments)
-        for number, call in enumerate(message.tool_calls or ())
-    ]
     check_reply(asked, text, calls)
     hear(text)
-    return Reply(text, calls), tokens(asked, getattr(completion, "usage", None), text, calls)
+    return Reply(text, calls)

@@ -32,6 +32,7 @@ from perdure.events.vocabulary import (
     Event,
     ExecutionRetried,
     ExecutionStarted,
+    NodeCharged,
     NodePlaced,
     NodeQueued,
     NodeResumed,
@@ -92,7 +93,9 @@ def _hear(draft: Draft, report: Report) -> None:
     match report:
         case ReportSuccess(node, attempt, output, usage):
             flow.complete(draft, node, attempt, output, usage)
-        case ReportFailure(node, attempt, error):
+        case ReportFailure(node, attempt, error, usage):
+            if usage is not None:
+                draft.emit(NodeCharged(node, attempt, usage))
             failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss() | ReportQueued():
             _from_actor(draft, report)

@@ -18,6 +18,7 @@ from perdure.actors.state import (
     still_done,
 )
 from perdure.actors.tree import known, to_undo_anew, with_body, with_node, without, without_node
+from perdure.actors.usage import added
 from perdure.definitions.paths import UNDO, is_within, owner_of
 from perdure.events.vocabulary import (
     BodyFailed,
@@ -55,6 +56,7 @@ from perdure.events.vocabulary import (
     NodeCancelled,
     NodeCatching,
     NodeCaught,
+    NodeCharged,
     NodeFailed,
     NodeOpened,
     NodePlaced,
@@ -97,7 +99,7 @@ def _scheduled(state: Started, event: NodeScheduled) -> Started:
     before = state.node(event.node)
     node = NodeState(
         "running", event.attempt, input=event.input, secrets=event.secrets, before=before.before if before else 0,
-        limits=event.limits,
+        limits=event.limits, usage=before.usage if before else None,
     )  # fmt: skip
     return with_node(chart_fold.call_begun(state, event.node), event.node, node)
 
@@ -131,7 +133,7 @@ def _succeeded(state: Started, event: NodeSucceeded) -> Started:
     node = NodeState(
         "succeeded", event.attempt, output=event.output, order=state.completed, choice=before.choice,
         input=before.input if bodies or before.status != "open" else None, bodies=bodies, secrets=before.secrets,
-        child=before.child if by_its_child else "", usage=event.usage,
+        child=before.child if by_its_child else "", usage=added(before.usage, event.usage),
     )  # fmt: skip
     state = with_node(state, event.node, node)
     if event.node.endswith(UNDO):
@@ -158,6 +160,11 @@ def _tried_to_undo(state: Started, path: str) -> Started:
             rest = [each for each in started.undo if each != path]
             return _replace(state, undoing=state.undoing.set(within, _replace(started, undo=rest)))
     return state
+
+
+def _charged(state: Started, event: NodeCharged) -> Started:
+    before = known(state, event.node)
+    return with_node(state, event.node, _replace(before, usage=added(before.usage, event.usage)))
 
 
 def _attempt_failed(state: Started, event: NodeAttemptFailed) -> Started:
@@ -187,7 +194,7 @@ def _with_error(
     before = known(state, event.node)
     node = NodeState(
         status, event.attempt, input=before.input, error=event.error, before=before.before, secrets=before.secrets,
-        limits=before.limits, **parts,
+        limits=before.limits, usage=before.usage, **parts,
     )  # fmt: skip
     return with_node(_undone(state, event.node), event.node, node)
 
@@ -387,6 +394,7 @@ _EVOLVE: dict[type, Callable[[Started, Any], Started]] = {
     NodeQueued: _queued,
     NodePlaced: _queued,
     NodeSucceeded: _succeeded,
+    NodeCharged: _charged,
     NodeAttemptFailed: _attempt_failed,
     NodeFailed: _failed,
     NodeCatching: _catching,

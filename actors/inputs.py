@@ -217,11 +217,12 @@ class ReportSuccess(_Input, frozen=True):
 
 
 class ReportFailure(_Input, frozen=True):
-    """An attempt at a node ended with this error."""
+    """An attempt at a node ended with this error; `usage` is what it took a model all the same."""
 
     node: str
     attempt: int
     error: Error
+    usage: dict[str, Any] | None = None
 
 
 class ReportLoss(_Input, frozen=True):

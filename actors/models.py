@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -11,13 +12,11 @@ from perdure.actors.memories import SessionLog
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.time_limits import Timeout, in_time
 from perdure.actors.transcripts import Said
+from perdure.actors.usage import Paid, Usage, unpaid
 from perdure.definitions import agent_parts
 from perdure.definitions.agent_parts import Agent
 from perdure.definitions.json_values import clean_text
 from perdure.errors import ModelUnavailable, PerdureError, SecretMissing
-
-if TYPE_CHECKING:
-    from perdure.actors.replied import Answer
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -98,7 +97,11 @@ Hear = Callable[[str], None]
 """Takes a piece of a reply's text as it comes."""
 
 
-def _unheard(_piece: str) -> None:
+Took = Callable[[int, int], None]
+"""Takes the tokens that an answer took and gave, be it of use or not."""
+
+
+def unheard(_piece: str) -> None:
     """Take a piece that nobody listens to."""
 
 
@@ -134,11 +137,17 @@ class Models:
     most: int = 1_000_000
 
     async def ask(
-        self, own: Mapping[str, agent_parts.Endpoint], agent: Agent, asked: Asked, hear: Hear = _unheard
-    ) -> tuple[Reply, dict[str, Any]]:
-        """Return the reply of the first model that answers, and what it took.
+        self,
+        own: Mapping[str, agent_parts.Endpoint],
+        agent: Agent,
+        asked: Asked,
+        hear: Hear = unheard,
+        paid: Paid = unpaid,
+    ) -> Reply:
+        """Return the reply of the first model that answers.
 
-        own: the endpoints of the workflow. Each may take as long as the agent's `timeout`.
+        own: the endpoints of the workflow. Each may take as long as the agent's `timeout`. paid: told what each took
+        that answered, be it in vain.
         Raises RateLimited, Unavailable, Timeout, Refused, ReplyTooLarge or InvalidReply.
         """
         failed: list[PerdureError] = []
@@ -152,30 +161,30 @@ class Models:
         for endpoint, model in self._candidates(own, agent):
             request = msgspec.structs.replace(asked, model=model, most=self.most)
             try:
-                asking = self._put(endpoint, request, take)
-                reply, (taken, given) = await in_time(asking, agent.timeout)
+                asking = self._put(endpoint, request, take, partial(self._pay, paid, model))
+                reply = await in_time(asking, agent.timeout)
             except (_Busy, Timeout, Refused) as error:
                 late = isinstance(error, Timeout)
                 failed.append(Timeout(f"agent {asked.name!r}: model {model!r}: {error}") if late else error)
                 if heard:
                     take("\n")  # another reply follows
             else:
-                return _clean(asked.name, reply), self._usage(model, taken, given)
+                return _clean(asked.name, reply)
         raise _worst(failed)
 
-    async def _put(self, endpoint: Endpoint, asked: Asked, hear: Hear) -> "Answer":
+    async def _put(self, endpoint: Endpoint, asked: Asked, hear: Hear, took: Took) -> Reply:
         """Put a request to an endpoint; one that takes no schema, contrary to what is said of it, is asked in words."""
         from perdure.actors import chat, responses
 
         put = responses.put if endpoint.api == "responses" else chat.put
         try:
-            return await put(endpoint, _for(endpoint, asked), self.file, hear)
+            return await put(endpoint, _for(endpoint, asked), self.file, hear, took)
         except Refused as error:
             if not error.of_schema or asked.schema is None or endpoint.structured != "native":
                 raise
             _log.warning("%s; it is asked in words, and at once where its `structured` is `prompted`", error)
         prompted = msgspec.structs.replace(endpoint, structured="prompted")
-        return await put(prompted, _for(prompted, asked), self.file, hear)
+        return await put(prompted, _for(prompted, asked), self.file, hear, took)
 
     def _candidates(self, own: Mapping[str, agent_parts.Endpoint], agent: Agent) -> Iterator[tuple[Endpoint, str]]:
         wanted = [
@@ -194,11 +203,11 @@ class Models:
         key = self.key(given.secret) if given.secret is not None else None
         return Endpoint(given.base_url, key, None, given.api, given.structured, given.stream)
 
-    def _usage(self, model: str, taken: int, given: int) -> dict[str, Any]:
-        usage: dict[str, Any] = {"model": model, "input": taken, "output": given}
+    def _pay(self, paid: Paid, model: str, taken: int, given: int) -> None:
+        usage: Usage = {"model": model, "input": taken, "output": given}
         if (price := self.prices.get(model)) is not None:
             usage["cost"] = round((taken * price.input + given * price.output) / 1e6, 9)
-        return usage
+        paid(usage)
 
 
 def check_calls(name: str, many: int) -> None:

@@ -5,15 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from perdure.actors.models import Asked, RateLimited, Refused, ReplyTooLarge, Unavailable
-from perdure.actors.replies import AskedFor, Reply
+from perdure.actors.replies import AskedFor
 from perdure.actors.transcripts import Said
 from perdure.errors import PerdureError
 
 File = Callable[[Mapping[str, Any]], Awaitable[str]]
 """Gives the URL, or data URL, of a file."""
-
-Answer = tuple[Reply, tuple[int, int]]
-"""A reply, and the tokens that it took and gave."""
 
 _MOST_TOKENS = 10**9  # of one request; more is no count
 
@@ -65,13 +62,18 @@ def failed(asked: Asked, error: Any) -> PerdureError:
     return RateLimited(told) if "rate_limit" in code else Refused(told)
 
 
-def tokens(asked: Asked, usage: Any, text: str, calls: list[AskedFor]) -> tuple[int, int]:
-    """Return the tokens in and out, as the endpoint counts them, or else about so many."""
+def length_of(text: str, calls: list[AskedFor]) -> int:
+    """Return how many characters a model gave."""
+    return len(text) + sum(len(call.arguments) for call in calls)
+
+
+def tokens(asked: Asked, usage: Any, length: int) -> tuple[int, int]:
+    """Return the tokens in and out, as the endpoint counts them, or else about so many as the characters are."""
     taken = _counted(usage, "prompt_tokens", "input_tokens")
     given = _counted(usage, "completion_tokens", "output_tokens")
     if taken is None:
         taken = _about(len(asked.instructions) + sum(map(_length, asked.said)))
-    return taken, _about(len(text) + sum(len(call.arguments) for call in calls)) if given is None else given
+    return taken, _about(length) if given is None else given
 
 
 def _counted(usage: Any, *names: str) -> int | None:
@@ -80,7 +82,7 @@ def _counted(usage: Any, *names: str) -> int | None:
 
 
 def _length(said: Said) -> int:
-    return len(said.text) + sum(len(call.arguments) for call in said.calls)
+    return length_of(said.text, said.calls)
 
 
 def _about(characters: int) -> int:

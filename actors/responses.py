@@ -3,36 +3,34 @@
 from collections.abc import Mapping
 from typing import Any
 
-from perdure.actors.models import Asked, Endpoint, Hear, Unavailable
+from perdure.actors.models import Asked, Endpoint, Hear, Took, Unavailable, unheard
 from perdure.actors.openai_client import client_of, telling
 from perdure.actors.replied import (
-    Answer,
     File,
     call_of,
     check_refusal,
     check_reply,
     check_size,
     failed,
+    length_of,
     text_of,
     tokens,
 )
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
 from perdure.actors.transcripts import Said
 
+_DELTAS = ("response.output_text.delta", "response.function_call_arguments.delta")
 
-async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear) -> Answer:
+
+async def put(endpoint: Endpoint, asked: Asked, file: File, hear: Hear, took: Took) -> Reply:
     """Ask by the Responses API. Raises RateLimited, Unavailable, Refused, ReplyTooLarge or InvalidReply."""
     body: dict[str, Any] = {"model": asked.model, "instructions": asked.instructions, "store": False}
     body |= {"input": await _items(asked, file), **_options(asked), "stream": asked.stream}
     async with telling(asked.name):
         answer: Any = await client_of(endpoint).responses.create(**body)
         if asked.stream:
-            answer = await _ended(asked, answer, hear)
-        return _reply(asked, answer, _silent if asked.stream else hear)
-
-
-def _silent(_piece: str) -> None:
-    """Say nothing of what was heard already."""
+            answer = await _ended(asked, answer, hear, took)
+        return _reply(asked, answer, unheard if asked.stream else hear, took)  # what streams was heard already
 
 
 def _options(asked: Asked) -> dict[str, Any]:
@@ -80,41 +78,48 @@ async def _part(given: Mapping[str, Any], file: File) -> dict[str, Any]:
     return {"type": "input_file", "filename": given.get("name", "file"), "file_data": url}
 
 
-async def _ended(asked: Asked, stream: Any, hear: Hear) -> Any:
+async def _ended(asked: Asked, stream: Any, hear: Hear, took: Took) -> Any:
     """Listen to a streamed response up to its end, and return it whole."""
-    size = 0
-    async with stream:
-        async for event in stream:
-            size += 1
-            check_size(asked, size)
-            if event.type in ("response.output_text.delta", "response.function_call_arguments.delta"):
-                size += len(event.delta)
-                check_size(asked, size)
+    said, number, response = 0, 0, None
+    try:
+        async with stream:
+            async for event in stream:
+                number += 1
+                if event.type in _DELTAS:
+                    said += len(event.delta)
+                check_size(asked, number + said)
                 if event.type == "response.output_text.delta":
                     hear(event.delta)
-            elif event.type in ("response.completed", "response.incomplete"):
-                return event.response
-            elif event.type == "response.failed":
-                raise failed(asked, event.response.error)
-            elif event.type == "error":
-                raise failed(asked, event)
+                elif event.type in ("response.completed", "response.incomplete"):
+                    response = event.response
+                    return response
+                elif event.type == "response.failed":
+                    raise failed(asked, event.response.error)
+                elif event.type == "error":
+                    raise failed(asked, event)
+    finally:
+        if said and response is None:  # what was said up to a break has to be paid
+            took(*tokens(asked, None, said))
     raise Unavailable(f"agent {asked.name!r}: the endpoint's stream ended before the reply did")
 
 
-def _reply(asked: Asked, response: Any, hear: Hear) -> Answer:
+def _reply(asked: Asked, response: Any, hear: Hear, took: Took) -> Reply:
     if getattr(response, "status", None) == "failed":
         raise failed(asked, getattr(response, "error", None))
     if getattr(response, "output", None) is None:
         raise InvalidReply(f"agent {asked.name!r}: the endpoint's answer has no output")
-    texts, calls = [], list[AskedFor]()
-    for item in response.output:
-        if item.type == "message":
-            texts += [text_of(part.text) for part in item.content if part.type == "output_text"]
-            check_refusal(asked, "".join(part.refusal for part in item.content if part.type == "refusal"))
-        elif item.type == "function_call":
-            calls.append(call_of(len(calls), getattr(item, "call_id", None), item.name, item.arguments))
-    text, cut = "".join(texts), getattr(response, "incomplete_details", None)
-    check_refusal(asked, None, withheld=getattr(cut, "reason", None) == "content_filter")
+    text, refusal, calls = "", "", list[AskedFor]()
+    try:
+        for item in response.output:
+            if item.type == "message":
+                text += "".join(text_of(part.text) for part in item.content if part.type == "output_text")
+                refusal += "".join(part.refusal for part in item.content if part.type == "refusal")
+            elif item.type == "function_call":
+                calls.append(call_of(len(calls), getattr(item, "call_id", None), item.name, item.arguments))
+    finally:
+        took(*tokens(asked, getattr(response, "usage", None), length_of(text, calls)))
+    cut = getattr(response, "incomplete_details", None)
+    check_refusal(asked, refusal, withheld=getattr(cut, "reason", None) == "content_filter")
     check_reply(asked, text, calls)
     hear(text)
-    return Reply(text, calls), tokens(asked, getattr(response, "usage", None), text, calls)
+    return Reply(text, calls)

@@ -18,6 +18,7 @@ from perdure.actors.models import Models
 from perdure.actors.outside import Outside
 from perdure.actors.time_limits import HeartbeatLost, alive, in_time
 from perdure.actors.tool_schema import Tool
+from perdure.actors.usage import Paid, unpaid
 from perdure.definitions.json_values import clean_text
 from perdure.definitions.placement import placement_of
 from perdure.definitions.plan import Plan
@@ -51,7 +52,7 @@ class Work(msgspec.Struct, frozen=True):
     tools reach things with. priority: of the node, or else the execution. claims: what it has to hold of limits
     meanwhile; began: when the execution did, in seconds since 1970 (UTC). parked: told when it begins to wait for them
     and when it does not any more. spent: gives, for a result, how much was taken of each limit in truth, where the
-    definition says so. hear: told what a model says, piece by piece.
+    definition says so. hear: told what a model says, piece by piece; paid: what it took.
     """
 
     execution: str
@@ -75,6 +76,7 @@ class Work(msgspec.Struct, frozen=True):
     parked: Callable[[bool], None] = _nobody
     spent: Callable[[Any], dict[str, float]] = _nothing
     hear: Callable[[str], None] = _nobody
+    paid: Paid = unpaid
 
     def tool(self) -> Tool:
         """Return the tool that it calls; it was located before the start."""
@@ -117,14 +119,17 @@ def worker(models: Models, call_elsewhere: CallElsewhere, send: Send | None = No
             to, event, data = work.input["to"], work.input["event"], work.input["data"]
             return await in_time(send(to, event, data, work.context().idempotency_key), node.timeout)
         if node.calls == "agent":
-            plan = work.plan
-            asking = agents.ask(models, plan.endpoints, node.target, plan.agents[node.target], work.input, work.hear)
+            own, agent = work.plan.endpoints, work.plan.agents[node.target]
+            asking = agents.ask(models, own, node.target, agent, work.input, work.hear, work.paid)
             return await in_time(asking, node.timeout)
         if node.calls == "session":
             key = work.context().idempotency_key
-            return await agents.remember(models, work.plan, work.input, getattr(node.model, "does", ""), key)
+            does = getattr(node.model, "does", "")
+            return await agents.remember(models, work.plan, work.input, does, key, work.paid)
         if node.calls == "model":
-            return await agents.take_turn(models, work.plan, work.input, work.places, work.outside, work.hear)
+            return await agents.take_turn(
+                models, work.plan, work.input, work.places, work.outside, work.hear, work.paid
+            )
         if node.called is not None:
             await check_exact(work.plan, node.called, work.places, work.outside, work.input)
         if runs_apart(work.plan, node, work.place, work.resumed if isolates else 0):

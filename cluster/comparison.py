@@ -12,6 +12,7 @@ from perdure.events.vocabulary import (
     ChildRequested,
     ExecutionFailed,
     ExecutionSucceeded,
+    NodeCharged,
     NodeOpened,
     NodeScheduled,
     NodeSucceeded,
@@ -133,7 +134,7 @@ class Times:
                 self.began.setdefault(event.node, at)
             elif (node := getattr(event, "node", None)) is not None:
                 self.ended[node] = at
-            if isinstance(event, NodeSucceeded) and event.usage:
+            if isinstance(event, NodeCharged | NodeSucceeded) and event.usage:
                 self._pay(event.node, event.usage)
 
     def _pay(self, path: str, usage: dict[str, Any]) -> None:

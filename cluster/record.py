@@ -20,6 +20,7 @@ from perdure.actors.inputs import (
 from perdure.actors.listeners import OURS
 from perdure.actors.state import INITIAL, ExecutionState, NodeState, Started
 from perdure.actors.transcripts import given_to
+from perdure.actors.usage import Usage
 from perdure.definitions.plan import Plan
 from perdure.definitions.secret_references import revealed
 from perdure.events.entry import Entry
@@ -41,6 +42,7 @@ from perdure.events.vocabulary import (
     NodeCancelled,
     NodeCatching,
     NodeCaught,
+    NodeCharged,
     NodeFailed,
     NodeResumed,
     NodeScheduled,
@@ -61,7 +63,7 @@ _FAILS = NodeAttemptFailed | NodeFailed | NodeCatching | NodeCaught | NodeStuck
 class Result(msgspec.Struct):
     """What one attempt was given, by which definition, and what it came to; it has not ended where `ended` is false.
 
-    at, number: when it ended, or was given up, and its place among all events.
+    at, number: when it ended, or was given up, and its place among all events. usage: what it took a model.
     """
 
     given: Any
@@ -71,6 +73,7 @@ class Result(msgspec.Struct):
     ended: bool = False
     output: Any = None
     error: Error | None = None
+    usage: Usage | None = None
 
 
 class Command(NamedTuple):
@@ -131,6 +134,8 @@ class Record:
             self._begin(plan, state, event)
         elif isinstance(event, SignalTaken):
             self._taken[event.node] = event.signal
+        elif isinstance(event, NodeCharged) and (event.node, event.attempt) in self._open:
+            self._open[event.node, event.attempt].usage = event.usage
         elif isinstance(event, NodeSucceeded | _FAILS):
             self._end(plan, event)
         elif isinstance(event, TimerArmed):
@@ -212,7 +217,8 @@ class Record:
         error = None if isinstance(event, NodeSucceeded) else event.error
         if there and not (there[-1].ended and error is not None):
             there[-1].ended, there[-1].error = True, error
-            there[-1].output = event.output if isinstance(event, NodeSucceeded) else None
+            if isinstance(event, NodeSucceeded):
+                there[-1].output, there[-1].usage = event.output, event.usage
             there[-1].at, there[-1].number = self._at, self._number
             self._open.pop(key, None)
 

@@ -227,9 +227,7 @@ class WhatIf:
             self._at_work[asyncio.create_task(self._made(path, node, self._runner))] = path
 
     async def _made(self, path: str, node: NodeState, runner: Runner) -> Input:
-        report, usage = await runner.made(self.plan, self._execution, self._started, path, node)
-        self.usage += [usage] if usage is not None else []
-        return report
+        return await runner.made(self.plan, self._execution, self._started, path, node, self.usage.append)
 
     def _same(self, path: str, attempt: int, given: Any) -> Result | None:
         return self._recorded((path, attempt), given, making_of(self.plan, path, given))
@@ -244,10 +242,10 @@ class WhatIf:
     def _answer(self, path: str, attempt: int, result: Result) -> Input:
         """Return how a call ended. An output that was made of the result by `output` is not made again."""
         if result.error is not None:
-            return ReportFailure(path, attempt, result.error)
+            return ReportFailure(path, attempt, result.error, result.usage)
         if "output" in self.plan.node(path).templates:
             return CompleteNode(f"{path}/{attempt}", self._execution, path, result.output)
-        return ReportSuccess(path, attempt, result.output)
+        return ReportSuccess(path, attempt, result.output, result.usage)
 
     def _wait(self, path: str, node: NodeState) -> None:
         """Answer a wait as it was answered; a time is waited for in virtual time, anything else for ever."""

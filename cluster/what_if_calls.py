@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from perdure.actors.agents import parted
 from perdure.actors.inputs import ReportFailure, ReportSuccess
 from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.state import NodeState, Started
 from perdure.actors.transcripts import given_to
+from perdure.actors.usage import Bill, Paid
 from perdure.actors.work import Work, error_of
 from perdure.definitions.plan import Plan
 
@@ -23,18 +23,20 @@ class Runner(msgspec.Struct, frozen=True):
     outside: Outside
 
     async def made(
-        self, plan: Plan, execution: str, started: Started, path: str, state: NodeState
-    ) -> tuple[ReportSuccess | ReportFailure, dict[str, Any] | None]:
-        """Make a call; return what it says, and what it took of a model where it asked one."""
-        node, places = plan.node(path), started.started.tools
-        usage: dict[str, Any] | None = None
+        self, plan: Plan, execution: str, started: Started, path: str, state: NodeState, paid: Paid
+    ) -> ReportSuccess | ReportFailure:
+        """Make a call and return what it says; paid: told what it took of a model where it asked one."""
+        node, places, bill = plan.node(path), started.started.tools, Bill()
         try:
             value = given_to(started, plan, path, state, self.secrets.reveal)
             work = Work(
                 execution, path, node, state.attempt, value, plan, places.get(node.target), places=places,
-                outside=self.outside,
+                outside=self.outside, paid=bill.add,
             )  # fmt: skip
-            result, usage = parted(await self.work(work))
-            return ReportSuccess(path, state.attempt, self.secrets.redact(result), usage), usage
+            result = await self.work(work)
+            return ReportSuccess(path, state.attempt, self.secrets.redact(result), bill.total)
         except Exception as error:  # a tool may raise anything
-            return ReportFailure(path, state.attempt, error_of(error, self.secrets.redact)), usage
+            return ReportFailure(path, state.attempt, error_of(error, self.secrets.redact), bill.total)
+        finally:
+            if bill.total is not None:
+                paid(bill.total)

@@ -212,6 +212,14 @@ class NodeSucceeded(_Event, frozen=True):
     usage: dict[str, Any] | None = None
 
 
+class NodeCharged(_Event, frozen=True):
+    """An attempt failed, as the next event says, and took a model so much all the same; `usage` as of a success."""
+
+    node: str
+    attempt: int
+    usage: dict[str, Any]
+
+
 class NodeAttemptFailed(_Event, frozen=True):
     """An attempt failed and another one follows when the timer `retry/<node>` fires."""
 
@@ -532,6 +540,7 @@ Event = (
     | CompensationStarted
     | BranchTaken
     | NodeSucceeded
+    | NodeCharged
     | NodeAttemptFailed
     | NodeFailed
     | NodeCatching

@@ -23,6 +23,7 @@ from perdure.events.vocabulary import (
     NodeCancelled,
     NodeCatching,
     NodeCaught,
+    NodeCharged,
     NodeFailed,
     NodeOpened,
     NodeScheduled,
@@ -144,11 +145,15 @@ def _began(counting: _Counting, item: Happened, event: Any) -> None:
     counting.begin(item, event.node)
 
 
-def _node_succeeded(counting: _Counting, item: Happened, event: NodeSucceeded) -> None:
+def _charged(counting: _Counting, item: Happened, event: NodeCharged | NodeSucceeded) -> None:
     sums = counting.of(item, event.node)
     if sums is not None and event.usage:
         for name, key in (("tokens_in", "input"), ("tokens_out", "output"), ("cost", "cost")):
             sums.add(name, event.usage.get(key) or 0)
+
+
+def _node_succeeded(counting: _Counting, item: Happened, event: NodeSucceeded) -> None:
+    _charged(counting, item, event)
     counting.end(item, event.node, "succeeded")
 
 
@@ -201,6 +206,7 @@ _HANDLERS: dict[type, Callable[[_Counting, Happened, Any], None]] = {
     ExecutionStarted: _started,
     **dict.fromkeys((NodeScheduled, NodeWaiting, NodeOpened, ChildRequested), _began),
     NodeSucceeded: _node_succeeded,
+    NodeCharged: _charged,
     **dict.fromkeys((NodeFailed, NodeCatching), _node_ended("failed")),
     NodeCaught: _caught,
     NodeCancelled: _node_ended("cancelled"),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from perdure.actors import agents
-from perdure.actors.models import Endpoint, Models, Refused, Unavailable
+from perdure.actors.models import Endpoint, Models, Refused, Unavailable, unheard
 from perdure.actors.replies import InvalidReply
+from perdure.actors.usage import unpaid
 from perdure.definitions.agent_parts import Agent
 from perdure.errors import BadInput
 from perdure.testing import Model, Reply
@@ -22,7 +23,7 @@ JUDGE = Agent(
 
 
 async def ask(endpoint: Endpoint, name: str, agent: Agent, question: dict[str, Any]) -> Any:
-    return (await agents.ask(Models(endpoint), {}, name, agent, question, lambda _piece: None)).value
+    return await agents.ask(Models(endpoint), {}, name, agent, question, unheard, unpaid)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from paid import reply_and_usage
 from web_server import WebServer, web_server
 
 from perdure.actors.models import Asked, Endpoint, Models, Offered, ReplyTooLarge, Unavailable
@@ -31,7 +32,8 @@ async def web() -> AsyncIterator[WebServer]:
 
 
 async def ask(web: WebServer, api: str = "chat", stream: bool = True, **parts: Any) -> tuple[Reply, dict[str, Any]]:
-    return await Models(Endpoint(web.url("/v1"), "k", api=api, stream=stream), **parts).ask({}, AGENT, ASKED)
+    models = Models(Endpoint(web.url("/v1"), "k", api=api, stream=stream), **parts)
+    return await reply_and_usage(models, {}, AGENT, ASKED)
 
 
 def chunk(delta: dict[str, Any], **more: Any) -> str:

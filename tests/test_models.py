@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from paid import reply_and_usage
 
 from perdure.actors.models import Asked, Endpoint, Models, Offered, RateLimited, Refused, ReplyTooLarge, Unavailable
 from perdure.actors.replies import AskedFor, InvalidReply
@@ -42,7 +43,9 @@ async def test_text_comes_piece_by_piece_and_is_counted_and_priced(api: str, str
     heard: list[str] = []
     with Model([Reply("A long reply, of several pieces, to be heard.", usage=(1000, 500))]) as model:
         prices = {"m-1": Price(input=2, output=8)}
-        reply, usage = await models(model, api, stream, prices=prices).ask({}, AGENT, asked(), heard.append)
+        reply, usage = await reply_and_usage(
+            models(model, api, stream, prices=prices), {}, AGENT, asked(), heard.append
+        )
     assert reply == Said_Reply("A long reply, of several pieces, to be heard.")
     assert "".join(heard) == reply.text
     assert (len(heard) > 1) is stream
@@ -52,7 +55,7 @@ async def test_text_comes_piece_by_piece_and_is_counted_and_priced(api: str, str
 @WAYS
 async def test_calls_are_asked_for_and_their_results_are_told(api: str, stream: bool) -> None:
     with Model([Reply("Wait.", calls=[{"look": {"x": 1}}, {"look": "no JSON"}])]) as model:
-        reply, _ = await models(model, api, stream).ask({}, AGENT, asked(TALK, tools=[LOOK]))
+        reply = await models(model, api, stream).ask({}, AGENT, asked(TALK, tools=[LOOK]))
         sent = model.requests[0]
     assert reply.text == "Wait."
     assert [(call.name, call.arguments) for call in reply.calls] == [("look", '{"x": 1}'), ("look", "no JSON")]
@@ -122,7 +125,7 @@ async def test_models_that_do_not_answer_are_stood_in_for_in_order(both: tuple[M
     agent = Agent.model_validate(
         {"model": "a", "instructions": "i", "fallback": ["b", {"model": "c", "endpoint": "other"}]}
     )
-    reply, usage = await models(first, key=lambda name: f"key of {name}").ask(own, agent, asked())
+    reply, usage = await reply_and_usage(models(first, key=lambda name: f"key of {name}"), own, agent, asked())
     assert (reply.text, usage["model"]) == ("Hi.", "c")
     assert [each["model"] for each in first.requests] == ["a", "b"]
     assert [each["model"] for each in second.requests] == ["c"]
@@ -141,7 +144,7 @@ async def test_a_model_that_hangs_is_given_up_after_the_agents_timeout_and_stood
         own = {"other": agent_parts.Endpoint(base_url=second.base_url)}
         agent = {"model": "a", "instructions": "i", "timeout": "200ms"}
         falls_back = Agent.model_validate({**agent, "fallback": [{"model": "c", "endpoint": "other"}]})
-        reply, usage = await models(first, api, stream).ask(own, falls_back, asked())
+        reply, usage = await reply_and_usage(models(first, api, stream), own, falls_back, asked())
         assert (reply.text, usage["model"]) == ("Hi.", "c")
         with pytest.raises(Timeout, match=r"agent 'helper': model 'a': it took longer than 0\.2 s"):
             await models(first, api, stream).ask({}, Agent.model_validate(agent), asked())

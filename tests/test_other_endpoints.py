@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from paid import reply_and_usage
 
 from perdure.actors.models import Asked, Endpoint, Models, Offered, RateLimited, Refused, Unavailable
 from perdure.actors.replies import AskedFor, InvalidReply, Reply
@@ -64,7 +65,7 @@ def call(**parts: Any) -> dict[str, Any]:
 async def said(body: str, status: int = 200, *, stream: bool = True, api: str = "chat") -> Reply:
     with server(body, status) as url:
         asked = Asked("helper", "", "Help.", [Said("user", "hi")], tools=[LOOK])
-        reply, usage = await Models(Endpoint(url, "k-1", stream=stream, api=api)).ask({}, AGENT, asked)
+        reply, usage = await reply_and_usage(Models(Endpoint(url, "k-1", stream=stream, api=api)), {}, AGENT, asked)
     assert usage["input"] > 0
     return reply
 
@@ -176,7 +177,7 @@ async def test_a_count_of_tokens_that_is_none_is_guessed(usage: Any) -> None:
     with server(body) as url:
         asked = Asked("helper", "", "Help.", [Said("user", "hi")])
         at = Models(Endpoint(url, stream=False), prices={"m": Price(input=1, output=1)})
-        _, used = await at.ask({}, AGENT, asked)
+        _, used = await reply_and_usage(at, {}, AGENT, asked)
     assert used == {"model": "m", "input": 2, "output": 2, "cost": 0.000004}
 
 
@@ -241,7 +242,7 @@ async def test_a_server_that_takes_no_schema_is_asked_in_words(
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
     asked = Asked("helper", "", "Help.", [Said("user", "hi")], schema=schema)
     with server(body, takes_no=takes_no) as url:
-        reply, _ = await Models(Endpoint(url, stream=False, api=api)).ask({}, AGENT, asked)
+        reply = await Models(Endpoint(url, stream=False, api=api)).ask({}, AGENT, asked)
         assert reply.text == '{"n": 1}'
         assert len(SEEN) == 2
         assert "at once where its `structured` is `prompted`" in caplog.text

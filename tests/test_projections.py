@@ -43,6 +43,7 @@ from perdure.events.vocabulary import (
     MacrostepTaken,
     Microstep,
     NodeAttemptFailed,
+    NodeCharged,
     NodeFailed,
     NodeOpened,
     NodeScheduled,
@@ -635,6 +636,9 @@ async def test_what_agents_use_up_is_in_the_timeline_and_in_the_statistics(proje
     await append(log, "x-1", NodeSucceeded("draft[0]/model", 1, "...", usage), NodeScheduled("draft[0]/find", 1), n=3)
     await append(log, "x-1", NodeSucceeded("draft[0]/find", 1), BodySucceeded("draft[0]"), BodyStarted("draft[1]"), n=4)
     await append(log, "x-1", NodeScheduled("draft[1]/model", 1), NodeSucceeded("draft[1]/model", 1, "", usage), n=5)
+    await append(log, "x-1", BodyStarted("draft[2]"), NodeScheduled("draft[2]/model", 1), n=6)
+    in_vain = NodeAttemptFailed("draft[2]/model", 1, BOOM)
+    await append(log, "x-1", NodeCharged("draft[2]/model", 1, usage), in_vain, n=7)
     await projections.catch_up(log)
     spans = await projections.read(partial(inboxes.timeline, execution="x-1"))
     assert [(each["kind"], each["path"], each["detail"]) for each in spans[1:]] == [
@@ -644,10 +648,12 @@ async def test_what_agents_use_up_is_in_the_timeline_and_in_the_statistics(proje
         ("attempt", "draft[0]/find", None),
         ("body", "draft[1]", None),
         ("attempt", "draft[1]/model", {"usage": usage}),
+        ("body", "draft[2]", None),
+        ("attempt", "draft[2]/model", {"usage": usage}),
     ]
     ask = partial(inboxes.summed, workflow="flow", after=None, before=None, hourly=False)
     used = {row["node"]: (row["tokens_in"], row["tokens_out"], row["cost"]) for row in await projections.read(ask)}
-    assert used["draft/model"] == (200, 40, 1.0)
+    assert used["draft/model"] == (300, 60, 1.5)
 
 
 async def test_what_was_purged_is_gone_from_lists_and_still_counted_after_a_rebuild(projections: Projections) -> None:

@@ -8,8 +8,9 @@ from scenario import NOW, running
 
 from perdure.actors import agents
 from perdure.actors.inputs import ReportFailure
-from perdure.actors.models import Endpoint, Models, RateLimited, Unavailable
+from perdure.actors.models import Endpoint, Models, RateLimited, Unavailable, unheard
 from perdure.actors.retry_after import LONGEST, seconds_in
+from perdure.actors.usage import unpaid
 from perdure.actors.work import error_of
 from perdure.definitions.agent_parts import Agent
 from perdure.errors import RetryLater
@@ -20,7 +21,7 @@ AGENT = Agent(model="m", instructions="i")
 
 
 async def ask(endpoint: Endpoint, name: str, agent: Agent, question: Any) -> Any:
-    return (await agents.ask(Models(endpoint), {}, name, agent, question, lambda _piece: None)).value
+    return await agents.ask(Models(endpoint), {}, name, agent, question, unheard, unpaid)
 
 
 RETRY = {"attempts": 3, "delay": 10, "backoff": 1, "jitter": False}

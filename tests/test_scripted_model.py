@@ -8,8 +8,9 @@ from urllib.request import urlopen
 import pytest
 
 from perdure.actors import agents
-from perdure.actors.models import Endpoint, Models, RateLimited, Refused, ReplyTooLarge, Unavailable
+from perdure.actors.models import Endpoint, Models, RateLimited, Refused, ReplyTooLarge, Unavailable, unheard
 from perdure.actors.time_limits import Timeout, in_time
+from perdure.actors.usage import unpaid
 from perdure.definitions.agent_parts import Agent
 from perdure.errors import BadInput
 from perdure.testing import Model, Reply
@@ -19,7 +20,7 @@ AGENT = Agent(model="m-1", instructions="Help.")
 
 async def ask(url: str, message: str, key: str = "k-secret", **parts: Any) -> Any:
     models = Models(Endpoint(url, key, **parts))
-    return (await agents.ask(models, {}, "helper", AGENT, {"message": message}, lambda _piece: None)).value
+    return await agents.ask(models, {}, "helper", AGENT, {"message": message}, unheard, unpaid)
 
 
 async def test_a_recorded_endpoint_is_replayed_without_it_and_without_its_key(tmp_path: Path) -> None:
