@@ -34,12 +34,22 @@ Choose = Callable[[int], int]
 """Gives a number below another: hypothesis's choice, so that it can be made smaller, or a random one."""
 
 DEEPEST = 3
+_AGENT: dict[str, Any] = {"model": "m", "instructions": "i", "budget": {"turns": 3, "tokens": 100}}
+AGENTS = {
+    "plain": _AGENT,
+    "able": {**_AGENT, "tools": ["t", {"tool": "u", "approve": "always", "compensate": {"tool": "v"}}]},
+    "exact": {**_AGENT, "output": {"type": "object", "required": ["n"]}},
+}
+REPLIES: list[Any] = [
+    "Hi.", '{"n": 1}', {"calls": [{"id": "c", "name": "t"}, {"id": "d", "name": "u", "arguments": '{"x": 1}'}]},
+]  # fmt: skip
+USAGE = {"model": "m", "input": 20, "output": 5}
 JOINS = ("none_failed", "all_succeeded", "any_succeeded", "all_done")
 
 
 def random_plan(choose: Choose) -> Plan | None:
     """Return a random workflow, or None where it breaks a rule of definitions, such as a circle."""
-    parts: dict[str, Any] = {"name": "flow", "nodes": _body(choose, 0)}
+    parts: dict[str, Any] = {"name": "flow", "agents": AGENTS, "nodes": _body(choose, 0)}
     if choose(2):
         parts["failure"] = "drain"
     for name in ("on_failure", "on_cancel", "finally"):
@@ -72,6 +82,7 @@ def _kind(choose: Choose, depth: int, before: list[str], free: list[str], led: s
     kinds += [lambda: {"wait": {"signal": "go", "timeout": "1h", "on_timeout": "continue"}}]
     kinds += [lambda: {"approval": {"title": "?", "timeout": "1h", "on_timeout": ("fail", "reject")[choose(2)]}}]
     kinds += [lambda: {"set": "${{ input.missing }}"}, lambda: {"workflow": "leaf"}]
+    kinds += [lambda: {"agent": list(AGENTS)[choose(len(AGENTS))], "with": {"message": "hi"}}] * 2
     if before:
         kinds += [lambda: {"aggregate": {"from": [before[choose(len(before))]], "how": "collect"}}]
     if len(free) > 1:
@@ -160,6 +171,8 @@ def unfavourable(state: Started) -> list[Input]:
     ]
     for path, node in sorted(state.running.items()):
         inputs += [ReportFailure(path, node.attempt, Error("Boom", "it broke")), ReportLoss(path, node.attempt)]
+        if path.endswith("/model"):
+            inputs.append(ReportFailure(path, node.attempt, Error("Refused", "no"), USAGE))
     for path, node in sorted(state.waiting.items()):
         if "child" in node.input:
             inputs.append(ReportChild("e", EXECUTION, node.input["child"], error=Error("Boom", "it broke")))
@@ -172,7 +185,10 @@ def unfavourable(state: Started) -> list[Input]:
 
 def favourable(state: Started) -> list[Input]:
     """Return how all that is under way could go well now."""
-    inputs: list[Input] = [ReportSuccess(path, node.attempt, path) for path, node in sorted(state.running.items())]
+    inputs: list[Input] = []
+    for path, node in sorted(state.running.items()):
+        said = [(reply, USAGE) for reply in REPLIES] if path.endswith("/model") else [(path, None)]
+        inputs += [ReportSuccess(path, node.attempt, output, usage) for output, usage in said]
     for path, node in sorted(state.waiting.items()):
         if node.input.get("approval"):
             inputs.append(DecideApproval("d", EXECUTION, path, approved=True))
