@@ -20,7 +20,9 @@ from perdure.cluster.code import CodeStore, shipped
 from perdure.cluster.connection import Connection
 from perdure.cluster.history import At, History
 from perdure.cluster.inbox import lane_of
+from perdure.cluster.references import is_reference
 from perdure.cluster.settings import Settings
+from perdure.cluster.workflows import Workflows
 from perdure.definitions.loading import Definition, WorkflowLike, load
 from perdure.definitions.plan import Plan
 from perdure.errors import BadInput, ExecutionExists, VersionConflict
@@ -70,11 +72,12 @@ async def _events(
     point = await point_of(connection, source, asked.at)
     was, now = point.state.started, datetime.now(UTC)
     before = load(json.loads(await connection.registry.definition(was.digest)))
-    definition = _changed(before if asked.workflow is None else load(asked.workflow), asked.model)
+    other = None if asked.workflow is None else await _meant(connection, settings, asked.workflow)
+    definition = _changed(other or before, asked.model)
     value = was.input if asked.value is UNSET else tools.to_json(asked.value, "the input")
     check_input(definition, value)
     places = was.tools
-    if asked.workflow is not None:
+    if other is not None:
         value, places = checked(settings, definition, value, execution)
         places = await shipped(CodeStore(connection, settings.replicas), definition, places)
     started = _started(before.plan, definition.plan, was, now)
@@ -85,6 +88,17 @@ async def _events(
     events = fork(definition.plan, before.plan, execution, started, point, asked.nodes, now)
     await connection.registry.put_definition(definition.plan.digest, definition.workflow)
     return events
+
+
+async def _meant(connection: Connection, settings: Settings, workflow: WorkflowLike) -> Definition:
+    """Return the definition that is meant: a registered one by its name, or else what is written."""
+    if not is_reference(workflow):
+        return load(workflow)
+    workflows = Workflows(settings, connection)
+    try:
+        return await workflows.resolve(str(workflow))
+    finally:
+        await workflows.close()
 
 
 def _started(before: Plan, plan: Plan, was: ExecutionStarted, now: datetime) -> ExecutionStarted:

@@ -201,8 +201,9 @@ class AsyncRun:
 
         at: an entry's number, or a time; all of the past where none is given. from_: nodes that begin anew, with all
         that depends on them. input, workflow (with its input schema and tools), model (of all agents): what is to be
-        another. What was done is reused, as docs/time_travel.md says. id: the same one again, asked for in the same
-        way, is the same fork. Raises BadInput, DefinitionError, ExecutionNotFound or ExecutionExists.
+        another; a registered one goes by its name. What was done is reused, as docs/time_travel.md says. id: the same
+        one again, asked for in the same way, is the same fork.
+        Raises BadInput, DefinitionError, WorkflowNotFound, WorkflowDeprecated, ExecutionNotFound or ExecutionExists.
         """
         from perdure.cluster.forks import Asked, forked
 

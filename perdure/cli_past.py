@@ -93,7 +93,8 @@ def fork(
         str | None, typer.Option(help="Another input as JSON, or @FILE that holds it.", show_default=False)
     ] = None,
     with_: Annotated[
-        Path | None, typer.Option("--with", help="Another definition to go on under.", show_default=False)
+        str | None,
+        typer.Option("--with", help="Another definition to go on under: a file, or a name.", show_default=False),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Another model for all of its agents.", show_default=False)] = None,
     id: Annotated[str | None, typer.Option(help="The fork's id.", show_default=False)] = None,
@@ -111,9 +112,12 @@ def fork(
 
     Example: perdure fork order-42 --from refund --input '{"total": 30}'
     """
+    from perdure.cluster.references import is_reference
+
     settings_of_existing(store)
     new = f"{execution}-fork-{secrets.token_hex(3)}" if id is None else id
-    asked: dict[str, Any] = {"at": place_from(at), "from_": tuple(from_ or ()), "workflow": with_, "model": model}
+    workflow = with_ if with_ is None or is_reference(with_) else Path(with_)
+    asked: dict[str, Any] = {"at": place_from(at), "from_": tuple(from_ or ()), "workflow": workflow, "model": model}
     if input is not None:
         asked["input"] = data_from(input, "--input")
     try:

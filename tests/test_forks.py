@@ -12,7 +12,7 @@ from perdure import Settings, tool
 from perdure.cluster.client import AsyncClient
 from perdure.cluster.retention import purge
 from perdure.cluster.run import AsyncRun
-from perdure.errors import BadInput, ExecutionExists, ExecutionFailed, ExecutionNotFound
+from perdure.errors import BadInput, ExecutionExists, ExecutionFailed, ExecutionNotFound, WorkflowNotFound
 from perdure.events.vocabulary import ExecutionForked, NodeScheduled, NodeSkipped, NodeSucceeded
 from perdure.testing import Model
 
@@ -143,6 +143,12 @@ async def test_a_failed_execution_goes_on_under_a_mended_definition_where_it_fai
     assert await forked.result(20) == ["x", "good"]
     assert CALLS == ["x", "bad", "good"]
     assert (await client.get("broken").state()).status == "failed"
+    await client.workflows.register(FLOW)
+    by_name = await client.get("broken").fork(workflow="fork-flow@1")
+    assert await by_name.result(20) == ["x", "good"]
+    assert (await by_name.state()).started.digest == (await forked.state()).started.digest
+    with pytest.raises(WorkflowNotFound, match="missing: there is no such file, and "):
+        await client.get("broken").fork(workflow="missing")
 
 
 async def test_the_same_fork_asked_for_again_is_the_same_and_another_under_its_id_is_refused(
