@@ -25,7 +25,9 @@ RATE = 500  # samples in a second
 # What a stack is about: the first of these that its innermost frames name.
 SUBJECTS = {
     "encode an entry": ("encode (perdure/events/entry",),
-    "decide, and fold what was decided": ("decide (perdure/actors/decisions", "perdure/actors/evolve", "Folded.after"),
+    "decide, and fold what was decided": (
+        "decide (perdure/actors/decisions", "perdure/actors/evolve", "perdure/actors/node_fold", "Folded.after",
+    ),
     "append: gather, number, answer": ("perdure/events/group_writer", "perdure/events/jetstream_log"),
     "start, acknowledge: the inbox": ("perdure/cluster/starts", "perdure/cluster/consumer", "Host._acknowledge"),
     "dispatch a step, and take its result": (
