@@ -34,6 +34,8 @@ def approval_of(call: str) -> str:
 
 def with_turns(body: PlanBody, agents: Agents) -> PlanBody:
     """Return a body in which every node that asks an agent with tools, or with a session, has its turns within it."""
+    if not agents:
+        return body
     nodes = {name: _with_turns(node, agents) for name, node in body.nodes.items()}
     unchanged = all(nodes[name] is node for name, node in body.nodes.items())
     return body if unchanged else replace(body, nodes=nodes)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 
 from perdure.definitions.agent_checks import agent_findings
 from perdure.definitions.chart_checks import chart_findings
@@ -49,7 +49,9 @@ def findings_of(workflow: Workflow) -> list[Finding]:
     for name, child in workflow.workflows.items():
         found += [replace(each, path=("workflows", name, *each.path)) for each in findings_of(child)]
     unsound = unsound_schemas(workflow, found)
-    return [*found, *_cycle_findings(workflow), *type_findings(workflow, unsound), *skip_findings(workflow)]
+    orders = [Order(body) for body in bodies_of(workflow)]
+    circles = chain.from_iterable(map(_cycle_findings, orders))
+    return [*found, *circles, *type_findings(workflow, unsound), *skip_findings(workflow, orders)]
 
 
 def _kind_findings(workflow: Workflow) -> Iterator[Finding]:
@@ -129,29 +131,28 @@ def _leads(node: Node, at: Path) -> Iterator[tuple[Path, str, str]]:
             yield (*at, "catch", index, "then"), catch.then, "the catch of"
 
 
-def _cycle_findings(workflow: Workflow) -> Iterator[Finding]:
-    for body in bodies_of(workflow):
-        cycle = find_cycle(_order(body))
-        if cycle:
-            names = [name for name, _ in groupby(step.removesuffix(_BEGINS) for step in cycle)]
-            names = names if names[0] == names[-1] else [*names, names[0]]
-            _, at = body.nodes[names[0]]
-            why = _why_circle(body, names)
-            yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(names)}{why}", key=True)
+def _cycle_findings(order: Order) -> Iterator[Finding]:
+    cycle = find_cycle(_steps(order))
+    if cycle:
+        names = [name for name, _ in groupby(step.removesuffix(_BEGINS) for step in cycle)]
+        names = names if names[0] == names[-1] else [*names, names[0]]
+        _, at = order.body.nodes[names[0]]
+        why = _why_circle(order.body, names)
+        yield Finding(at, f"the nodes wait for each other in a circle: {' needs '.join(names)}{why}", key=True)
 
 
 _BEGINS = " begins"
 
 
-def _order(body: Body) -> dict[str, tuple[str, ...]]:
+def _steps(order: Order) -> dict[str, tuple[str, ...]]:
     """Return what settles or begins first, before a node settles (its name), and before it begins.
 
     A handler begins while the node that it handles an error of is still to settle; that one settles after it.
     """
-    order, found = Order(body), dict[str, tuple[str, ...]]()
-    for name, (node, _) in body.nodes.items():
+    found, nodes = dict[str, tuple[str, ...]](), order.body.nodes
+    for name, (node, _) in nodes.items():
         handled = {one for one, _ in order.handlers.get(name, ())}
-        found[name] = (name + _BEGINS, *(each for each in _handlers(node) if each in body.nodes))
+        found[name] = (name + _BEGINS, *(each for each in _handlers(node) if each in nodes))
         found[name + _BEGINS] = tuple(need + _BEGINS if need in handled else need for need in order.needs[name])
     return found
 

@@ -20,7 +20,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     words = [each for each, _ in zip(known, range(_MOST_WORDS), strict=False) if len(each) <= _LONGEST_WORD]
     if len(words) > _MANY_WORDS:  # there may be a thousand such hints, a millisecond each
         words = [each for each in words if abs(len(each) - len(word)) <= 2 and _alike(each, word)]
-    return next(iter(get_close_matches(word[:_LONGEST_WORD], words, n=1)), None)
+    return next(iter(get_close_matches(word[:_LONGEST_WORD], words, n=1)), None) if words else None
 
 
 def _alike(word: str, other: str) -> bool:

@@ -358,6 +358,8 @@ KINDS: dict[str, type[_Node]] = {
 }
 """The node kinds by the key that makes a node one of them."""
 
+_KIND_OF = {model: kind for kind, model in KINDS.items()}
+
 NODE_KEYS = frozenset(field.alias or name for model in KINDS.values() for name, field in model.model_fields.items())
 """Every key that a node of perdure's own kinds may have."""
 
@@ -370,7 +372,7 @@ def written_kinds() -> list[str]:
 def kind_of(value: Any) -> str | None:
     """Return a node's kind by its keys (`foreach` and `loop` may have a call beside them), or None."""
     if isinstance(value, _Node):
-        return next(kind for kind, model in KINDS.items() if type(value) is model)
+        return _KIND_OF[type(value)]
     kinds = kinds_in(value)
     return (kinds[0] if kinds[0] in KINDS else "custom") if len(kinds) == 1 else None
 

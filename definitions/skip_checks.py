@@ -1,13 +1,13 @@
 """Finds nodes that can never run, and reads of nodes that may have been skipped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from perdure.definitions.findings import Finding
 from perdure.definitions.model import Workflow
 from perdure.definitions.nodes import Node, SwitchNode
-from perdure.definitions.places import Body, Place, bodies_of, places_of
+from perdure.definitions.places import Body, Place, places_of
 from perdure.definitions.plan import find_cycle, needs_of
 from perdure.definitions.reads import Read, paths_in
 from perdure.definitions.switch_checks import condition_of, is_constant
@@ -149,12 +149,11 @@ def _may_be_false(node: Node) -> bool:
     return node.if_ is not None and not is_constant(condition_of(node.if_), value=True)
 
 
-def skip_findings(workflow: Workflow) -> Iterator[Finding]:
+def skip_findings(workflow: Workflow, all_orders: Iterable[Order]) -> Iterator[Finding]:
     """Yield nodes that can never run, and unguarded reads of nodes that may be skipped."""
-    orders: dict[Path, Order] = {}
-    for body in bodies_of(workflow):
-        orders[body.path] = Order(body)
-        yield from _dead_findings(orders[body.path])
+    orders = {order.body.path: order for order in all_orders}
+    for order in orders.values():
+        yield from _dead_findings(order)
     for place in places_of(workflow):
         for at, expression in expressions_at(place.field.path, place.field.value, bare=place.field.bare):
             for read in paths_in(expression):

@@ -53,6 +53,7 @@ class _Write(msgspec.Struct, eq=False):
     headers: dict[str, str]
     expected: int | None
     done: "asyncio.Future[int]"
+    due: float
 
 
 class _Ack(msgspec.Struct):
@@ -86,8 +87,9 @@ class GroupWriter:
         A caller that is cancelled changes nothing for the message or the others. Raises StaleWrite, UnknownWrite or
         RefusedWrite.
         """
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Write(subject, data, headers, expected, done))
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[int] = loop.create_future()
+        self._queue.append(_Write(subject, data, headers, expected, done, loop.time() + self._timeout))
         if self._sending:
             self._pump_soon()
         else:
@@ -205,11 +207,11 @@ class GroupWriter:
         if code == _BATCH_TOO_LARGE:
             self._batch_count = max(BATCH_FROM, len(writes) // 2)
             return writes
-        if code == _TOO_MANY_BATCHES:
-            await asyncio.sleep(_PAUSE)
-            return writes
-        if code == _BATCH_INCOMPLETE:
-            return writes
+        if code in (_TOO_MANY_BATCHES, _BATCH_INCOMPLETE):
+            await asyncio.sleep(_PAUSE if code == _TOO_MANY_BATCHES else 0)
+            now = asyncio.get_running_loop().time()
+            _fail((write for write in writes if write.due < now), UnknownWrite(_said(error)))
+            return [write for write in writes if not write.done.done()]
         if code == _BATCH_DUPLICATE_ID:
             _fail(writes, RefusedWrite("a message carries a Nats-Msg-Id that the stream has seen; the log sets none"))
             return []

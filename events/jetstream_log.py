@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _NO_MESSAGE = 10037
 _TRY_AGAIN = 0.05  # seconds
 _COPIES = 1000  # that wait for a follower
-_LOOK_AGAIN = 5.0  # seconds; a follower that heard nothing looks once, in case a live copy was lost
+_LOOK_AGAIN = 5.0  # seconds after which a follower looks, in case a live copy was lost
 
 
 def stream_config(replicas: int = 1) -> StreamConfig:
@@ -168,9 +168,11 @@ class JetStreamLog:
                 after = recorded.position
                 yield recorded
         copies: asyncio.Queue[Msg | None] = asyncio.Queue()
+        after_a_while = partial(asyncio.get_running_loop().call_later, _LOOK_AGAIN, copies.put_nowait, None)
         subject = events_subject(execution, LIVE) if execution else f"{LIVE}.>"
         live = await self._nats.subscribe(subject, cb=partial(_keep, copies))
         self._followers.add(copies)
+        look_anyway = after_a_while()  # one timer, and none for each copy: these are many
         try:
             behind = listening is None or await listening()
             while True:
@@ -178,9 +180,11 @@ class JetStreamLog:
                     async for recorded in self.read(execution, after) if execution else self.read_all(after):
                         after = recorded.position
                         yield recorded
-                copy = await self._next_copy(copies)
+                copy = await copies.get()
                 if copy is None:
                     behind = True
+                    look_anyway.cancel()
+                    look_anyway = after_a_while()
                     continue
                 headers = copy.headers or {}
                 position = int(headers["Nats-Sequence"])
@@ -191,19 +195,10 @@ class JetStreamLog:
                     recorded = _recorded(headers["Nats-Subject"], position, copy.data, headers)
                     yield await unspill(recorded, self.blobs) if execution else recorded
         finally:
+            look_anyway.cancel()
             self._followers.discard(copies)
             if not self._nats.is_closed:
                 await live.unsubscribe()
-
-    async def _next_copy(self, copies: "asyncio.Queue[Msg | None]") -> Msg | None:
-        """Return the next live copy, or None when it is time to look into the stream instead."""
-        if not copies.empty():
-            return copies.get_nowait()
-        try:
-            async with asyncio.timeout(_LOOK_AGAIN):
-                return await copies.get()
-        except TimeoutError:
-            return None
 
     async def with_events(self, recorded: Recorded) -> Recorded:
         """Return an entry with the events that it left in a blob; see Log.with_events."""

@@ -18,11 +18,15 @@ def partition_of(execution: str) -> int:
 
 def token_of(execution: str) -> str:
     """Return the id as one subject token; characters outside `[A-Za-z0-9_-]` become `=xx` bytes."""
+    if execution.isalnum() and execution.isascii():  # as most ids are; it is quicker than a look at each character
+        return execution
     return _UNSAFE.sub(lambda match: "".join(f"={byte:02x}" for byte in match[0].encode()), execution)
 
 
 def execution_of(token: str) -> str:
     """Return the id that `token_of` turned into this token."""
+    if "=" not in token:
+        return token
     return _ESCAPED.sub(lambda match: bytes.fromhex(match[0].replace("=", "")).decode(), token)
 
 

@@ -212,3 +212,15 @@ async def test_a_log_that_stays_away_is_unavailable_by_the_deadline(proxy: Proxy
     assert asyncio.get_running_loop().time() - began < 5
     with suppress(Exception):
         await connection.close()
+
+
+async def test_appends_whose_batches_the_server_refuses_again_and_again_do_not_wait_for_ever(
+    server: NatsServer, proxy: Proxy
+) -> None:
+    connection = await open_connection(proxy.url, server.token, timeout=2.0)
+    proxy.requests = lambda subject, data: "drop" if b"Nats-Batch-Sequence: 2\r\n" in data else None
+    appends = [connection.log.append(name(), entry(), 0) for _ in range(BATCH_FROM * 2)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*appends, return_exceptions=True), 10)
+    assert all(isinstance(outcome, Recorded | LogUnavailable) for outcome in outcomes)
+    assert any(isinstance(outcome, Recorded) for outcome in outcomes), "those that are left go singly"
+    await connection.close()
