@@ -136,6 +136,8 @@ class Execution:
         """Wait until it has been quiet for long enough; False when it was spoken to."""
         state = self._folded.state if self._folded else None
         over = not isinstance(state, Started) or state.outcome is not None
+        if self._folded is not None and not over:
+            self._saving.rests(self._folded)
         self._mailbox.sleep()
         until = asyncio.get_running_loop().time() + self._around.quiet()
         while self._mailbox.empty and not over and not self._leaving and self._around.quiet():

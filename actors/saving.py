@@ -8,6 +8,7 @@ from perdure.actors.snapshot import EVERY, pack
 from perdure.errors import LogUnavailable
 from perdure.events.snapshots import Snapshots
 
+_AT_REST = 8
 _log = logging.getLogger("perdure.execution")
 
 
@@ -28,7 +29,15 @@ class Saving:
         """Take note of one more entry, of so many bytes; save the state, if it is time for that."""
         self.tail += 1
         self._tail_bytes += size
-        if self._snapshots is None or self.tail < EVERY or 3 * self._tail_bytes < self._snapshot_bytes:
+        self._save_where_worth(folded, 1)
+
+    def rests(self, folded: Folded) -> None:
+        """Take note that nothing happens for now: an eighth of a tail is enough, for whoever wakes it will load it."""
+        self._save_where_worth(folded, _AT_REST)
+
+    def _save_where_worth(self, folded: Folded, times: int) -> None:
+        short = folded.n < EVERY or times * self.tail < EVERY or 3 * times * self._tail_bytes < self._snapshot_bytes
+        if self._snapshots is None or short:
             return
         data = pack(folded)
         if data is None or (self.under_way is not None and not self.under_way.done()):

@@ -9,7 +9,7 @@ from immutables import Map
 from perdure.actors.folded import Folded
 from perdure.actors.state import Started
 
-STATE_FORMAT = 10
+STATE_FORMAT = 11
 """Raised whenever `state.py` changes what a state holds or how events fold into it."""
 
 EVERY = 200

@@ -93,6 +93,19 @@ async def test_after_a_long_load_the_next_append_saves_a_snapshot() -> None:
     assert EXECUTION in snapshots.saved
 
 
+async def test_an_execution_that_comes_to_rest_leaves_a_short_tail() -> None:
+    chain = {f"n{i}": {"tool": "t", "needs": [f"n{i - 1}"] if i else []} for i in range(EVERY + 50)}
+    plan = plan_of({**chain, "go": {"wait": {"signal": "go"}, "needs": [f"n{EVERY + 49}"]}})
+    world, snapshots = World(plan), MemorySnapshots()
+    actor = world.actor(snapshots=snapshots)
+    running = asyncio.create_task(actor.run(start(plan)))
+    while EXECUTION not in snapshots.saved or (await load(world.log, snapshots, EXECUTION))[1]:
+        await asyncio.sleep(0)
+    assert await load(world.log, snapshots, EXECUTION) == ((await load(world.log, None, EXECUTION))[0], 0)
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_a_short_execution_never_asks_for_a_snapshot() -> None:
     snapshots = MemorySnapshots()
     plan = plan_of({"a": {"tool": "t"}})
