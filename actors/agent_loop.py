@@ -16,10 +16,11 @@ from perdure.actors.state import SETTLED, BodyState, NodeState
 from perdure.definitions.agent_parts import HAND_OFF, MODEL, RECALL, REMEMBER, Budget
 from perdure.definitions.agent_plan import agent_of, approval_of
 from perdure.definitions.durations import duration_in_bounds
-from perdure.definitions.paths import inner_body, name_of, node_in
+from perdure.definitions.paths import body_of, inner_body, name_of, node_in, owner_of
 from perdure.errors import ExpressionError
-from perdure.events.vocabulary import BodySucceeded, Error, NodeWaiting
+from perdure.events.vocabulary import BodySucceeded, Error, NodeCharged, NodeWaiting
 
+_TOLD = "agent {!r} is not done after {}, its budget is {:g}"
 MOST_CALLS = 64
 """Calls of one reply that are made; the model is told so of any further ones."""
 
@@ -72,6 +73,16 @@ def out_of_time(draft: Draft, path: str) -> None:
     node = draft.state.node(path)
     told = f"agent {agent!r} was not done within {draft.plan.agents[agent].budget.time:g} s, its budget"
     fail_open(draft, path, Error("OutOfTime", told, spent(node) if node is not None else None))
+
+
+def charged(draft: Draft, path: str, attempt: int, usage: dict[str, Any]) -> Error | None:
+    """Record what a failed attempt took; return the error of which its agent fails, where that used up its budget."""
+    draft.emit(NodeCharged(path, attempt, usage))
+    if draft.plan.node(path).calls != "model":
+        return None
+    around = owner_of(body_of(path))[0]
+    agent, node = agent_of(draft.plan.node(around)), draft.state.node(around)
+    return None if node is None else _paid_over(agent, draft.plan.agents[agent].budget, spent(node))
 
 
 def spent(node: NodeState) -> dict[str, Any]:
@@ -137,13 +148,16 @@ def _end(draft: Draft, turn: _Turn, told: dict[str, str]) -> None:
 
 def _over(agent: str, budget: Budget, node: NodeState) -> Error | None:
     used = spent(node)
-    told = f"agent {agent!r} is not done after {{}}, its budget is {{:g}}"
     if used["turns"] >= budget.turns:
-        return Error("OutOfTurns", told.format(f"{used['turns']} turns", budget.turns), used)
+        return Error("OutOfTurns", _TOLD.format(agent, f"{used['turns']} turns", budget.turns), used)
+    return _paid_over(agent, budget, used)
+
+
+def _paid_over(agent: str, budget: Budget, used: dict[str, Any]) -> Error | None:
     if budget.tokens is not None and used["tokens"] >= budget.tokens:
-        return Error("OutOfTokens", told.format(f"{used['tokens']} tokens", budget.tokens), used)
+        return Error("OutOfTokens", _TOLD.format(agent, f"{used['tokens']} tokens", budget.tokens), used)
     if budget.cost is not None and used["cost"] >= budget.cost:
-        return Error("OutOfMoney", told.format(f"a cost of {used['cost']:g}", budget.cost), used)
+        return Error("OutOfMoney", _TOLD.format(agent, f"a cost of {used['cost']:g}", budget.cost), used)
     return None
 
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from perdure.actors import admission, charts, children, compensated, controls, failures, flow, timers
+from perdure.actors import admission, agent_loop, charts, children, compensated, controls, failures, flow, timers
 from perdure.actors.draft import Draft
 from perdure.actors.inputs import (
     AdmitExecution,
@@ -32,7 +32,6 @@ from perdure.events.vocabulary import (
     Event,
     ExecutionRetried,
     ExecutionStarted,
-    NodeCharged,
     NodePlaced,
     NodeQueued,
     NodeResumed,
@@ -94,9 +93,11 @@ def _hear(draft: Draft, report: Report) -> None:
         case ReportSuccess(node, attempt, output, usage):
             flow.complete(draft, node, attempt, output, usage)
         case ReportFailure(node, attempt, error, usage):
-            if usage is not None:
-                draft.emit(NodeCharged(node, attempt, usage))
-            failures.fail_attempt(draft, node, attempt, error)
+            over = agent_loop.charged(draft, node, attempt, usage) if usage is not None else None
+            if over is not None:
+                failures.fail(draft, node, attempt, over)
+            else:
+                failures.fail_attempt(draft, node, attempt, error)
         case ReportLoss() | ReportQueued():
             _from_actor(draft, report)
         case ReportProgress(node, _, data):

@@ -75,6 +75,17 @@ def test_attempts_in_vain_use_up_an_agents_budget() -> None:
     assert failure(at_work).data == {"turns": 1, "tokens": 120, "cost": 1.0}
 
 
+@pytest.mark.parametrize(
+    ("budget", "error"), [({"tokens": 100}, "OutOfTokens"), ({"cost": 0.9}, "OutOfMoney")], ids=["tokens", "cost"]
+)
+def test_a_model_that_answers_in_vain_is_not_asked_again_beyond_the_budget(budget: Any, error: str) -> None:
+    at_work = agent_at_work(**budget)
+    at_work.when(ReportFailure("n[0]/model", 1, REFUSED, SIXTY))
+    at_work.when(due(at_work, "retry/n[0]/model"), ReportFailure("n[0]/model", 2, REFUSED, SIXTY))
+    assert failure(at_work).type == error
+    assert failure(at_work).data == {"turns": 1, "tokens": 120, "cost": 1.0}
+
+
 def test_what_an_attempt_took_is_not_forgotten_by_the_attempts_behind_it() -> None:
     at_work = agent_at_work()
     for attempt in (1, 2):
