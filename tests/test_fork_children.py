@@ -63,6 +63,8 @@ async def test_a_child_under_way_goes_on_for_the_source_and_begins_anew_for_the_
     await forked.cancel("enough")
     with pytest.raises(perdure.ExecutionStopped, match="enough"):
         await forked.result(10)
+    with pytest.raises(perdure.ExecutionStopped):  # it is told when its parent has ended
+        await client.get(new).result(10)
     assert await client.get(new).status() == "cancelled"
     assert await client.get(old).status() == "running"
     await client.get(old).signal("go", "old")
