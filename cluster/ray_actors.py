@@ -216,7 +216,7 @@ class RayProcesses:
             self._actors[name] = spawn(
                 HostActor, msgspec.structs.replace(self._config, name=name), name=f"perdure-{name}",
                 namespace=self._config.namespace, get_if_exists=True, lifetime="detached",
-                max_concurrency=16, scheduling_strategy=_on(nodes[number % len(nodes)]),
+                max_concurrency=16, **_on(nodes[number % len(nodes)]),
                 # We start it again: Ray would at once, and so take the CPU from who takes over.
                 max_restarts=0,
             )  # fmt: skip
@@ -260,7 +260,7 @@ class RayProcesses:
             ProjectionActor, msgspec.structs.replace(self._config, name=NAME), name=f"perdure-{NAME}",
             namespace=self._config.namespace, get_if_exists=True, lifetime="detached", max_restarts=-1,
             # Where the supervisor is: a SQLite file is read by those who brought the cluster up.
-            scheduling_strategy=_on(ray.get_runtime_context().get_node_id()),
+            **_on(ray.get_runtime_context().get_node_id()),
         )  # fmt: skip
 
     def _find_surplus(self, count: int) -> None:
@@ -279,9 +279,12 @@ def _nodes() -> list[str]:
     return sorted(node["NodeID"] for node in found if node["Alive"])
 
 
-def _on(node: str) -> NodeAffinitySchedulingStrategy:
-    """Prefer a node: Ray's own SPREAD may well put all processes on one, to be lost together."""
-    return NodeAffinitySchedulingStrategy(node, soft=True)
+def _on(node: str) -> dict[str, Any]:
+    """Return Ray's options for an actor that prefers a node: so that not all processes are lost together.
+
+    An actor that takes nothing at all is placed at random, whatever it prefers; so it takes a byte.
+    """
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True), "memory": 1}
 
 
 async def _serves(actor: "ActorHandle[HostActor]") -> str | None:
