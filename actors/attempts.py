@@ -99,9 +99,8 @@ class Attempts:
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_stopped():
                 raise
-            report = ReportFailure(
-                name, attempt, error_of(error, secrets.redact), bill.total
-            )  # a tool may raise anything
+            failure = error_of(error, secrets.redact)  # a tool may raise anything
+            report = ReportFailure(name, attempt, failure, bill.total)
         if not _is_stopped():  # else a tool swallowed it, and what it says may be taken for another run's
             self._put(report)
 

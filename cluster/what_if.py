@@ -227,7 +227,9 @@ class WhatIf:
             self._at_work[asyncio.create_task(self._made(path, node, self._runner))] = path
 
     async def _made(self, path: str, node: NodeState, runner: Runner) -> Input:
-        return await runner.made(self.plan, self._execution, self._started, path, node, self.usage.append)
+        report = await runner.made(self.plan, self._execution, self._started, path, node)
+        self.usage += [report.usage] if report.usage is not None else []
+        return report
 
     def _same(self, path: str, attempt: int, given: Any) -> Result | None:
         return self._recorded((path, attempt), given, making_of(self.plan, path, given))

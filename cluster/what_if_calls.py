@@ -10,7 +10,7 @@ from perdure.actors.outside import Outside
 from perdure.actors.secret_values import Secrets
 from perdure.actors.state import NodeState, Started
 from perdure.actors.transcripts import given_to
-from perdure.actors.usage import Bill, Paid
+from perdure.actors.usage import Bill
 from perdure.actors.work import Work, error_of
 from perdure.definitions.plan import Plan
 
@@ -23,9 +23,9 @@ class Runner(msgspec.Struct, frozen=True):
     outside: Outside
 
     async def made(
-        self, plan: Plan, execution: str, started: Started, path: str, state: NodeState, paid: Paid
+        self, plan: Plan, execution: str, started: Started, path: str, state: NodeState
     ) -> ReportSuccess | ReportFailure:
-        """Make a call and return what it says; paid: told what it took of a model where it asked one."""
+        """Make a call and return what it says."""
         node, places, bill = plan.node(path), started.started.tools, Bill()
         try:
             value = given_to(started, plan, path, state, self.secrets.reveal)
@@ -37,6 +37,3 @@ class Runner(msgspec.Struct, frozen=True):
             return ReportSuccess(path, state.attempt, self.secrets.redact(result), bill.total)
         except Exception as error:  # a tool may raise anything
             return ReportFailure(path, state.attempt, error_of(error, self.secrets.redact), bill.total)
-        finally:
-            if bill.total is not None:
-                paid(bill.total)
